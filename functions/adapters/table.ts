@@ -1,0 +1,208 @@
+import {
+  ConditionalCheckFailedException,
+  DeleteItemCommand,
+  type DynamoDBClient,
+  GetItemCommand,
+  PutItemCommand,
+  QueryCommand,
+  UpdateItemCommand,
+  type AttributeValue,
+} from '@aws-sdk/client-dynamodb';
+import type { CloseRecord, StoredJoin } from '../core/check.ts';
+import type { Close, JoinedEvent, LeftEvent } from '../core/events.ts';
+
+/**
+ * The one table.
+ *
+ *   pk = JOIN#<host>#<remote>   sk = <room>#<user>   nick, at, state, expires, undecidedBy
+ *   pk = CLOSE#<host>#<remote>  sk = close           at, delay, since, checked, expires
+ *
+ * Events may come late, twice and reversed, so a write holds only against an older row:
+ *
+ *   time ──▶   joined(1)   left(2)        table
+ *   in order   written     written        left(2)
+ *   reversed   refused     written        left(2)     the row of a leave stays for an hour, to refuse what comes late
+ *   twice      renewed     renewed        left(2)     equality passes, and renews `expires`
+ */
+
+/** A join outlives two missed renewals of the longest interval (`ping_muc_refresh`, at most three days). */
+const JOIN_SECONDS = 9 * 86_400;
+/** The row of a leave refuses late joins for so long: a sender gives up its oldest request long before. */
+const LEFT_SECONDS = 3600;
+/** What is remembered of closes: longer than the longest delay and patience. */
+const CLOSE_SECONDS = 7 * 86_400;
+/** Rows read at a time. */
+const PAGE_ROWS = 1000;
+const CLOSE_SORT_KEY = 'close';
+
+/** A row whose time is over counts as absent: DynamoDB deletes it days later. */
+const NEWER = 'attribute_not_exists(pk) OR #at <= :at OR #expires < :now';
+
+const text = (value: string): AttributeValue => ({ S: value });
+const number = (value: number): AttributeValue => ({ N: String(value) });
+const joinsOf = (host: string, remote: string): AttributeValue => text(`JOIN#${host}#${remote}`);
+const closeKey = (close: Close): Record<string, AttributeValue> => ({
+  pk: text(`CLOSE#${close.host}#${close.remote}`),
+  sk: text(CLOSE_SORT_KEY),
+});
+const joinKey = (join: StoredJoin): Record<string, AttributeValue> => ({ pk: joinsOf(join.host, join.remote), sk: text(join.key) });
+
+export class Table {
+  readonly #client: DynamoDBClient;
+  readonly #name: string;
+
+  constructor(client: DynamoDBClient, name: string) {
+    this.#client = client;
+    this.#name = name;
+  }
+
+  /** Records a join or a leave. Returns false when what is known is newer. */
+  async record(event: JoinedEvent | LeftEvent, nowSeconds: number): Promise<boolean> {
+    const joined = event.type === 'muc.joined';
+    return holds(
+      this.#client.send(
+        new PutItemCommand({
+          TableName: this.#name,
+          Item: {
+            pk: joinsOf(event.host, event.remote),
+            sk: text(`${event.room}#${event.user}`),
+            at: number(event.at),
+            state: text(joined ? 'joined' : 'left'),
+            expires: number(Math.floor(nowSeconds) + (joined ? JOIN_SECONDS : LEFT_SECONDS)),
+            ...(joined ? { nick: text(event.nick) } : {}),
+          },
+          ConditionExpression: NEWER,
+          ExpressionAttributeNames: { '#at': 'at', '#expires': 'expires' },
+          ExpressionAttributeValues: { ':at': number(event.at), ':now': number(Math.floor(nowSeconds)) },
+        }),
+      ),
+    );
+  }
+
+  /** The joins on the remote host made before the close, in the order of their keys, a page at a time. */
+  async *readJoins(close: Close, cursor: string | undefined, nowSeconds: number): AsyncGenerator<readonly StoredJoin[], void> {
+    const pk = joinsOf(close.host, close.remote);
+    let start = cursor === undefined ? undefined : { pk, sk: text(cursor) };
+    do {
+      const page = await this.#client.send(
+        new QueryCommand({
+          TableName: this.#name,
+          KeyConditionExpression: 'pk = :pk',
+          FilterExpression: '#state = :joined AND #at < :close AND #expires >= :now',
+          ExpressionAttributeNames: { '#state': 'state', '#at': 'at', '#expires': 'expires' },
+          ExpressionAttributeValues: { ':pk': pk, ':joined': text('joined'), ':close': number(close.at), ':now': number(Math.floor(nowSeconds)) },
+          ConsistentRead: true,
+          Limit: PAGE_ROWS,
+          ...(start === undefined ? {} : { ExclusiveStartKey: start }),
+        }),
+      );
+      yield (page.Items ?? []).map((item) => storedJoin(close, item));
+      start = page.LastEvaluatedKey as typeof start;
+    } while (start !== undefined);
+  }
+
+  /** Deletes a join's row, unless a newer event has taken its place. */
+  async forget(join: StoredJoin): Promise<void> {
+    await holds(
+      this.#client.send(
+        new DeleteItemCommand({
+          TableName: this.#name,
+          Key: joinKey(join),
+          ConditionExpression: '#at = :at',
+          ExpressionAttributeNames: { '#at': 'at' },
+          ExpressionAttributeValues: { ':at': number(join.at) },
+        }),
+      ),
+    );
+  }
+
+  /** Remembers that the check of the close at `checkAt` left this join undecided; undefined: that none did. */
+  async markUndecided(join: StoredJoin, checkAt: number | undefined): Promise<void> {
+    await holds(
+      this.#client.send(
+        new UpdateItemCommand({
+          TableName: this.#name,
+          Key: joinKey(join),
+          UpdateExpression: checkAt === undefined ? 'REMOVE undecidedBy' : 'SET undecidedBy = :check',
+          ConditionExpression: '#at = :at',
+          ExpressionAttributeNames: { '#at': 'at' },
+          ExpressionAttributeValues: { ':at': number(join.at), ...(checkAt === undefined ? {} : { ':check': number(checkAt) }) },
+        }),
+      ),
+    );
+  }
+
+  /** Records the newest close of a pair of hosts. */
+  async recordClose(close: Close, nowSeconds: number): Promise<void> {
+    await holds(
+      this.#client.send(
+        new UpdateItemCommand({
+          TableName: this.#name,
+          Key: closeKey(close),
+          UpdateExpression: 'SET #at = :at, #delay = :delay, #expires = :expires, since = if_not_exists(since, :at)',
+          ConditionExpression: 'attribute_not_exists(pk) OR #at < :at',
+          ExpressionAttributeNames: { '#at': 'at', '#delay': 'delay', '#expires': 'expires' },
+          ExpressionAttributeValues: {
+            ':at': number(close.at),
+            ':delay': number(close.delay),
+            ':expires': number(Math.floor(nowSeconds) + CLOSE_SECONDS),
+          },
+        }),
+      ),
+    );
+  }
+
+  async readClose(close: Close): Promise<CloseRecord | undefined> {
+    const { Item } = await this.#client.send(new GetItemCommand({ TableName: this.#name, Key: closeKey(close), ConsistentRead: true }));
+    if (Item?.['at'] === undefined) return undefined;
+    const optional = (name: 'since' | 'checked'): Partial<CloseRecord> => (Item[name] === undefined ? {} : { [name]: Number(Item[name].N) });
+    return { at: Number(Item['at'].N), delay: Number(Item['delay']?.N ?? close.delay), ...optional('since'), ...optional('checked') };
+  }
+
+  /**
+   * Records that the check of this close has begun: closes that have come since are the oldest unanswered now.
+   * Returns false when the record has changed since it was read.
+   */
+  async claimClose(close: Close, seen: CloseRecord): Promise<boolean> {
+    const newer = seen.at > close.at;
+    return holds(
+      this.#client.send(
+        new UpdateItemCommand({
+          TableName: this.#name,
+          Key: closeKey(close),
+          UpdateExpression: newer ? 'SET checked = :close, since = :seen' : 'SET checked = :close REMOVE since',
+          ConditionExpression: '#at = :seen',
+          ExpressionAttributeNames: { '#at': 'at' },
+          ExpressionAttributeValues: { ':close': number(close.at), ':seen': number(seen.at) },
+        }),
+      ),
+    );
+  }
+}
+
+function storedJoin(close: Close, item: Record<string, AttributeValue>): StoredJoin {
+  const key = item['sk']?.S ?? '';
+  const split = key.indexOf('#', key.indexOf('@')); // a localpart may hold #, a host may not
+  const undecidedBy = item['undecidedBy']?.N;
+  return {
+    host: close.host,
+    remote: close.remote,
+    room: key.slice(0, split),
+    user: key.slice(split + 1),
+    nick: item['nick']?.S ?? '',
+    at: Number(item['at']?.N),
+    key,
+    ...(undecidedBy === undefined ? {} : { undecidedBy: Number(undecidedBy) }),
+  };
+}
+
+/** Whether a conditional write held. @throws whatever else went wrong */
+async function holds(write: Promise<unknown>): Promise<boolean> {
+  try {
+    await write;
+    return true;
+  } catch (error) {
+    if (error instanceof ConditionalCheckFailedException) return false;
+    throw error;
+  }
+}

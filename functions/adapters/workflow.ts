@@ -1,0 +1,43 @@
+import { createHash } from 'node:crypto';
+import { ExecutionAlreadyExists, StartExecutionCommand, type SFNClient } from '@aws-sdk/client-sfn';
+import { type CheckState, NO_TOTALS, waitSeconds } from '../core/check.ts';
+import type { Close } from '../core/events.ts';
+
+/**
+ * The name of a close's check: the same for each report of the same close, so that a repeated report starts nothing.
+ * 1 to 80 characters of 0-9 A-Z a-z - _ (StartExecution); begins with what an operator looks for.
+ */
+export function executionName(close: Close): string {
+  const digest = createHash('sha256').update(`${close.host}#${close.remote}`).digest('hex').slice(0, 12);
+  return `${close.remote.replace(/[^0-9A-Za-z]+/g, '-').slice(0, 44)}-${close.at}-${digest}`;
+}
+
+/** Starts checks. */
+export class Workflow {
+  readonly #client: SFNClient;
+  readonly #stateMachineArn: string;
+
+  constructor(client: SFNClient, stateMachineArn: string) {
+    this.#client = client;
+    this.#stateMachineArn = stateMachineArn;
+  }
+
+  /**
+   * Starts the check that follows a close.
+   * @param sentSeconds the sender's own timestamp of the report, seconds since the epoch
+   * @param nowSeconds our own clock
+   * @returns false when an earlier report of the same close has started it
+   */
+  async start(close: Close, sentSeconds: number, nowSeconds: number): Promise<boolean> {
+    const id = executionName(close);
+    const wait = waitSeconds(close, sentSeconds);
+    const state: CheckState = { ...close, id, wait, due: nowSeconds + wait, next: 'wait', round: 0, open: 0, totals: NO_TOTALS };
+    try {
+      await this.#client.send(new StartExecutionCommand({ stateMachineArn: this.#stateMachineArn, name: id, input: JSON.stringify(state) }));
+      return true;
+    } catch (error) {
+      if (error instanceof ExecutionAlreadyExists) return false;
+      throw error;
+    }
+  }
+}

@@ -1,0 +1,66 @@
+import { DynamoDBClient } from '@aws-sdk/client-dynamodb';
+import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
+import type { Context } from 'aws-lambda';
+import { AWS_CLIENT } from './adapters/aws.ts';
+import { requireEnv } from './adapters/environment.ts';
+import { Secrets } from './adapters/secrets.ts';
+import { ServerUnreachableError, StanzaApi } from './adapters/server.ts';
+import { Table } from './adapters/table.ts';
+import { type Logger, describe, logger } from './adapters/telemetry.ts';
+import { type CheckState, type Totals, runCheck } from './core/check.ts';
+import { ENV } from './names.ts';
+
+const table = new Table(new DynamoDBClient(AWS_CLIENT), requireEnv(ENV.tableName));
+const secrets = new Secrets(new SecretsManagerClient(AWS_CLIENT), requireEnv(ENV.secretArn));
+const serverApiUrl = requireEnv(ENV.serverApiUrl);
+
+/** Runs one invocation of a check: pings, decides, notifies, forgets. Its result is the workflow's next state. */
+export async function handler(state: CheckState, context: Context): Promise<CheckState> {
+  const log = logger({ requestId: context.awsRequestId, checkId: state.id, host: state.host, remote: state.remote });
+  const began = Date.now();
+  const remaining = (): number => context.getRemainingTimeInMillis();
+  const api = new StanzaApi(serverApiUrl, secrets, remaining);
+  try {
+    const result = await runCheck(state, {
+      readJoins: (close, cursor) => table.readJoins(close, cursor, began / 1000),
+      send: (host, stanzas, timeout) => api.send(host, stanzas, timeout),
+      forget: (join) => table.forget(join),
+      markUndecided: (join, checkAt) => table.markUndecided(join, checkAt),
+      readClose: (close) => table.readClose(close),
+      claimClose: (close, seen) => table.claimClose(close, seen),
+      now: () => Date.now(),
+      remaining,
+    });
+    report(log, state, result, began);
+    return result;
+  } catch (error) {
+    log.measure('check interrupted', { ServerUnreachable: error instanceof ServerUnreachableError ? 1 : 0 }, { ...describe(error), level: 'ERROR' });
+    throw error;
+  }
+}
+
+function report(log: Logger, before: CheckState, after: CheckState, began: number): void {
+  if (after.superseded) {
+    log.measure('check superseded by a newer close', { ChecksSuperseded: 1 });
+    return;
+  }
+  const more = (name: keyof Totals): number => after.totals[name] - before.totals[name];
+  const notified = more('notified');
+  const isFirst = before.round === 0 && before.cursor === undefined;
+  log.measure(
+    after.next === 'done' ? 'check done' : after.next === 'page' ? 'check goes on' : 'check will ask again',
+    {
+      PingsSent: more('pinged'),
+      VerdictJoined: more('joined'),
+      VerdictLeft: more('left'),
+      VerdictUndecided: more('undecided'),
+      VerdictGone: more('gone'),
+      VerdictStale: more('stale'),
+      ...(before.dryRun ? { DryRunNotices: notified } : { Notices: notified }),
+      ...(isFirst ? { CheckLateness: Math.max(0, began - before.due * 1000) } : {}),
+      ...(notified > 0 ? { DueToTold: Math.max(0, Date.now() - before.due * 1000) } : {}),
+      ...(after.next === 'done' ? { ChecksDone: 1 } : {}),
+    },
+    { totals: after.totals, open: after.open, round: before.round, ...(after.next === 'wait' ? { wait: after.wait } : {}) },
+  );
+}

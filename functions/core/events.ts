@@ -1,0 +1,183 @@
+import * as v from 'valibot';
+import { type Jid, isNick, isXmlText, parseHost, parseJid } from './jid.ts';
+import { TOLERANCE_SECONDS } from './signature.ts';
+
+/** The contract's server-to-functions half: what a webhook request may say. */
+
+/** At most so many events a request. */
+export const MAX_EVENTS = 1000;
+/** At most so many bytes a request. */
+export const MAX_BODY_BYTES = 262_144;
+
+/** One session in one remote room under one nick, since one moment. */
+export interface Join {
+  readonly host: string;
+  readonly remote: string;
+  /** The room's bare JID. */
+  readonly room: string;
+  /** The session's full JID. */
+  readonly user: string;
+  readonly nick: string;
+  /** Microseconds since the epoch, strictly increasing for a host: orders events and names the join. */
+  readonly at: number;
+}
+
+export type JoinedEvent = { readonly type: 'muc.joined' } & Join;
+export type LeftEvent = { readonly type: 'muc.left' } & Omit<Join, 'nick'>;
+
+/** An s2s connection between a local host and a remote host went away, at one moment. */
+export interface Close {
+  readonly host: string;
+  readonly remote: string;
+  /** Microseconds since the epoch, by the server's clock. */
+  readonly at: number;
+  /** `ping_muc_delay`, in seconds. */
+  readonly delay: number;
+  /** `ping_muc_timeout`, in seconds. */
+  readonly timeout: number;
+  /** `ping_muc_patience`, in seconds. */
+  readonly patience: number;
+  readonly dryRun: boolean;
+}
+
+export interface Rejected {
+  readonly index: number;
+  readonly error: string;
+}
+
+export interface Webhook {
+  readonly host: string;
+  readonly accepted: number;
+  readonly rejected: readonly Rejected[];
+  /** The newest event on each join, in the order of the request. */
+  readonly joins: readonly (JoinedEvent | LeftEvent)[];
+  /** The newest close of each remote host. */
+  readonly closes: readonly Close[];
+}
+
+/** The request as a whole can't be read. Its message is safe to show to the sender. */
+export class WebhookError extends Error {
+  override readonly name = 'WebhookError';
+}
+
+/** DynamoDB's longest sort key; ours is `<room>#<user>`. */
+const MAX_SORT_KEY_BYTES = 1024;
+
+const text = (maximum: number): v.GenericSchema<string> =>
+  v.pipe(v.string('must be a string'), v.maxLength(maximum, `must be at most ${maximum} characters`));
+const whole = (minimum: number, maximum: number): v.GenericSchema<number> => {
+  const message = `must be a whole number from ${minimum} to ${maximum}`;
+  return v.pipe(v.number(message), v.integer(message), v.minValue(minimum, message), v.maxValue(maximum, message));
+};
+
+/** September 2001: whoever sends seconds or milliseconds is told so, and not taken at their word. */
+const EARLIEST_AT = 1e15;
+const AT_MESSAGE = 'must be whole microseconds since the epoch, for example 1795355000123456';
+const at = v.pipe(v.number(AT_MESSAGE), v.safeInteger(AT_MESSAGE), v.minValue(EARLIEST_AT, AT_MESSAGE));
+const address = (maximum: number, isRight: (jid: Jid) => boolean, message: string): v.GenericSchema<string, Jid> =>
+  v.pipe(
+    text(maximum),
+    v.rawTransform(({ dataset, addIssue, NEVER }) => {
+      const jid = parseJid(dataset.value);
+      if (jid !== undefined && isRight(jid)) return jid;
+      addIssue({ message });
+      return NEVER;
+    }),
+  );
+const user = address(3071, (jid) => jid.local !== '' && jid.resource !== '', 'must be a full JID, for example user@example.net/phone');
+const room = address(2047, (jid) => jid.local !== '' && jid.resource === '', 'must be a bare JID, for example room@muc.host');
+const nick = v.pipe(text(1023), v.check(isNick, 'must be a nick of 1 to 1,023 bytes'));
+const remote = address(1023, (jid) => jid.local === '' && jid.resource === '', 'must be a host name, for example muc.host');
+
+const eventSchema = v.variant(
+  'type',
+  [
+    v.object({ type: v.literal('muc.joined'), at, user, room, nick }),
+    v.object({ type: v.literal('muc.left'), at, user, room }),
+    v.object({
+      type: v.literal('s2s.closed'),
+      at,
+      remote,
+      direction: v.picklist(['incoming', 'outgoing'], 'must be incoming or outgoing'),
+      reason: v.optional(v.pipe(text(1024), v.check(isXmlText, 'must be text'))),
+      delay: whole(1, 86_400),
+      timeout: whole(1, 300),
+      patience: whole(0, 86_400),
+      dry_run: v.boolean('must be true or false'),
+    }),
+  ],
+  'must be muc.joined, muc.left or s2s.closed',
+);
+
+/**
+ * Reads a webhook request.
+ *
+ * One bad event never blocks the good ones: it is listed in `rejected` and the others go on.
+ * @param body the request's body, decoded
+ * @param sentSeconds the sender's own timestamp of the request, seconds since the epoch
+ * @throws WebhookError when it is not JSON or not this shape
+ */
+export function readWebhook(body: string, sentSeconds: number): Webhook {
+  const { host, events } = readEnvelope(body);
+  const rejected: Rejected[] = [];
+  const joins = new Map<string, JoinedEvent | LeftEvent>();
+  const closes = new Map<string, Close>();
+  events.forEach((raw, index) => {
+    const result = readEvent(host, raw, sentSeconds);
+    if (typeof result === 'string') rejected.push({ index, error: result });
+    else if (result.type === 's2s.closed') keepNewest(closes, result.remote, result.close);
+    else keepNewest(joins, `${result.room}#${result.user}`, result);
+  });
+  return { host, accepted: events.length - rejected.length, rejected, joins: [...joins.values()], closes: [...closes.values()] };
+}
+
+function keepNewest<Value extends { at: number }>(map: Map<string, Value>, key: string, value: Value): void {
+  const known = map.get(key);
+  if (known !== undefined && known.at > value.at) return;
+  map.delete(key); // so that the order stays that of the newest
+  map.set(key, value);
+}
+
+function readEnvelope(body: string): { host: string; events: readonly unknown[] } {
+  let json: unknown;
+  try {
+    json = JSON.parse(body);
+  } catch {
+    throw new WebhookError('the body must be JSON: {"host": "example.net", "events": [...]}');
+  }
+  if (typeof json !== 'object' || json === null || Array.isArray(json)) throw new WebhookError('the body must be an object with host and events');
+  const { host, events } = json as Record<string, unknown>;
+  const name = typeof host === 'string' ? parseHost(host) : undefined;
+  if (name === undefined) throw new WebhookError('host: must be a host name, for example example.net');
+  if (!Array.isArray(events)) throw new WebhookError('events: must be a list');
+  if (events.length > MAX_EVENTS) throw new WebhookError(`events: at most ${MAX_EVENTS} a request, got ${events.length}`);
+  return { host: name, events };
+}
+
+type ReadEvent = JoinedEvent | LeftEvent | { type: 's2s.closed'; remote: string; close: Close };
+
+/** Returns the event, or what is wrong with it. */
+function readEvent(host: string, raw: unknown, sentSeconds: number): ReadEvent | string {
+  const parsed = v.safeParse(eventSchema, raw, { abortEarly: true });
+  if (!parsed.success) {
+    const [issue] = parsed.issues;
+    const path = v.getDotPath(issue);
+    if (path === null) return 'must be an object with type, at and what the type asks for';
+    return issue.received === 'undefined' && path !== 'type' ? `${path}: missing; ${issue.message}` : `${path}: ${issue.message}`;
+  }
+  const event = parsed.output;
+  if (event.at > (sentSeconds + TOLERANCE_SECONDS) * 1e6) return `at: lies more than ${TOLERANCE_SECONDS} s after the request's own webhook-timestamp`;
+  if (event.type === 's2s.closed') {
+    const { at, delay, timeout, patience, dry_run: dryRun } = event;
+    const remote = event.remote.domain;
+    if (remote === host) return 'remote: must be another host than the one that reports';
+    return { type: event.type, remote, close: { host, remote, at, delay, timeout, patience, dryRun } };
+  }
+  if (event.user.domain !== host) return `user: must be a session of ${host}`;
+  if (event.room.domain === host) return 'room: must be a room on a remote host';
+  if (Buffer.byteLength(`${event.room.bare}#${event.user.full}`) > MAX_SORT_KEY_BYTES) {
+    return `room: together with user it may take ${MAX_SORT_KEY_BYTES - 1} bytes`;
+  }
+  const join = { host, remote: event.room.domain, room: event.room.bare, user: event.user.full, at: event.at };
+  return event.type === 'muc.joined' ? { type: event.type, ...join, nick: event.nick } : { type: event.type, ...join };
+}

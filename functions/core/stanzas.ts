@@ -1,0 +1,148 @@
+import xml, { Parser, type Element } from '@xmpp/xml';
+import type { Join } from './events.ts';
+import { isXmlText } from './jid.ts';
+
+/** The contract's functions-to-server half: the three stanzas that the server's API takes, and its answers. */
+
+/** What names a join in a ping and in a notice; the server strips it before anything leaves. */
+const NS_JOIN = 'urn:ping-muc:0';
+const NS_PING = 'urn:xmpp:ping';
+const NS_DISCO_INFO = 'http://jabber.org/protocol/disco#info';
+const NS_MUC_USER = 'http://jabber.org/protocol/muc#user';
+const NS_STANZAS = 'urn:ietf:params:xml:ns:xmpp-stanzas';
+
+/** At most so many stanzas a request. */
+export const MAX_STANZAS = 1000;
+
+/** What a notice says where the room gave no text of its own; the words of mod_ping_muc. */
+export const DEFAULT_REASON = 'Connection to remote server lost';
+
+/** A room's text is cut here, in characters: it is the remote server's, and may be of any length. */
+const MAX_REASON = 256;
+
+/** What came back for one stanza. A notice that was delivered has no answer. */
+export type Answer =
+  | { readonly kind: 'result' }
+  | {
+      readonly kind: 'error';
+      /** RFC 6120 §8.3.2: auth, cancel, continue, modify, wait. */
+      readonly type: string;
+      /** RFC 6120 §8.3.3. */
+      readonly condition: string;
+      /** Who made the error, where that is said. */
+      readonly by?: string;
+      readonly text?: string;
+      /** This room is silent, but its host is not out of reach. */
+      readonly noAnswer: boolean;
+    };
+
+/** A stanza to be sent, with the id under which its answer comes. */
+export interface Stanza {
+  readonly id: string;
+  readonly xml: string;
+}
+
+/** The server's answer can't be read. */
+export class AnswerError extends Error {
+  override readonly name = 'AnswerError';
+}
+
+/** `at` is unique for a host, and so names the stanza as it names the join. */
+export function stanzaId(join: Pick<Join, 'at'>): string {
+  return `ping-muc-${join.at}`;
+}
+
+const naming = (join: Pick<Join, 'at'>): Element => xml('join', { xmlns: NS_JOIN, at: String(join.at) });
+
+/** XEP-0410 §3: a ping from the occupant's session to its own occupant JID. */
+export function ping(join: Join): Stanza {
+  const id = stanzaId(join);
+  const iq = xml('iq', { type: 'get', id, from: join.user, to: `${join.room}/${join.nick}` }, xml('ping', { xmlns: NS_PING }), naming(join));
+  return { id, xml: iq.toString() };
+}
+
+/** XEP-0045 §6.4: is there such a room? Asked as one of its occupants. */
+export function roomQuery(join: Join): Stanza {
+  const id = stanzaId(join);
+  const iq = xml('iq', { type: 'get', id, from: join.user, to: join.room }, xml('query', { xmlns: NS_DISCO_INFO }));
+  return { id, xml: iq.toString() };
+}
+
+/** The presence that tells a client that it is out (design, rule 8; XEP-0045 §9.8 for 333). */
+export function notice(join: Join, reason: string | undefined): Stanza {
+  const id = stanzaId(join);
+  const presence = xml(
+    'presence',
+    { type: 'unavailable', id, from: `${join.room}/${join.nick}`, to: join.user },
+    xml(
+      'x',
+      { xmlns: NS_MUC_USER },
+      xml('item', { affiliation: 'none', role: 'none' }, xml('reason', {}, noticeReason(reason))),
+      ...['110', '330', '333'].map((code) => xml('status', { code })),
+    ),
+    naming(join),
+  );
+  return { id, xml: presence.toString() };
+}
+
+function noticeReason(text: string | undefined): string {
+  const trimmed = text?.trim() ?? '';
+  if (trimmed === '' || !isXmlText(trimmed)) return DEFAULT_REASON;
+  const characters = Array.from(trimmed);
+  return characters.length <= MAX_REASON ? trimmed : `${characters.slice(0, MAX_REASON - 1).join('')}…`;
+}
+
+/** One request's body. `timeout` is in seconds: how long the server waits for each answer. */
+export function batch(stanzas: readonly Stanza[], timeout: number): string {
+  return `<xmpp timeout="${timeout}">${stanzas.map((stanza) => stanza.xml).join('')}</xmpp>`;
+}
+
+/**
+ * Reads the server's answer: the answers by the ids of their stanzas.
+ * @throws AnswerError when it is not one whole `<xmpp>` element
+ */
+export function readAnswers(body: string): Map<string, Answer> {
+  const answers = new Map<string, Answer>();
+  const seen: { root?: string; ended?: true; fault?: string | undefined } = {};
+  const parser = new Parser();
+  parser.on('start', (element: Element) => {
+    seen.root = element.name;
+  });
+  parser.on('element', (element: Element) => {
+    const { id } = element.attrs as Record<string, string | undefined>;
+    if (id !== undefined) answers.set(id, readAnswer(element));
+  });
+  parser.on('end', () => {
+    seen.ended = true;
+  });
+  parser.on('error', (error: Error) => {
+    seen.fault ??= error.message;
+  });
+  try {
+    parser.write(body);
+  } catch (error) {
+    seen.fault ??= error instanceof Error ? error.message : String(error);
+  }
+  seen.fault ??= seen.root === 'xmpp' ? undefined : `got ${seen.root === undefined ? 'no XML' : `<${seen.root}>`}`;
+  seen.fault ??= seen.ended === true ? undefined : 'it is cut short';
+  if (seen.fault !== undefined) throw new AnswerError(`the server API's answer must be one <xmpp> element: ${seen.fault}`);
+  return answers;
+}
+
+function readAnswer(element: Element): Answer {
+  if (element.attrs['type'] === 'result') return { kind: 'result' };
+  const error = element.getChild('error');
+  const condition = error?.children.find(
+    (child): child is Element => typeof child !== 'string' && child.attrs['xmlns'] === NS_STANZAS && child.name !== 'text',
+  );
+  const by = error?.attrs['by'] as string | undefined;
+  const text = error?.getChildText('text', NS_STANZAS) ?? undefined;
+  return {
+    kind: 'error',
+    type: String(error?.attrs['type'] ?? 'cancel'),
+    condition: condition?.name ?? 'undefined-condition',
+    noAnswer: error?.getChild('no-answer', NS_JOIN) !== undefined,
+    ...(by === undefined ? {} : { by }),
+    ...(text === undefined ? {} : { text }),
+  };
+}

@@ -1,0 +1,51 @@
+/** Names that the functions share with the constructs that deploy them, so that neither can drift from the other. */
+
+/** Environment variables. */
+export const ENV = {
+  tableName: 'TABLE_NAME',
+  secretArn: 'SECRET_ARN',
+  stateMachineArn: 'STATE_MACHINE_ARN',
+  /** The server's stanza API, without `/stanzas`; `{host}` stands for the XMPP host. */
+  serverApiUrl: 'SERVER_API_URL',
+  /** The XMPP hosts that may use the stack, separated by commas; empty: any that knows the secret. */
+  xmppHosts: 'XMPP_HOSTS',
+} as const;
+
+/** The table's attributes that its definition names. */
+export const TABLE_KEYS = { partition: 'pk', sort: 'sk', expires: 'expires' } as const;
+
+/** Errors that the workflow tells apart by name. */
+export const ERRORS = {
+  /** The server's API can't be reached, or asks us to wait: worth hours of patience. */
+  serverUnreachable: 'ServerUnreachableError',
+} as const;
+
+export const METRIC_NAMESPACE = 'PingMuc';
+
+/** Metrics by name, each with its CloudWatch unit. None has a JID, a room or a host as a dimension. */
+export const METRICS = {
+  WebhooksAccepted: 'Count',
+  WebhooksUnauthorized: 'Count',
+  WebhooksMalformed: 'Count',
+  EventsRejected: 'Count',
+  JoinsRecorded: 'Count',
+  LeavesRecorded: 'Count',
+  ChecksStarted: 'Count',
+  ChecksSuperseded: 'Count',
+  ChecksDone: 'Count',
+  PingsSent: 'Count',
+  VerdictJoined: 'Count',
+  VerdictLeft: 'Count',
+  VerdictUndecided: 'Count',
+  VerdictGone: 'Count',
+  VerdictStale: 'Count',
+  Notices: 'Count',
+  DryRunNotices: 'Count',
+  /** From the moment a check is due to its first ping. */
+  CheckLateness: 'Milliseconds',
+  /** From the moment a check is due to the end of an invocation that told somebody. */
+  DueToTold: 'Milliseconds',
+  ServerUnreachable: 'Count',
+} as const;
+
+export type Metric = keyof typeof METRICS;

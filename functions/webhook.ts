@@ -1,0 +1,104 @@
+import { DynamoDBClient } from '@aws-sdk/client-dynamodb';
+import { SFNClient } from '@aws-sdk/client-sfn';
+import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
+import type { APIGatewayProxyEventV2, APIGatewayProxyStructuredResultV2, Context } from 'aws-lambda';
+import { AWS_CLIENT } from './adapters/aws.ts';
+import { requireEnv } from './adapters/environment.ts';
+import { Secrets } from './adapters/secrets.ts';
+import { Table } from './adapters/table.ts';
+import { type Logger, describe, logger } from './adapters/telemetry.ts';
+import { Workflow } from './adapters/workflow.ts';
+import { inParallel } from './core/check.ts';
+import { MAX_BODY_BYTES, type Webhook, WebhookError, readWebhook } from './core/events.ts';
+import { SignatureError, verify } from './core/signature.ts';
+import { ENV } from './names.ts';
+
+/** Table writes in flight for one request. */
+const WRITES_IN_FLIGHT = 32;
+/** What we ask of a sender whose events could not be stored, in seconds. */
+const RETRY_AFTER_SECONDS = 5;
+
+const table = new Table(new DynamoDBClient(AWS_CLIENT), requireEnv(ENV.tableName));
+const workflow = new Workflow(new SFNClient(AWS_CLIENT), requireEnv(ENV.stateMachineArn));
+const secrets = new Secrets(new SecretsManagerClient(AWS_CLIENT), requireEnv(ENV.secretArn));
+const hosts = new Set(requireEnv(ENV.xmppHosts).split(',').filter((host) => host !== ''));
+
+/** Takes a webhook: verifies it, records its joins and leaves, starts the checks of its closes. */
+export async function handler(event: APIGatewayProxyEventV2, context: Context): Promise<APIGatewayProxyStructuredResultV2> {
+  const log = logger({ requestId: context.awsRequestId, webhookId: event.headers['webhook-id']?.slice(0, 255) });
+  const body = Buffer.from(event.body ?? '', event.isBase64Encoded ? 'base64' : 'utf8');
+  if (body.length > MAX_BODY_BYTES) return refuse(log, 413, `the body may take ${MAX_BODY_BYTES} bytes, got ${body.length}`);
+  try {
+    const { timestamp } = await authenticate(event.headers, body);
+    const webhook = readWebhook(body.toString(), timestamp);
+    if (hosts.size > 0 && !hosts.has(webhook.host)) return refuse(log, 400, `host: ${webhook.host} is none of the hosts that this stack serves`);
+    await store(webhook, timestamp, log);
+    return answer(200, 'application/json', { accepted: webhook.accepted, rejected: webhook.rejected });
+  } catch (error) {
+    if (error instanceof SignatureError) return refuse(log, 401, error.message);
+    if (error instanceof WebhookError) return refuse(log, 400, error.message);
+    log.error('webhook not stored; the sender is asked to send it again', describe(error));
+    return problem(503, 'the events could not be stored; send them again', { 'retry-after': String(RETRY_AFTER_SECONDS) });
+  }
+}
+
+async function authenticate(headers: APIGatewayProxyEventV2['headers'], body: Buffer): Promise<{ timestamp: number }> {
+  const now = Date.now() / 1000;
+  try {
+    return verify(await secrets.keys(), headers, body, now);
+  } catch (error) {
+    if (!(error instanceof SignatureError) || error.reason !== 'mismatch') throw error;
+    const renewed = await secrets.renewed(); // the secret may just have been rotated
+    if (renewed === undefined) throw error;
+    return verify(renewed, headers, body, now);
+  }
+}
+
+/** Joins before closes, so that a check never overlooks a join that came with its close. */
+async function store(webhook: Webhook, sentSeconds: number, log: Logger): Promise<void> {
+  const now = Date.now() / 1000;
+  let joined = 0;
+  let left = 0;
+  let started = 0;
+  await inParallel(
+    webhook.joins.map((event) => async () => {
+      if (!(await table.record(event, now))) return;
+      if (event.type === 'muc.joined') joined += 1;
+      else left += 1;
+    }),
+    WRITES_IN_FLIGHT,
+  );
+  await inParallel(
+    webhook.closes.map((close) => async () => {
+      await table.recordClose(close, now);
+      if (await workflow.start(close, sentSeconds, now)) started += 1;
+    }),
+    WRITES_IN_FLIGHT,
+  );
+  log.measure(
+    'webhook stored',
+    { WebhooksAccepted: 1, EventsRejected: webhook.rejected.length, JoinsRecorded: joined, LeavesRecorded: left, ChecksStarted: started },
+    {
+      host: webhook.host,
+      events: webhook.accepted,
+      ...(webhook.rejected.length > 0 ? { rejected: webhook.rejected.slice(0, 10) } : {}),
+      ...(webhook.closes.length > 0 ? { closed: webhook.closes.slice(0, 10).map((close) => close.remote) } : {}),
+    },
+  );
+}
+
+function refuse(log: Logger, status: 400 | 401 | 413, detail: string): APIGatewayProxyStructuredResultV2 {
+  log.measure('webhook refused', status === 401 ? { WebhooksUnauthorized: 1 } : { WebhooksMalformed: 1 }, { status, detail });
+  return problem(status, detail);
+}
+
+const TITLES = { 400: 'Bad Request', 401: 'Unauthorized', 413: 'Content Too Large', 503: 'Service Unavailable' } as const;
+
+/** RFC 9457. */
+function problem(status: keyof typeof TITLES, detail: string, headers: Record<string, string> = {}): APIGatewayProxyStructuredResultV2 {
+  return answer(status, 'application/problem+json', { type: 'about:blank', title: TITLES[status], status, detail }, headers);
+}
+
+function answer(status: number, type: string, body: object, headers: Record<string, string> = {}): APIGatewayProxyStructuredResultV2 {
+  return { statusCode: status, headers: { 'content-type': type, ...headers }, body: JSON.stringify(body) };
+}

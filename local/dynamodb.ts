@@ -1,0 +1,84 @@
+import { once } from 'node:events';
+import type { AddressInfo } from 'node:net';
+import {
+  CreateTableCommand,
+  DeleteItemCommand,
+  DescribeTableCommand,
+  DynamoDBClient,
+  ResourceNotFoundException,
+  paginateScan,
+} from '@aws-sdk/client-dynamodb';
+import dynalite from 'dynalite';
+import { REGION, type TableDefinition } from './assembly.ts';
+
+/** How often rows whose time is over are deleted: dynalite never does, DynamoDB within days. */
+const SWEEP_MS = 600_000;
+
+export interface Database {
+  /** Where the SDK finds it. */
+  readonly endpoint: string;
+  close(): Promise<void>;
+}
+
+/** Starts the embedded DynamoDB on a loopback port, with the tables of the stack, kept in `directory`. */
+export async function startDynamoDB(directory: string, tables: readonly TableDefinition[]): Promise<Database> {
+  const server = dynalite({ path: directory, createTableMs: 0 });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const client = new DynamoDBClient({ endpoint, region: REGION, credentials: { accessKeyId: 'local', secretAccessKey: 'local' } });
+  for (const table of tables) await createTable(client, table);
+  const sweeper = setInterval(() => {
+    void Promise.all(tables.map((table) => sweep(client, table))).catch((error: unknown) => {
+      process.stderr.write(`${JSON.stringify({ level: 'WARN', message: 'expired rows could not be deleted', detail: String(error) })}\n`);
+    });
+  }, SWEEP_MS);
+  return {
+    endpoint,
+    async close() {
+      clearInterval(sweeper);
+      client.destroy();
+      server.closeAllConnections();
+      await new Promise<void>((resolve) => server.close(() => resolve()));
+    },
+  };
+}
+
+async function createTable(client: DynamoDBClient, table: TableDefinition): Promise<void> {
+  try {
+    const { Table } = await client.send(new DescribeTableCommand({ TableName: table.name }));
+    const has = JSON.stringify(Table?.KeySchema);
+    const wants = JSON.stringify(table.keySchema);
+    if (has !== wants) throw new Error(`the table in the data folder has the key ${has}, the stack ${wants}: choose another folder with --data`);
+  } catch (error) {
+    if (!(error instanceof ResourceNotFoundException)) throw error;
+    await client.send(
+      new CreateTableCommand({
+        TableName: table.name,
+        KeySchema: [...table.keySchema],
+        AttributeDefinitions: [...table.attributes],
+        BillingMode: 'PAY_PER_REQUEST',
+      }),
+    );
+  }
+}
+
+/** Deletes what has expired, unless it has been renewed meanwhile. */
+async function sweep(client: DynamoDBClient, table: TableDefinition): Promise<void> {
+  const { ttlAttribute, name, keySchema } = table;
+  if (ttlAttribute === undefined) return;
+  const expired = {
+    ExpressionAttributeNames: { '#expires': ttlAttribute },
+    ExpressionAttributeValues: { ':now': { N: String(Math.floor(Date.now() / 1000)) } },
+  };
+  for await (const page of paginateScan({ client }, { TableName: name, FilterExpression: '#expires < :now', ...expired })) {
+    for (const item of page.Items ?? []) {
+      const Key = Object.fromEntries(keySchema.map(({ AttributeName }) => [AttributeName, item[AttributeName] as { S: string }]));
+      await client
+        .send(new DeleteItemCommand({ TableName: name, Key, ConditionExpression: '#expires < :now', ...expired }))
+        .catch((error: unknown) => {
+          if (!(error instanceof Error) || error.name !== 'ConditionalCheckFailedException') throw error;
+        });
+    }
+  }
+}

@@ -1,0 +1,105 @@
+import xml from '@xmpp/xml';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { sleep, until } from '../lab/lab.ts';
+import { Scene } from '../lab/scene.ts';
+import { type User, canonical } from '../lab/user.ts';
+
+const DELAY = 3;
+let scene: Scene;
+
+beforeAll(async () => {
+  scene = await Scene.open({ ping_muc_delay: DELAY });
+});
+afterAll(() => scene.close());
+
+/** The design's rule 8. */
+function expectNotice(user: User, room: string, nick: string): void {
+  const [notice, ...more] = user.notices();
+  expect(more).toEqual([]);
+  const id = String(notice?.stanza.attrs['id'] ?? '');
+  expect(id).not.toBe('');
+  const expected = xml(
+    'presence',
+    { type: 'unavailable', id, from: `${room}/${nick}`, to: user.jid },
+    xml(
+      'x',
+      { xmlns: 'http://jabber.org/protocol/muc#user' },
+      xml('item', { affiliation: 'none', role: 'none' }, xml('reason', {}, 'Connection to remote server lost')),
+      xml('status', { code: '110' }),
+      xml('status', { code: '330' }),
+      xml('status', { code: '333' }),
+    ),
+  );
+  const { xmlns: _xmlns, ...attributes } = notice?.stanza.attrs as Record<string, string>;
+  expect(attributes).toEqual(expected.attrs);
+  expect(notice?.stanza.getChildElements().map(canonical)).toEqual(expected.getChildElements().map(canonical));
+}
+
+it('lost: the server of the room restarts and the room is gone; the user is told once, in time, and rejoins', async () => {
+  const room = scene.room('balcony');
+  const juliet = await scene.user('juliet');
+  await scene.join(juliet, room, 'Juliet');
+
+  const cut = await scene.restartAway();
+  const { at } = await until('the notice', () => juliet.notices()[0], 15_000);
+  expect(at - cut).toBeGreaterThanOrEqual(DELAY * 1000);
+  expect(at - cut).toBeLessThan((DELAY + 3) * 1000);
+  expectNotice(juliet, room, 'Juliet');
+
+  expect(await scene.checkDone(cut)).toMatchObject({ pinged: 1, left: 1, notified: 1 });
+  await scene.join(juliet, room, 'Juliet');
+  await sleep(1500);
+  expect(juliet.notices()).toHaveLength(1);
+  await juliet.leaveServer();
+});
+
+it('kept: both streams close, and the room still knows its users; nobody is told anything', async () => {
+  const juliet = await scene.user('juliet');
+  const romeo = await scene.user('romeo');
+  await scene.join(juliet, scene.room('garden'), 'Juliet');
+  await scene.join(romeo, scene.room('garden'), 'Romeo');
+
+  const cut = scene.dropStreams();
+  expect(await scene.checkDone(cut)).toMatchObject({ pinged: 2, joined: 2, left: 0, notified: 0 });
+  await sleep(cut + (DELAY + 3) * 1000 - Date.now());
+  expect([...juliet.notices(), ...romeo.notices()]).toEqual([]);
+  await juliet.leaveServer();
+  await romeo.leaveServer();
+});
+
+it.each([
+  ['a nick with spaces, quotes, &, <, / and emoji', 'verona', `Juliet  "the" 'sun' & <east>/window ☺ ❤ ]]>`],
+  ['a room with an escaped localpart', String.raw`d\27artagnan\40verona`, 'Juliet'],
+  ['a room with a lone backslash', String.raw`back\slash`, 'Juliet'],
+])('%s is tracked, pinged and told as it is', async (_what, name, nick) => {
+  const room = scene.room(name);
+  const juliet = await scene.user('juliet');
+  const romeo = await scene.user('romeo');
+  await scene.join(juliet, room, nick);
+  await scene.join(romeo, room, 'Romeo');
+
+  const cut = scene.dropStreams();
+  await sleep(500);
+  await scene.forget(room, juliet);
+  expect(await scene.checkDone(cut)).toMatchObject({ pinged: 2, joined: 1, left: 1, notified: 1 });
+  await until('the notice', () => juliet.notices()[0]);
+  const [notice] = juliet.notices();
+  expect(notice?.stanza.attrs['from']).toBe(`${room}/${nick}`);
+  expect(romeo.notices()).toEqual([]);
+  await juliet.leaveServer();
+  await romeo.leaveServer();
+});
+
+it('unreachable: the server of the room stays down; its users are told at once, after one ping that spoke for the host', async () => {
+  const users = [await scene.user('juliet'), await scene.user('romeo'), await scene.user('nurse')];
+  for (const [index, user] of users.entries()) await scene.join(user, scene.room('tomb'), `nick ${index}`);
+
+  await scene.away.kill();
+  const cut = Date.now();
+  expect(await scene.checkDone(cut)).toMatchObject({ pinged: 1, undecided: 3, notified: 3 });
+  for (const [index, user] of users.entries()) {
+    await until('the notice', () => user.notices()[0]);
+    expectNotice(user, scene.room('tomb'), `nick ${index}`);
+  }
+  await scene.away.start();
+});

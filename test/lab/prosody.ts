@@ -1,0 +1,170 @@
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { connect } from 'node:net';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { type Lab, until } from './lab.ts';
+import { Link } from './link.ts';
+
+const run = promisify(execFile);
+
+/** The port on which the server itself listens; the link to it listens on 5269. */
+const S2S_BEHIND_LINK = 15_269;
+const PASSWORD = 'secret';
+
+export interface ProsodySettings {
+  /** The domain of its users, an address of the lab. */
+  readonly host: string;
+  /** Domains of its chat services. */
+  readonly mucs?: readonly string[];
+  /** Users that exist; the password is the same for all. */
+  readonly users?: readonly string[];
+  /** Configuration for the global section, and below the host's line. */
+  readonly global?: string;
+  readonly forHost?: string;
+}
+
+/** A private Prosody of the lab. */
+export class Prosody {
+  readonly host: string;
+  /** The ways to its domains. */
+  readonly links: ReadonlyMap<string, Link>;
+  readonly #settings: ProsodySettings;
+  readonly #directory: string;
+  #process: ChildProcess | undefined;
+
+  private constructor(settings: ProsodySettings, directory: string) {
+    this.host = settings.host;
+    this.#settings = settings;
+    this.#directory = directory;
+    this.links = new Map(this.#domains().map((domain) => [domain, new Link(domain, 5269, S2S_BEHIND_LINK)]));
+  }
+
+  static async start(lab: Lab, settings: ProsodySettings): Promise<Prosody> {
+    const prosody = new Prosody(settings, join(lab.directory, `prosody-${settings.host}`));
+    lab.keep(prosody);
+    await prosody.#configure();
+    for (const link of prosody.links.values()) await link.mend();
+    await prosody.start();
+    return prosody;
+  }
+
+  async start(): Promise<void> {
+    const child = spawn('prosody', ['-F', '--config', this.#config], { stdio: 'ignore' });
+    this.#process = child;
+    child.on('exit', () => {
+      if (this.#process === child) this.#process = undefined;
+    });
+    child.on('error', (error) => process.stderr.write(`prosody could not be started: ${error.message}\n`));
+    await until(
+      `Prosody of ${this.host} listens`,
+      async () => {
+        if (this.#process === undefined) throw new Error(`Prosody of ${this.host} ended: ${(await this.log()).slice(-2000)}`);
+        return isOpen(this.host, 5222);
+      },
+      20_000,
+    );
+  }
+
+  /** SIGKILL: nobody is told anything. */
+  async kill(): Promise<void> {
+    const child = this.#process;
+    if (child === undefined) return;
+    await new Promise<void>((resolve) => {
+      child.once('exit', () => resolve());
+      child.kill('SIGKILL');
+    });
+  }
+
+  /** Ends for good. */
+  async stop(): Promise<void> {
+    await this.kill();
+    for (const link of this.links.values()) await link.stop();
+  }
+
+  /** Cuts the ways to all its domains. */
+  async cut(): Promise<void> {
+    for (const link of this.links.values()) await link.cut();
+  }
+
+  async mend(): Promise<void> {
+    for (const link of this.links.values()) await link.mend();
+  }
+
+  /** Runs a command of the admin shell and returns what it said. */
+  async shell(command: string): Promise<string> {
+    const { stdout } = await run('prosodyctl', ['--config', this.#config, 'shell', command], { timeout: 15_000 });
+    return stdout;
+  }
+
+  /** Changes the settings of the host and reloads configuration and module. */
+  async reload(forHost = this.#settings.forHost): Promise<void> {
+    await this.#configure(forHost);
+    await this.shell('config:reload()');
+    await this.shell(`module:reload("ping_muc_webhook", "${this.host}")`);
+  }
+
+  log(): Promise<string> {
+    return readFile(join(this.#directory, 'prosody.log'), 'utf8').catch(() => '');
+  }
+
+  get service(): string {
+    return `xmpp://${this.host}:5222`;
+  }
+
+  get password(): string {
+    return PASSWORD;
+  }
+
+  get #config(): string {
+    return join(this.#directory, 'prosody.cfg.lua');
+  }
+
+  #domains(): readonly string[] {
+    return [this.#settings.host, ...(this.#settings.mucs ?? [])];
+  }
+
+  async #configure(forHost = this.#settings.forHost): Promise<void> {
+    const { host, mucs = [], users = [], global = '' } = this.#settings;
+    const accounts = join(this.#directory, 'data', host.replaceAll('.', '%2e'), 'accounts');
+    await mkdir(accounts, { recursive: true });
+    for (const user of users) await writeFile(join(accounts, `${user}.dat`), `return { ["password"] = "${PASSWORD}" };\n`);
+    const list = (domains: readonly string[]): string => domains.map((domain) => `"${domain}"`).join(', ');
+    const config = `
+run_as_root = true
+data_path = "${this.#directory}/data"
+admin_socket = "${this.#directory}/prosody.sock"
+log = { { levels = { min = "${process.env['PROSODY_LOG'] ?? 'info'}" }, to = "file", filename = "${this.#directory}/prosody.log" } }
+modules_enabled = { "roster", "saslauth", "dialback", "disco", "ping", "smacks", "admin_shell", "http" }
+modules_disabled = { "tls", "s2s_auth_certs" }
+interfaces = { "${host}" }
+s2s_interfaces = { ${list(this.#domains())} }
+s2s_ports = { ${S2S_BEHIND_LINK} }
+c2s_ports = { 5222 }
+http_interfaces = { "${host}" }
+http_ports = { 5280 }
+https_ports = {}
+c2s_require_encryption = false
+s2s_require_encryption = false
+s2s_secure_auth = false
+allow_unencrypted_plain_auth = true
+authentication = "internal_plain"
+muc_room_cache_size = 100000
+${global}
+VirtualHost "${host}"
+${forHost ?? ''}
+${mucs.map((muc) => `Component "${muc}" "muc"\nrestrict_room_creation = false\nmuc_room_locking = false\n`).join('')}`;
+    await writeFile(this.#config, config);
+  }
+}
+
+function isOpen(address: string, port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(port, address);
+    socket.once('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once('error', () => resolve(false));
+  });
+}

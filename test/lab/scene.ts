@@ -1,0 +1,89 @@
+import type { Totals } from '../../functions/core/check.ts';
+import { Lab, until } from './lab.ts';
+import { Prosody } from './prosody.ts';
+import { type LogLine, Runtime } from './runtime.ts';
+import { User } from './user.ts';
+
+/** The usual scene: the functions, the users' own server, configured by what the functions printed, and a chat server. */
+export class Scene {
+  readonly lab: Lab;
+  readonly runtime: Runtime;
+  readonly home: Prosody;
+  readonly away: Prosody;
+  /** The domain of the chat service. */
+  readonly muc: string;
+
+  private constructor(lab: Lab, runtime: Runtime, home: Prosody, away: Prosody, muc: string) {
+    this.lab = lab;
+    this.runtime = runtime;
+    this.home = home;
+    this.away = away;
+    this.muc = muc;
+  }
+
+  /** @param settings of the module, where they are not to be as printed; the delay is two seconds unless set */
+  static async open(settings: Readonly<Record<string, string | number | boolean>> = {}, environment: NodeJS.ProcessEnv = {}): Promise<Scene> {
+    const lab = await Lab.open();
+    try {
+      const runtime = await Runtime.start(lab, { environment });
+      const printed = runtime.prosodySettings({ ping_muc_delay: 2, ping_muc_timeout: 5, ...settings });
+      const home = await Prosody.start(lab, { host: lab.address(2), users: ['juliet', 'romeo', 'nurse'], ...printed });
+      const muc = lab.address(4);
+      const away = await Prosody.start(lab, { host: lab.address(3), mucs: [muc], users: ['mercutio'] });
+      return new Scene(lab, runtime, home, away, muc);
+    } catch (error) {
+      await lab.close();
+      throw error;
+    }
+  }
+
+  user(name: string, resource = 'phone'): Promise<User> {
+    return User.connect(this.lab, this.home, name, resource);
+  }
+
+  room(name: string): string {
+    return `${name}@${this.muc}`;
+  }
+
+  /** Enters a room, and waits until the join is recorded. */
+  async join(user: User, room: string, nick: string): Promise<void> {
+    const recorded = this.#recorded();
+    await user.join(room, nick);
+    await until(`${user.jid} in ${room} is recorded`, () => this.#recorded() > recorded);
+  }
+
+  #recorded(): number {
+    return this.runtime.lines.reduce((sum, line) => sum + Number(line['JoinsRecorded'] ?? 0), 0);
+  }
+
+  /** Cuts both streams; new ones pass. Returns the moment, in milliseconds. */
+  dropStreams(): number {
+    for (const server of [this.home, this.away]) for (const link of server.links.values()) link.drop();
+    return Date.now();
+  }
+
+  /** The chat server dies, and comes back having forgotten its rooms. Returns the moment of its death. */
+  async restartAway(): Promise<number> {
+    await this.away.kill();
+    const moment = Date.now();
+    await this.away.start();
+    return moment;
+  }
+
+  /** Waits for the end of a check that began after `since` (milliseconds), and returns its totals. */
+  async checkDone(since: number, remote = this.muc): Promise<Totals> {
+    const isIt = (line: LogLine): boolean => line['remote'] === remote && Date.parse(String(line['time'])) >= since;
+    return (await this.runtime.line('check done', isIt))['totals'] as Totals;
+  }
+
+  /** The chat server forgets an occupant without telling anybody. */
+  async forget(room: string, user: User): Promise<void> {
+    const muc = `require"core.modulemanager".get_module("${this.muc}", "muc")`;
+    const code = `local room = ${muc}.get_room_from_jid("${room.replaceAll('\\', '\\\\')}"); local occupant = room:get_occupant_by_real_jid("${user.jid}"); occupant:remove_session("${user.jid}"); room:save_occupant(occupant)`;
+    await this.away.shell(`>${code}`);
+  }
+
+  close(): Promise<void> {
+    return this.lab.close();
+  }
+}

@@ -1,0 +1,97 @@
+import { type Client, client, xml } from '@xmpp/client';
+import type { Element } from '@xmpp/xml';
+import { type Lab, until } from './lab.ts';
+import type { Prosody } from './prosody.ts';
+
+const NS_MUC = 'http://jabber.org/protocol/muc';
+const NS_MUC_USER = `${NS_MUC}#user`;
+
+interface Received {
+  readonly at: number;
+  readonly stanza: Element;
+}
+
+/** A real client: one session of one user. */
+export class User {
+  readonly jid: string;
+  readonly received: Received[] = [];
+  readonly #client: Client;
+  #listener: ((stanza: Element) => void) | undefined;
+
+  private constructor(connection: Client, jid: string) {
+    this.#client = connection;
+    this.jid = jid;
+    connection.on('stanza', (stanza: Element) => {
+      this.received.push({ at: Date.now(), stanza });
+      this.#listener?.(stanza);
+    });
+  }
+
+  static async connect(lab: Lab, server: Prosody, username: string, resource: string): Promise<User> {
+    const connection = client({ service: server.service, domain: server.host, username, password: server.password, resource });
+    connection.reconnect.stop();
+    connection.on('error', () => undefined); // the tests cut connections; what matters is what was received
+    const user = new User(connection, String(await connection.start()));
+    lab.keep({ stop: () => user.leaveServer() });
+    await user.send(xml('presence'));
+    return user;
+  }
+
+  /** Calls back for every stanza that comes. */
+  watch(listener: (stanza: Element) => void): void {
+    this.#listener = listener;
+  }
+
+  async send(stanza: Element): Promise<void> {
+    await this.#client.send(stanza);
+  }
+
+  /** Enters a room and waits for the room's self-presence. */
+  async join(room: string, nick: string): Promise<Element> {
+    const since = Date.now();
+    await this.send(xml('presence', { to: `${room}/${nick}` }, xml('x', { xmlns: NS_MUC })));
+    return until(`${this.jid} is in ${room}`, () => this.presences(room, since).find((presence) => isSelf(presence) && presence.attrs['type'] === undefined));
+  }
+
+  async leave(room: string, nick: string): Promise<void> {
+    await this.send(xml('presence', { to: `${room}/${nick}`, type: 'unavailable' }));
+  }
+
+  async say(room: string, body: string): Promise<void> {
+    await this.send(xml('message', { to: room, type: 'groupchat' }, xml('body', {}, body)));
+  }
+
+  /** Presences that came from a room or its occupants since a moment, in milliseconds. */
+  presences(room: string, since = 0): readonly Element[] {
+    return this.received
+      .filter(({ at, stanza }) => at >= since && stanza.is('presence') && String(stanza.attrs['from']).startsWith(`${room}/`))
+      .map(({ stanza }) => stanza);
+  }
+
+  /** The notices that have come: the presences that say 333. */
+  notices(): readonly Received[] {
+    return this.received.filter(({ stanza }) => stanza.is('presence') && statusCodes(stanza).includes('333'));
+  }
+
+  /** Ends the session in good order. */
+  async leaveServer(): Promise<void> {
+    await this.#client.stop().catch(() => undefined);
+  }
+}
+
+/** The codes of muc#user in a presence. */
+export function statusCodes(presence: Element): readonly string[] {
+  const x = presence.getChild('x', NS_MUC_USER);
+  return x === undefined ? [] : x.getChildren('status').map((status) => String(status.attrs['code']));
+}
+
+/** A stanza as text in which the order of attributes does not count. */
+export function canonical(element: Element): string {
+  const attributes = Object.entries(element.attrs).sort(([a], [b]) => (a < b ? -1 : 1));
+  const children = element.children.map((child) => (typeof child === 'string' ? child : canonical(child)));
+  return `<${element.name}${attributes.map(([name, value]) => ` ${name}=${JSON.stringify(value)}`).join('')}>${children.join('')}</${element.name}>`;
+}
+
+function isSelf(presence: Element): boolean {
+  return statusCodes(presence).includes('110');
+}
