@@ -7,7 +7,8 @@ import { Secrets } from './adapters/secrets.ts';
 import { ServerUnreachableError, StanzaApi } from './adapters/server.ts';
 import { Table } from './adapters/table.ts';
 import { type Logger, describe, logger } from './adapters/telemetry.ts';
-import { type CheckState, type Totals, runCheck } from './core/check.ts';
+import { Trail } from './adapters/trail.ts';
+import { type CheckState, type StoredJoin, type Totals, runCheck } from './core/check.ts';
 import { ENV } from './names.ts';
 
 const table = new Table(new DynamoDBClient(AWS_CLIENT), requireEnv(ENV.tableName));
@@ -20,12 +21,20 @@ export async function handler(state: CheckState, context: Context): Promise<Chec
   const began = Date.now();
   const remaining = (): number => context.getRemainingTimeInMillis();
   const api = new StanzaApi(serverApiUrl, secrets, remaining);
+  const trail = new Trail();
+  const say = (message: string, { user, room, nick, at }: StoredJoin): void => log.info(message, { user, room, nick, at, answers: trail.of(at) });
   try {
     const result = await runCheck(state, {
       readJoins: (close, cursor) => table.readJoins(close, cursor, began / 1000),
-      send: (host, stanzas, timeout) => api.send(host, stanzas, timeout),
-      forget: (join) => table.forget(join),
-      markUndecided: (join, checkAt) => table.markUndecided(join, checkAt),
+      send: async (host, stanzas, timeout) => trail.keep(stanzas, await api.send(host, stanzas, timeout)),
+      forget: (join) => {
+        say('join ended', join);
+        return table.forget(join);
+      },
+      markUndecided: (join, checkAt) => {
+        say(checkAt === undefined ? 'join decided' : 'join undecided', join);
+        return table.markUndecided(join, checkAt);
+      },
       readClose: (close) => table.readClose(close),
       claimClose: (close, seen) => table.claimClose(close, seen),
       now: () => Date.now(),

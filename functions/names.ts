@@ -9,6 +9,8 @@ export const ENV = {
   serverApiUrl: 'SERVER_API_URL',
   /** The XMPP hosts that may use the stack, separated by commas; empty: any that knows the secret. */
   xmppHosts: 'XMPP_HOSTS',
+  /** The stack's name: it keeps the metrics of several stacks in one account apart. */
+  service: 'SERVICE',
 } as const;
 
 /** The table's attributes that its definition names. */
@@ -21,6 +23,8 @@ export const ERRORS = {
 } as const;
 
 export const METRIC_NAMESPACE = 'PingMuc';
+/** The one dimension of every metric; its value is the stack's name. */
+export const METRIC_DIMENSION = 'service';
 
 /** Metrics by name, each with its CloudWatch unit. None has a JID, a room or a host as a dimension. */
 export const METRICS = {

@@ -1,19 +1,62 @@
+import { RetentionDays } from 'aws-cdk-lib/aws-logs';
 import type { Node } from 'constructs';
 import * as v from 'valibot';
 
-/** What an operator sets: CDK context, in `cdk.json` or as `-c key=value`. */
+/** What an operator sets: CDK context, in `cdk.json` or as `-c key=value`. Each stands with its unit in its name. */
 export interface Config {
   /** The server's stanza API, without `/stanzas`; `{host}` stands for the XMPP host. */
   readonly serverApiUrl: string;
   /** The XMPP hosts that may use the stack; empty: any that knows the secret. */
   readonly xmppHosts: readonly string[];
+  /** `ping_muc_delay`, `ping_muc_timeout` and `ping_muc_patience` in the settings that are printed for Prosody. */
+  readonly defaultDelaySeconds: number;
+  readonly defaultTimeoutSeconds: number;
+  readonly defaultPatienceSeconds: number;
+  /** Who is told of alarms; undefined: nobody, until something subscribes to the topic. */
+  readonly alarmEmail: string | undefined;
+  readonly logRetentionDays: RetentionDays;
+  /** What becomes of the table, the secret and the logs when the stack is deleted. */
+  readonly removalPolicy: 'retain' | 'destroy';
+  /** Where the check function runs, for a server without a public address; undefined: in no VPC. */
+  readonly network: Network | undefined;
+  /** Invocations of each function at a time; 0 stops them; undefined: as many as the account has. */
+  readonly reservedConcurrency: number | undefined;
   readonly stackName: string;
+  readonly tags: Readonly<Record<string, string>>;
+}
+
+export interface Network {
+  readonly vpcId: string;
+  /** From here both the XMPP server and AWS (DynamoDB, Secrets Manager) must be reachable. */
+  readonly subnetIds: readonly string[];
 }
 
 /** One line that names the key, what it got, and an example. */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError';
 }
+
+/** What CloudWatch Logs takes, but for ever: that has an end. */
+const RETENTION_DAYS = Object.values(RetentionDays).filter((days) => typeof days === 'number' && days <= RetentionDays.TEN_YEARS);
+
+/** A list, in `cdk.json` or separated by commas. */
+const list = (matches: RegExp, message: string): v.GenericSchema<unknown, readonly string[]> =>
+  v.pipe(
+    v.optional(v.union([v.pipe(v.string(), v.transform((text) => text.split(','))), v.array(v.string())], message), []),
+    v.transform((items) => items.map((item) => item.trim()).filter((item) => item !== '')),
+    v.check((items) => items.every((item) => matches.test(item)), message),
+  );
+
+/** A whole number, in `cdk.json` or as text. */
+const whole = (minimum: number, maximum: number, unit: string): v.GenericSchema<unknown, number> => {
+  const message = `must be a whole number of ${unit} from ${minimum} to ${maximum}`;
+  return v.pipe(
+    v.union([v.number(), v.pipe(v.string(), v.regex(/^\d{1,9}$/), v.transform(Number))], message),
+    v.integer(message),
+    v.minValue(minimum, message),
+    v.maxValue(maximum, message),
+  );
+};
 
 const KEYS = {
   serverApiUrl: {
@@ -23,32 +66,93 @@ const KEYS = {
   xmppHosts: {
     example: 'example.net,example.org',
     schema: v.pipe(
-      v.optional(v.string('must be a list separated by commas'), ''),
-      v.transform((list) => list.split(',').map((host) => host.trim().toLowerCase()).filter((host) => host !== '')),
-      v.check((hosts) => hosts.every((host) => /^[a-z0-9.:[\]-]+$/.test(host)), 'must be host names separated by commas'),
+      list(/^[A-Za-z0-9.:[\]-]+$/, 'must be host names separated by commas'),
+      v.transform((hosts) => hosts.map((host) => host.toLowerCase())),
     ),
   },
+  // the bounds are those of the contract
+  defaultDelaySeconds: { example: '60', schema: v.optional(whole(1, 86_400, 'seconds'), 60) },
+  defaultTimeoutSeconds: { example: '60', schema: v.optional(whole(1, 300, 'seconds'), 60) },
+  defaultPatienceSeconds: { example: '0', schema: v.optional(whole(0, 86_400, 'seconds'), 0) },
+  alarmEmail: {
+    example: 'operator@example.net',
+    schema: v.optional(v.pipe(v.string('must be an e-mail address'), v.regex(/^[^\s@]+@[^\s@]+$/, 'must be an e-mail address'))),
+  },
+  logRetentionDays: {
+    example: '30',
+    schema: v.pipe(
+      v.optional(whole(1, RetentionDays.TEN_YEARS, 'days'), RetentionDays.ONE_MONTH),
+      v.enum(RetentionDays, `must be a number of days that CloudWatch Logs takes: ${RETENTION_DAYS.join(', ')}`),
+    ),
+  },
+  removalPolicy: { example: 'retain', schema: v.optional(v.picklist(['retain', 'destroy'], 'must be retain or destroy'), 'retain') },
+  vpcId: {
+    example: 'vpc-0123456789abcdef0',
+    schema: v.optional(v.pipe(v.string('must be the id of a VPC'), v.regex(/^vpc-[0-9a-f]{8,17}$/, 'must be the id of a VPC'))),
+  },
+  subnetIds: {
+    example: 'subnet-0123456789abcdef0,subnet-0123456789abcdef1',
+    schema: list(/^subnet-[0-9a-f]{8,17}$/, 'must be the ids of subnets separated by commas'),
+  },
+  reservedConcurrency: { example: '20', schema: v.optional(whole(0, 1000, 'invocations at a time')) },
   stackName: {
     example: 'PingMuc',
-    schema: v.pipe(v.optional(v.string('must be a name'), 'PingMuc'), v.regex(/^[A-Za-z][A-Za-z0-9-]{0,63}$/, 'must be letters, digits and hyphens')),
+    schema: v.pipe(v.optional(v.string('must be a name'), 'PingMuc'), v.regex(/^[A-Za-z][A-Za-z0-9-]{0,63}$/, 'must be 1 to 64 letters, digits and hyphens')),
+  },
+  tags: {
+    example: 'team=xmpp,stage=production',
+    schema: v.pipe(
+      list(/^[^=,]{1,128}=[^,]{0,256}$/, 'must be name=value pairs separated by commas'),
+      v.transform((pairs) => Object.fromEntries(pairs.map((pair) => pair.split(/=(.*)/s, 2) as [string, string]))),
+    ),
   },
 } as const;
+
+type Key = keyof typeof KEYS;
 
 function isServerUrl(text: string): boolean {
   const url = URL.parse(text.replaceAll('{host}', 'host.example'));
   if (url === null || url.search !== '' || url.hash !== '' || url.username !== '') return false;
-  const isLoopback = text.includes('//{host}') || /^(localhost|127(\.\d+){3}|\[::1\])$/.test(url.hostname);
+  const isLoopback = /^(localhost|127(\.\d+){3}|\[::1\])$/.test(url.hostname);
   return url.protocol === 'https:' || (url.protocol === 'http:' && isLoopback);
+}
+
+function refuse(key: Key, wrong: string, value: unknown): never {
+  const got = value === undefined ? 'nothing' : JSON.stringify(value);
+  throw new ConfigError(`${key} ${wrong}; got ${got}; for example -c ${key}=${KEYS[key].example}`);
 }
 
 /** Reads the configuration from the app's context. @throws ConfigError */
 export function readConfig(node: Node): Config {
-  const read = <Key extends keyof typeof KEYS>(key: Key): v.InferOutput<(typeof KEYS)[Key]['schema']> => {
-    const value: unknown = node.tryGetContext(key);
-    const parsed = v.safeParse(KEYS[key].schema, value);
-    if (parsed.success) return parsed.output;
-    const got = value === undefined ? 'nothing' : JSON.stringify(value);
-    throw new ConfigError(`${key} ${parsed.issues[0].message}; got ${got}; for example -c ${key}=${KEYS[key].example}`);
+  const context = node.getAllContext() as Record<string, unknown>;
+  refuseUnknown(context);
+  const read = <Name extends Key>(key: Name): v.InferOutput<(typeof KEYS)[Name]['schema']> => {
+    const parsed = v.safeParse(KEYS[key].schema, context[key]);
+    return parsed.success ? parsed.output : refuse(key, parsed.issues[0].message, context[key]);
   };
-  return { serverApiUrl: read('serverApiUrl'), xmppHosts: read('xmppHosts'), stackName: read('stackName') };
+  const [vpcId, subnetIds] = [read('vpcId'), read('subnetIds')];
+  if (vpcId === undefined && subnetIds.length > 0) refuse('vpcId', 'must be set beside subnetIds', vpcId);
+  if (vpcId !== undefined && subnetIds.length === 0) refuse('subnetIds', 'must be set beside vpcId', context['subnetIds']);
+  return {
+    serverApiUrl: read('serverApiUrl'),
+    xmppHosts: read('xmppHosts'),
+    defaultDelaySeconds: read('defaultDelaySeconds'),
+    defaultTimeoutSeconds: read('defaultTimeoutSeconds'),
+    defaultPatienceSeconds: read('defaultPatienceSeconds'),
+    alarmEmail: read('alarmEmail'),
+    logRetentionDays: read('logRetentionDays'),
+    removalPolicy: read('removalPolicy'),
+    network: vpcId === undefined ? undefined : { vpcId, subnetIds },
+    reservedConcurrency: read('reservedConcurrency'),
+    stackName: read('stackName'),
+    tags: read('tags'),
+  };
+}
+
+/** The CDK's own keys hold a colon, a slash or a hyphen: what holds none is meant for us, and a misspelled key would be ignored. */
+function refuseUnknown(context: Readonly<Record<string, unknown>>): void {
+  for (const [key, value] of Object.entries(context)) {
+    if (key in KEYS || !/^\w+$/.test(key)) continue;
+    throw new ConfigError(`${key} is not a key of this stack; got ${JSON.stringify(value)}; the keys are ${Object.keys(KEYS).join(', ')}`);
+  }
 }

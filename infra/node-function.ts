@@ -1,44 +1,94 @@
 import { fileURLToPath } from 'node:url';
-import type { Duration } from 'aws-cdk-lib';
-import { Architecture, Runtime } from 'aws-cdk-lib/aws-lambda';
-import { NodejsFunction, OutputFormat, type NodejsFunctionProps } from 'aws-cdk-lib/aws-lambda-nodejs';
-import { LogGroup, RetentionDays } from 'aws-cdk-lib/aws-logs';
+import { type Duration, type RemovalPolicy, Stack, Validations } from 'aws-cdk-lib';
+import { type ISubnet, type IVpc, Subnet, Vpc } from 'aws-cdk-lib/aws-ec2';
+import { ManagedPolicy, Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
+import { Architecture, Runtime, Tracing } from 'aws-cdk-lib/aws-lambda';
+import { LogLevel, NodejsFunction, OutputFormat, type NodejsFunctionProps } from 'aws-cdk-lib/aws-lambda-nodejs';
+import { LogGroup, type RetentionDays } from 'aws-cdk-lib/aws-logs';
 import type { Construct } from 'constructs';
+import { ENV } from '../functions/names.ts';
+import type { Network } from './config.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 
+/** What every function of the stack has in common. */
+export interface FunctionDefaults {
+  readonly logRetention: RetentionDays;
+  readonly removalPolicy: RemovalPolicy;
+  /** Invocations at a time; 0 stops the function. */
+  readonly reservedConcurrency: number | undefined;
+}
+
 interface Props {
+  readonly defaults: FunctionDefaults;
   /** The handler's file in `functions/`. */
   readonly entry: `${string}.ts`;
   readonly description: string;
   readonly timeout: Duration;
   readonly memorySize: number;
   readonly environment: Record<string, string>;
+  readonly network?: Network | undefined;
 }
 
-/** One of our functions: a minified ES module on Node 24, bundled without Docker, with its own log group. */
+/**
+ * One of our functions: a minified ES module on Node 24, bundled without Docker, with its own log group and a role that
+ * can write there and to X-Ray, and nothing else until something is granted.
+ */
 export class NodeFunction extends NodejsFunction {
   constructor(scope: Construct, id: string, props: Props) {
-    const { entry, ...rest } = props;
+    const { entry, environment, network, defaults, ...rest } = props;
+    const logGroup = new LogGroup(scope, `${id}Logs`, { retention: defaults.logRetention, removalPolicy: defaults.removalPolicy });
+    const role = new Role(scope, `${id}Role`, { assumedBy: new ServicePrincipal('lambda.amazonaws.com'), description: rest.description });
+    logGroup.grantWrite(role);
+    if (network !== undefined) joinNetworks(role);
     const settings: NodejsFunctionProps = {
       ...rest,
+      environment: { ...environment, [ENV.service]: Stack.of(scope).stackName },
       entry: `${root}functions/${entry}`,
       projectRoot: root,
       depsLockFilePath: `${root}package-lock.json`,
       runtime: Runtime.NODEJS_24_X,
       architecture: Architecture.ARM_64,
+      tracing: Tracing.ACTIVE,
       awsSdkConnectionReuse: false, // the default since SDK 3; the variable would only be noise
-      logGroup: new LogGroup(scope, `${id}Logs`, { retention: RetentionDays.ONE_MONTH }),
+      logGroup,
+      role,
+      ...(defaults.reservedConcurrency === undefined ? {} : { reservedConcurrentExecutions: defaults.reservedConcurrency }),
+      ...(network === undefined ? {} : place(scope, id, network)),
       bundling: {
         format: OutputFormat.ESM,
         target: 'node24',
         minify: true,
         mainFields: ['module', 'main'],
         externalModules: [], // the SDK comes with us: the version that was tested, and only what is used of it
+        logLevel: LogLevel.WARNING,
         // what the SDK's CommonJS parts need of a module that has no require
         banner: "import{createRequire}from'node:module';const require=createRequire(import.meta.url);",
       },
     };
     super(scope, id, settings);
+    Validations.of(this).acknowledge({
+      id: 'Serverless-LambdaDLQ',
+      reason: 'Nothing calls it asynchronously: whoever calls (the XMPP server, the workflow) waits for the answer, and tries again itself',
+    });
+    Validations.of(role).acknowledge({ id: 'AwsSolutions-IAM5[Resource::*]', reason: 'X-Ray takes trace segments for no resource in particular' });
   }
+}
+
+function joinNetworks(role: Role): void {
+  role.addManagedPolicy(ManagedPolicy.fromAwsManagedPolicyName('service-role/AWSLambdaVPCAccessExecutionRole'));
+  Validations.of(role).acknowledge({
+    id: 'AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/AWSLambdaVPCAccessExecutionRole]',
+    reason: 'Lambda itself makes network interfaces with it, whose ids nobody knows beforehand; AWS keeps it up to date with what Lambda needs',
+  });
+}
+
+/** The operator's own network, taken by its ids, so that synth asks no account about it; its zones matter to nothing here. */
+function place(scope: Construct, id: string, network: Network): { vpc: IVpc; vpcSubnets: { subnets: ISubnet[] } } {
+  const vpc = Vpc.fromVpcAttributes(scope, `${id}Vpc`, { vpcId: network.vpcId, availabilityZones: ['any'] });
+  const subnets = network.subnetIds.map((subnetId, index) => Subnet.fromSubnetAttributes(scope, `${id}Subnet${index + 1}`, { subnetId }));
+  for (const subnet of subnets) {
+    Validations.of(subnet).acknowledge({ id: '@aws-cdk/aws-ec2:noSubnetRouteTableId', reason: 'Nothing here changes routes' });
+  }
+  return { vpc, vpcSubnets: { subnets } };
 }

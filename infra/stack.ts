@@ -1,18 +1,51 @@
-import { CfnOutput, Stack, type StackProps } from 'aws-cdk-lib';
+import { CfnOutput, RemovalPolicy, Stack, type StackProps } from 'aws-cdk-lib';
 import type { Construct } from 'constructs';
+import { Alarms } from './alarms.ts';
 import { CheckWorkflow } from './check-workflow.ts';
 import type { Config } from './config.ts';
+import { Dashboard } from './dashboard.ts';
 import { JoinsTable } from './joins-table.ts';
+import type { FunctionDefaults } from './node-function.ts';
+import { prosodySettings } from './prosody-settings.ts';
 import { WebhookApi } from './webhook-api.ts';
 import { WebhookSecret } from './webhook-secret.ts';
 
 export class PingMucStack extends Stack {
   constructor(scope: Construct, config: Config, props: StackProps = {}) {
-    super(scope, 'PingMuc', { ...props, stackName: config.stackName });
-    const { table } = new JoinsTable(this, 'Joins');
-    const { secret } = new WebhookSecret(this, 'WebhookSecret');
-    const { stateMachine } = new CheckWorkflow(this, 'Check', { table, secret, serverApiUrl: config.serverApiUrl });
-    const { url } = new WebhookApi(this, 'Webhook', { table, secret, stateMachine, xmppHosts: config.xmppHosts });
-    new CfnOutput(this, 'WebhookUrl', { value: url, description: 'ping_muc_webhook_url in the configuration of Prosody' });
+    super(scope, 'PingMuc', { ...props, stackName: config.stackName, tags: { ...config.tags } });
+    const removalPolicy = config.removalPolicy === 'destroy' ? RemovalPolicy.DESTROY : RemovalPolicy.RETAIN;
+    const defaults: FunctionDefaults = { logRetention: config.logRetentionDays, removalPolicy, reservedConcurrency: config.reservedConcurrency };
+    const joins = new JoinsTable(this, 'Joins', { removalPolicy });
+    const secret = new WebhookSecret(this, 'WebhookSecret', { removalPolicy });
+    const { table } = joins;
+    const check = new CheckWorkflow(this, 'Check', { defaults, table, secret, serverApiUrl: config.serverApiUrl, network: config.network });
+    const webhook = new WebhookApi(this, 'Webhook', { defaults, table, secret, stateMachine: check.stateMachine, xmppHosts: config.xmppHosts });
+    const { alarms } = new Alarms(this, 'Alarms', { webhook, check, joins, email: config.alarmEmail });
+    const { url: dashboardUrl } = new Dashboard(this, 'Dashboard', { webhook, check, joins, alarms });
+
+    const output = (id: string, description: string, value: string): CfnOutput => new CfnOutput(this, id, { description, value });
+    output('WebhookUrl', 'ping_muc_webhook_url in the configuration of Prosody', webhook.url);
+    output('SecretArn', 'For rotating the secret, as docs/operating.md says', secret.secretArn);
+    output('SecretCommand', 'Shows the secret, as Prosody takes it', secretCommand(this.region, secret.secretArn));
+    output('DashboardUrl', 'The dashboard', dashboardUrl);
+    output(
+      'ProsodySettings',
+      'What to paste into the configuration of Prosody',
+      prosodySettings({
+        serverApiUrl: config.serverApiUrl,
+        webhookUrl: webhook.url,
+        secret: '(what the command of SecretCommand shows)',
+        delaySeconds: config.defaultDelaySeconds,
+        timeoutSeconds: config.defaultTimeoutSeconds,
+        patienceSeconds: config.defaultPatienceSeconds,
+        xmppHosts: config.xmppHosts,
+      }),
+    );
   }
+}
+
+/** A command for a shell; Node is at hand where the CDK is. */
+function secretCommand(region: string, secretArn: string): string {
+  const show = `JSON.parse(fs.readFileSync(0)).current.replace(/^(whsec_)?/, "whsec_")`;
+  return `aws secretsmanager get-secret-value --region ${region} --secret-id ${secretArn} --query SecretString --output text | node -p '${show}'`;
 }

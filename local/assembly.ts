@@ -45,7 +45,7 @@ export interface Route {
   readonly functionArn: string;
 }
 
-interface Resource {
+export interface Resource {
   readonly Type: string;
   readonly Properties: Record<string, unknown>;
 }
@@ -75,11 +75,22 @@ export async function synthesize(directory: string, context: Readonly<Record<str
   if (status !== 0) throw new Error(`the stack could not be synthesized: ${said.trim()}`);
 }
 
+async function readTemplate(directory: string): Promise<Record<string, Resource>> {
+  const template = JSON.parse(await readFile(join(directory, `${STACK}.template.json`), 'utf8')) as { Resources: Record<string, Resource> };
+  return template.Resources;
+}
+
+/** The template's resources by logical id, with all references resolved. */
+export async function readResources(directory: string): Promise<Readonly<Record<string, Resource>>> {
+  const resources = await readTemplate(directory);
+  return resolveTokens(resources, resources) as Record<string, Resource>;
+}
+
 /** Reads the output of `cdk synth`. @throws when it holds what one machine cannot run */
 export async function readAssembly(directory: string): Promise<Assembly> {
-  const template = JSON.parse(await readFile(join(directory, `${STACK}.template.json`), 'utf8')) as { Resources: Record<string, Resource> };
-  const resources = Object.entries(template.Resources);
-  const resolve = (value: unknown): unknown => resolveTokens(value, template.Resources);
+  const template = await readTemplate(directory);
+  const resources = Object.entries(template);
+  const resolve = (value: unknown): unknown => resolveTokens(value, template);
   const ofType = (type: string): [string, Resource][] => resources.filter(([, resource]) => resource.Type === type);
   const text = (value: unknown): string => String(resolve(value));
 
@@ -110,11 +121,14 @@ export async function readAssembly(directory: string): Promise<Assembly> {
     })),
     routes: ofType('AWS::ApiGatewayV2::Route').map(([, { Properties }]) => {
       const integration = text(Properties['Target']).split('/').at(-1) ?? '';
-      return { key: text(Properties['RouteKey']), functionArn: text(template.Resources[integration]?.Properties['IntegrationUri']) };
+      return { key: text(Properties['RouteKey']), functionArn: text(template[integration]?.Properties['IntegrationUri']) };
     }),
     secrets: ofType('AWS::SecretsManager::Secret').map(([id]) => arnOf(id, 'AWS::SecretsManager::Secret')),
   };
 }
+
+/** The ARN of a table by its name, as the functions' permissions hold it. */
+export const tableArn = (name: string): string => arnOf(name, 'AWS::DynamoDB::GlobalTable');
 
 const nameOf = (logicalId: string): string => logicalId;
 

@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { type Server, createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { type CallRecorder, calledAction, caller } from './calls.ts';
 import type { Executions } from './executions.ts';
 import { readRequestBody } from './http.ts';
 
@@ -13,6 +14,7 @@ export interface Services {
   readonly executions: ReadonlyMap<string, Executions>;
   /** Secret strings by ARN. */
   readonly secrets: ReadonlyMap<string, string>;
+  readonly record: CallRecorder | undefined;
 }
 
 export interface Endpoint {
@@ -39,7 +41,12 @@ export async function startAwsEndpoint(services: Services): Promise<Endpoint> {
   const server: Server = createServer((request, response) => {
     const target = String(request.headers['x-amz-target']);
     readRequestBody(request, MAX_BODY_BYTES)
-      .then((body) => operate(services, target, JSON.parse(body.toString()) as Request))
+      .then((body) => {
+        const operation = JSON.parse(body.toString()) as Request;
+        const resource = operation['SecretId'] ?? operation['stateMachineArn'] ?? operation['executionArn'];
+        services.record?.({ caller: caller(request), action: calledAction(target), resource: String(resource) });
+        return operate(services, target, operation);
+      })
       .then(
         (result) => response.writeHead(200, { 'content-type': 'application/x-amz-json-1.0' }).end(JSON.stringify(result)),
         (error: unknown) => {

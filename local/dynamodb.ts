@@ -1,4 +1,5 @@
 import { once } from 'node:events';
+import type { IncomingMessage } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import {
   CreateTableCommand,
@@ -9,7 +10,8 @@ import {
   paginateScan,
 } from '@aws-sdk/client-dynamodb';
 import dynalite from 'dynalite';
-import { REGION, type TableDefinition } from './assembly.ts';
+import { REGION, type TableDefinition, tableArn } from './assembly.ts';
+import { type CallRecorder, calledAction, caller } from './calls.ts';
 
 /** How often rows whose time is over are deleted: dynalite never does, DynamoDB within days. */
 const SWEEP_MS = 600_000;
@@ -21,8 +23,9 @@ export interface Database {
 }
 
 /** Starts the embedded DynamoDB on a loopback port, with the tables of the stack, kept in `directory`. */
-export async function startDynamoDB(directory: string, tables: readonly TableDefinition[]): Promise<Database> {
+export async function startDynamoDB(directory: string, tables: readonly TableDefinition[], record?: CallRecorder): Promise<Database> {
   const server = dynalite({ path: directory, createTableMs: 0 });
+  if (record !== undefined) server.on('request', (request: IncomingMessage) => listen(request, record));
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   const endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
@@ -42,6 +45,16 @@ export async function startDynamoDB(directory: string, tables: readonly TableDef
       await new Promise<void>((resolve) => server.close(() => resolve()));
     },
   };
+}
+
+/** Hears what a request asks for, beside dynalite, which serves it. */
+function listen(request: IncomingMessage, record: CallRecorder): void {
+  const chunks: Buffer[] = [];
+  request.on('data', (chunk: Buffer) => chunks.push(chunk));
+  request.on('end', () => {
+    const { TableName } = JSON.parse(Buffer.concat(chunks).toString()) as { TableName?: string };
+    record({ caller: caller(request), action: calledAction(String(request.headers['x-amz-target'])), resource: tableArn(String(TableName)) });
+  });
 }
 
 async function createTable(client: DynamoDBClient, table: TableDefinition): Promise<void> {

@@ -21,6 +21,8 @@ export interface Execution {
   readonly output?: string;
   readonly error?: string;
   readonly cause?: string;
+  /** States entered so far: what a Standard workflow is billed by. */
+  readonly transitions: number;
   /** Where it is: the state's name, its input, and when it was entered, in milliseconds since the epoch. */
   readonly state?: { readonly name: string; readonly input: unknown; readonly entered: number };
 }
@@ -73,7 +75,7 @@ export class Executions {
 
   /** Starts an execution. It is on disk before this returns. */
   async start(name: string, input: string): Promise<Execution> {
-    const execution: Execution = { name, input, startDate: Date.now(), status: 'RUNNING' };
+    const execution: Execution = { name, input, startDate: Date.now(), status: 'RUNNING', transitions: 0 };
     this.#known.set(name, execution);
     await this.#save(execution);
     this.#run(execution);
@@ -155,7 +157,8 @@ export class Executions {
       const execution = this.#known.get(name);
       if (type !== 'StateEntered' || state === undefined || execution?.status !== 'RUNNING' || this.#closing) continue;
       if (state.name.endsWith(' (rest)')) continue; // the journal has it under its own name, with the time it was first entered
-      await this.#save({ ...execution, state: { name: state.name, input: state.input, entered: timestamp } });
+      const transitions = execution.transitions + 1;
+      await this.#save({ ...execution, transitions, state: { name: state.name, input: state.input, entered: timestamp } });
     }
   }
 

@@ -12,6 +12,9 @@ export type Outcome =
   | { readonly id: number; readonly result: unknown }
   | { readonly id: number; readonly error: { readonly name: string; readonly message: string } };
 
+/** How often memory is looked at, in milliseconds. */
+const SAMPLE_MS = 100;
+
 if (parentPort) await serve(parentPort);
 
 async function serve(port: NonNullable<typeof parentPort>): Promise<void> {
@@ -19,7 +22,13 @@ async function serve(port: NonNullable<typeof parentPort>): Promise<void> {
   const module = (await import(file)) as Record<string, (event: unknown, context: object) => Promise<unknown>>;
   const handle = module[handler];
   if (handle === undefined) throw new Error(`${file} does not export ${handler}`);
+  let peakBytes = 0;
+  const sample = (): void => {
+    peakBytes = Math.max(peakBytes, process.memoryUsage().heapUsed);
+  };
+  setInterval(sample, SAMPLE_MS).unref();
   port.on('message', ({ id, requestId, event }: Invocation) => {
+    const began = Date.now();
     const ends = Date.now() + timeoutSeconds * 1000;
     const context = {
       awsRequestId: requestId,
@@ -27,7 +36,12 @@ async function serve(port: NonNullable<typeof parentPort>): Promise<void> {
       memoryLimitInMB: String(memoryMegabytes),
       getRemainingTimeInMillis: () => Math.max(0, ends - Date.now()),
     };
-    const answer = (outcome: Outcome): void => port.postMessage(outcome);
+    const answer = (outcome: Outcome): void => {
+      sample();
+      port.postMessage(outcome);
+      const report = { level: 'DEBUG', message: 'REPORT', function: name, requestId, durationMs: Date.now() - began, peakHeapMb: Math.round(peakBytes / 1e6) };
+      process.stdout.write(`${JSON.stringify(report)}\n`); // as Lambda does
+    };
     handle(event, context).then(
       (result) => answer({ id, result }),
       (error: unknown) => {

@@ -4,6 +4,7 @@ import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { decodeSecret } from '../functions/core/signature.ts';
+import { prosodySettings } from '../infra/prosody-settings.ts';
 import { synthesize } from './assembly.ts';
 import { prettyLine } from './log.ts';
 import { startRuntime } from './runtime.ts';
@@ -79,44 +80,35 @@ function checked(secrets: readonly string[], source: string): readonly string[] 
   return secrets;
 }
 
-/** What to paste into the server's configuration. */
-function prosodySettings(options: Options, port: number, secret: string): string {
-  const plugins = fileURLToPath(new URL('../prosody', import.meta.url));
-  const apiHost = options.serverApi.includes('//{host}') ? undefined : URL.parse(options.serverApi)?.hostname;
-  const host = options.host.includes(':') ? `[${options.host}]` : options.host;
-  return [
-    'Add this to the configuration of Prosody, and restart it:',
-    '',
-    '-- at the top, in the global section:',
-    `plugin_paths = { ${JSON.stringify(plugins)} }`,
-    '',
-    '-- below the line VirtualHost "…" of your host:',
-    'modules_enabled = { "ping_muc_webhook" }',
-    ...(apiHost === undefined ? [] : [`http_host = ${JSON.stringify(apiHost)}`]),
-    `ping_muc_webhook_url = "http://${host}:${port}/webhooks"`,
-    `ping_muc_secret = ${JSON.stringify(secret)}`,
-    'ping_muc_delay = 60',
-    '',
-  ].join('\n');
-}
-
 async function main(): Promise<void> {
   const options = readOptions();
   if (options === undefined) {
     process.stdout.write(USAGE);
     return;
   }
-  const log = process.stderr.isTTY ? (line: string) => process.stderr.write(`${prettyLine(line)}\n`) : (line: string) => process.stderr.write(`${line}\n`);
-  const say = (message: string, fields: object = {}): void => void log(JSON.stringify({ level: 'INFO', time: new Date().toISOString(), message, ...fields }));
+  const isTerminal = process.stderr.isTTY;
+  const log = (line: string): void => {
+    if (isTerminal && line.includes('"level":"DEBUG"')) return; // for machines
+    process.stderr.write(`${isTerminal ? prettyLine(line) : line}\n`);
+  };
+  const say = (message: string, fields: object = {}): void => log(JSON.stringify({ level: 'INFO', time: new Date().toISOString(), message, ...fields }));
   await mkdir(options.data, { recursive: true, mode: 0o700 });
   const secrets = await readSecrets(options.data);
   const assembly = options.assembly ?? join(options.data, 'cdk.out');
   if (options.assembly === undefined) {
     say('synthesizing the stack');
-    await synthesize(assembly, { serverApiUrl: options.serverApi });
+    // plain http is for loopback alone, and a server that is named by its host is here: on this machine
+    await synthesize(assembly, { serverApiUrl: options.serverApi.replace('http://{host}', 'http://localhost') });
   }
-  const runtime = await startRuntime({ ...options, assembly, secrets, log });
-  process.stdout.write(`${prosodySettings(options, runtime.port, secrets[0] ?? '')}\n`);
+  const runtime = await startRuntime({ ...options, assembly, secrets, log, recordCalls: process.env['PING_MUC_RECORD_CALLS'] });
+  const host = options.host.includes(':') ? `[${options.host}]` : options.host;
+  const settings = prosodySettings({
+    serverApiUrl: options.serverApi,
+    pluginPath: fileURLToPath(new URL('../prosody', import.meta.url)),
+    webhookUrl: `http://${host}:${runtime.port}/webhooks`,
+    secret: secrets[0] ?? '',
+  });
+  process.stdout.write(`Add this to the configuration of Prosody, and restart it:\n\n${settings}\n`);
   say('listening', { host: options.host, port: runtime.port, data: options.data, serverApi: options.serverApi });
   const stop = (signal: string): void => {
     say('stopping; what waits goes on at the next start', { signal });

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { ENV } from '../functions/names.ts';
 import { REGION, readAssembly } from './assembly.ts';
 import { startAwsEndpoint } from './aws-endpoint.ts';
+import { callRecorder } from './calls.ts';
 import { startDynamoDB } from './dynamodb.ts';
 import { Executions } from './executions.ts';
 import { LocalFunction } from './functions.ts';
@@ -22,6 +23,8 @@ export interface RuntimeOptions {
   readonly secrets: readonly string[];
   /** Takes the functions' log lines. */
   readonly log: (line: string) => void;
+  /** A file to which the AWS calls that the functions make are appended, each distinct one once. */
+  readonly recordCalls?: string | undefined;
 }
 
 export interface Runtime {
@@ -33,15 +36,15 @@ export interface Runtime {
 export async function startRuntime(options: RuntimeOptions): Promise<Runtime> {
   const assembly = await readAssembly(options.assembly);
   await mkdir(options.data, { recursive: true, mode: 0o700 });
-  const database = await startDynamoDB(join(options.data, 'dynamodb'), assembly.tables);
+  const record = options.recordCalls === undefined ? undefined : callRecorder(options.recordCalls);
+  const database = await startDynamoDB(join(options.data, 'dynamodb'), assembly.tables, record);
   const [current, previous = ''] = options.secrets;
   const secret = JSON.stringify({ current, previous });
   const executions = new Map<string, Executions>();
-  const endpoint = await startAwsEndpoint({ executions, secrets: new Map(assembly.secrets.map((arn) => [arn, secret])) });
+  const endpoint = await startAwsEndpoint({ executions, secrets: new Map(assembly.secrets.map((arn) => [arn, secret])), record });
 
   const services = {
     AWS_REGION: REGION,
-    AWS_ACCESS_KEY_ID: 'local',
     AWS_SECRET_ACCESS_KEY: 'local',
     AWS_ENDPOINT_URL_DYNAMODB: database.endpoint,
     AWS_ENDPOINT_URL_SFN: endpoint.url,
@@ -52,7 +55,7 @@ export async function startRuntime(options: RuntimeOptions): Promise<Runtime> {
     assembly.functions.map((definition) => {
       const environment = { ...definition.environment };
       if (ENV.serverApiUrl in environment) environment[ENV.serverApiUrl] = options.serverApi;
-      return [definition.arn, new LocalFunction({ ...definition, environment }, services, options.log)];
+      return [definition.arn, new LocalFunction({ ...definition, environment }, { ...services, AWS_ACCESS_KEY_ID: definition.name }, options.log)];
     }),
   );
   const invoke = (arn: string, event: unknown): Promise<unknown> => {

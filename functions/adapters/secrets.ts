@@ -56,7 +56,7 @@ export class Secrets {
     } catch {
       throw new SecretError('the secret must be JSON with the fields current and previous');
     }
-    const { current, previous } = value as Record<string, unknown>;
+    const { current, previous } = (value ?? {}) as Record<string, unknown>;
     if (typeof current !== 'string') throw new SecretError('the secret lacks the field current');
     return [current, previous].filter((secret): secret is string => typeof secret === 'string' && secret !== '').map(decodeSecret);
   }

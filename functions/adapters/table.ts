@@ -3,7 +3,6 @@ import {
   DeleteItemCommand,
   type DynamoDBClient,
   GetItemCommand,
-  PutItemCommand,
   QueryCommand,
   UpdateItemCommand,
   type AttributeValue,
@@ -56,24 +55,28 @@ export class Table {
     this.#name = name;
   }
 
-  /** Records a join or a leave. Returns false when what is known is newer. */
+  /**
+   * Records a join or a leave. Returns false when what is known is newer.
+   *
+   * A join that is renewed stays marked undecided: the check that marked it has yet to ask about it again.
+   */
   async record(event: JoinedEvent | LeftEvent, nowSeconds: number): Promise<boolean> {
     const joined = event.type === 'muc.joined';
     return holds(
       this.#client.send(
-        new PutItemCommand({
+        new UpdateItemCommand({
           TableName: this.#name,
-          Item: {
-            pk: joinsOf(event.host, event.remote),
-            sk: text(`${event.room}#${event.user}`),
-            at: number(event.at),
-            state: text(joined ? 'joined' : 'left'),
-            expires: number(Math.floor(nowSeconds) + (joined ? JOIN_SECONDS : LEFT_SECONDS)),
-            ...(joined ? { nick: text(event.nick) } : {}),
-          },
+          Key: { pk: joinsOf(event.host, event.remote), sk: text(`${event.room}#${event.user}`) },
+          UpdateExpression: `SET #at = :at, #state = :state, #expires = :expires${joined ? ', nick = :nick' : ' REMOVE nick, undecidedBy'}`,
           ConditionExpression: NEWER,
-          ExpressionAttributeNames: { '#at': 'at', '#expires': 'expires' },
-          ExpressionAttributeValues: { ':at': number(event.at), ':now': number(Math.floor(nowSeconds)) },
+          ExpressionAttributeNames: { '#at': 'at', '#state': 'state', '#expires': 'expires' },
+          ExpressionAttributeValues: {
+            ':at': number(event.at),
+            ':state': text(joined ? 'joined' : 'left'),
+            ':expires': number(Math.floor(nowSeconds) + (joined ? JOIN_SECONDS : LEFT_SECONDS)),
+            ':now': number(Math.floor(nowSeconds)),
+            ...(joined ? { ':nick': text(event.nick) } : {}),
+          },
         }),
       ),
     );
@@ -160,7 +163,8 @@ export class Table {
   }
 
   /**
-   * Records that the check of this close has begun: closes that have come since are the oldest unanswered now.
+   * Records that the check of this close has begun. What has come since is unanswered: the oldest of it is not on record,
+   * so the five delays (rule 5) are counted from this close.
    * Returns false when the record has changed since it was read.
    */
   async claimClose(close: Close, seen: CloseRecord): Promise<boolean> {
@@ -170,7 +174,7 @@ export class Table {
         new UpdateItemCommand({
           TableName: this.#name,
           Key: closeKey(close),
-          UpdateExpression: newer ? 'SET checked = :close, since = :seen' : 'SET checked = :close REMOVE since',
+          UpdateExpression: newer ? 'SET checked = :close, since = :close' : 'SET checked = :close REMOVE since',
           ConditionExpression: '#at = :seen',
           ExpressionAttributeNames: { '#at': 'at' },
           ExpressionAttributeValues: { ':close': number(close.at), ':seen': number(seen.at) },

@@ -1,4 +1,4 @@
-import { METRICS, METRIC_NAMESPACE, type Metric } from '../names.ts';
+import { ENV, METRICS, METRIC_DIMENSION, METRIC_NAMESPACE, type Metric } from '../names.ts';
 
 /**
  * Log lines and metrics, one JSON object a line on standard output.
@@ -16,6 +16,9 @@ export interface Logger {
   measure(message: string, metrics: Partial<Record<Metric, number>>, fields?: Fields): void;
 }
 
+/** Outside a stack, as in a test, the metrics go by the product's name. */
+const SERVICE = process.env[ENV.service] ?? 'ping-muc';
+
 function write(line: Fields): void {
   process.stdout.write(`${JSON.stringify(line)}\n`);
 }
@@ -32,10 +35,10 @@ export function logger(context: Fields): Logger {
       const names = Object.keys(metrics) as Metric[];
       const directive = {
         Namespace: METRIC_NAMESPACE,
-        Dimensions: [['service']],
+        Dimensions: [[METRIC_DIMENSION]],
         Metrics: names.map((name) => ({ Name: name, Unit: METRICS[name] })),
       };
-      log('INFO', message, { ...fields, service: 'ping-muc', ...metrics, _aws: { Timestamp: Date.now(), CloudWatchMetrics: [directive] } });
+      log('INFO', message, { ...fields, [METRIC_DIMENSION]: SERVICE, ...metrics, _aws: { Timestamp: Date.now(), CloudWatchMetrics: [directive] } });
     },
   };
 }

@@ -83,7 +83,7 @@ export interface CloseRecord {
   readonly at: number;
   /** The delay that it asks for, in seconds. */
   readonly delay: number;
-  /** The oldest close that no check has begun to answer. */
+  /** No later than the oldest close that no check has begun to answer. */
   readonly since?: number;
   /** The close whose check began last. */
   readonly checked?: number;
@@ -287,14 +287,23 @@ class Page {
   /** Replaces each `ask-room` by what the room says; a room is asked once. */
   async #askRooms(verdicts: Map<StoredJoin, PingVerdict>): Promise<void> {
     const unsure = [...verdicts.keys()].filter((join) => verdicts.get(join) === 'ask-room');
-    const occupants = Map.groupBy(unsure, (join) => join.room);
-    const unknown = [...occupants].filter(([room]) => !this.#rooms.has(room));
-    if (unknown.length > 0) {
-      if (this.#rooms.size > MAX_ROOMS_REMEMBERED) this.#rooms.clear();
-      const asked = this.#askEach(new Map(unknown));
-      for (const [room] of unknown) this.#rooms.set(room, asked);
+    const open = Map.groupBy(unsure, (join) => join.room);
+    while (open.size > 0) {
+      const unknown = new Map([...open].filter(([room]) => !this.#rooms.has(room)));
+      if (unknown.size > 0) {
+        if (this.#rooms.size > MAX_ROOMS_REMEMBERED) this.#rooms.clear();
+        const asked = this.#askEach(unknown);
+        for (const room of unknown.keys()) this.#rooms.set(room, asked);
+      }
+      const rooms = [...open];
+      const answers = await Promise.all(rooms.map(async ([room]) => (await this.#rooms.get(room))?.get(room)));
+      rooms.forEach(([room, occupants], index) => {
+        const verdict = answers[index];
+        if (verdict === undefined && !unknown.has(room)) return; // forgotten, or those who were to ask have gone: ours may
+        for (const join of occupants) verdicts.set(join, verdict ?? 'undecided');
+        open.delete(room);
+      });
     }
-    for (const join of unsure) verdicts.set(join, (await this.#rooms.get(join.room))?.get(join.room) ?? 'undecided');
   }
 
   /** Asks each room through its occupants, one after the other, until one of them still has a session to ask with. */
@@ -303,13 +312,15 @@ class Page {
     const verdicts = new Map<string, Verdict>();
     for (let turn = 0; ; turn += 1) {
       const asking = [...rooms].filter(([room]) => !verdicts.has(room)).flatMap(([, occupants]) => occupants.slice(turn, turn + 1));
-      if (asking.length === 0) return verdicts;
+      if (asking.length === 0) break;
       const answers = await this.#ports.send(host, asking.map(roomQuery), timeout);
       for (const join of asking) {
         const verdict = roomVerdict(answers.get(stanzaId(join)), host);
         if (verdict !== 'gone' && verdict !== 'stale') verdicts.set(join.room, verdict);
       }
     }
+    for (const room of rooms.keys()) if (!verdicts.has(room)) this.#rooms.delete(room); // a later batch may ask
+    return verdicts;
   }
 
   /** Sends the notices. Returns what has become of each join: told is its own verdict confirmed. */

@@ -40,7 +40,7 @@ export interface Close {
   readonly dryRun: boolean;
 }
 
-export interface Rejected {
+interface Rejected {
   readonly index: number;
   readonly error: string;
 }
@@ -163,7 +163,7 @@ function readEvent(host: string, raw: unknown, sentSeconds: number): ReadEvent |
     const [issue] = parsed.issues;
     const path = v.getDotPath(issue);
     if (path === null) return 'must be an object with type, at and what the type asks for';
-    return issue.received === 'undefined' && path !== 'type' ? `${path}: missing; ${issue.message}` : `${path}: ${issue.message}`;
+    return issue.received === 'undefined' && path !== 'type' ? `${path}: missing` : `${path}: ${issue.message}`;
   }
   const event = parsed.output;
   if (event.at > (sentSeconds + TOLERANCE_SECONDS) * 1e6) return `at: lies more than ${TOLERANCE_SECONDS} s after the request's own webhook-timestamp`;

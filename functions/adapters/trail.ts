@@ -1,0 +1,22 @@
+import { type Answer, type Stanza, stanzaId } from '../core/stanzas.ts';
+
+/**
+ * What was answered about joins, for the log lines that say what became of them. The answers of those that are simply
+ * still joined are not kept, so an invocation that finds nothing wrong keeps nothing.
+ */
+export class Trail {
+  readonly #answers = new Map<string, string[]>();
+
+  keep(stanzas: readonly Stanza[], answers: Map<string, Answer>): Map<string, Answer> {
+    for (const { id } of stanzas) {
+      const answer = answers.get(id);
+      if (answer?.kind !== 'result') this.#answers.set(id, [...(this.#answers.get(id) ?? []), answer?.condition ?? 'none']);
+    }
+    return answers;
+  }
+
+  /** In the order of the questions: the ping, the room, the notice, for which `none` means delivered. */
+  of(at: number): readonly string[] {
+    return this.#answers.get(stanzaId({ at })) ?? [];
+  }
+}

@@ -1,0 +1,35 @@
+/** What Prosody's configuration needs of us. */
+export interface ProsodySettings {
+  /** The server's stanza API; `{host}` stands for the XMPP host. */
+  readonly serverApiUrl: string;
+  /** The folder that holds `mod_ping_muc_webhook/`; undefined: the operator knows where modules go. */
+  readonly pluginPath?: string;
+  readonly webhookUrl: string;
+  readonly secret: string;
+  readonly delaySeconds?: number;
+  readonly timeoutSeconds?: number;
+  readonly patienceSeconds?: number;
+  readonly xmppHosts?: readonly string[];
+}
+
+/** The lines to paste into the configuration of Prosody. */
+export function prosodySettings(settings: ProsodySettings): string {
+  const { serverApiUrl, pluginPath, webhookUrl, secret, delaySeconds = 60, timeoutSeconds = 60, patienceSeconds = 0, xmppHosts = [] } = settings;
+  // without {host}, requests come under this one name, whichever host they are for
+  const apiHost = serverApiUrl.includes('//{host}') ? undefined : URL.parse(serverApiUrl.replaceAll('{host}', 'host.example'))?.hostname;
+  const hosts = xmppHosts.length === 0 ? ['…'] : xmppHosts;
+  return [
+    '-- at the top, in the global section:',
+    pluginPath === undefined ? '-- (put the folder mod_ping_muc_webhook into one of your plugin_paths)' : `plugin_paths = { ${JSON.stringify(pluginPath)} }`,
+    '',
+    `-- below the line ${hosts.map((host) => `VirtualHost "${host}"`).join(', and below ')} of your host:`,
+    'modules_enabled = { "ping_muc_webhook" }',
+    ...(apiHost === undefined ? [] : [`http_host = ${JSON.stringify(apiHost)}`]),
+    `ping_muc_webhook_url = "${webhookUrl}"`,
+    `ping_muc_secret = "${secret}"`,
+    `ping_muc_delay = ${delaySeconds}`,
+    `ping_muc_timeout = ${timeoutSeconds}`,
+    `ping_muc_patience = ${patienceSeconds}`,
+    '',
+  ].join('\n');
+}

@@ -1,0 +1,233 @@
+import { readFile, stat } from 'node:fs/promises';
+import { App } from 'aws-cdk-lib';
+import { Template } from 'aws-cdk-lib/assertions';
+import validate from 'asl-validator';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { ENV } from '../../functions/names.ts';
+import { readConfig } from '../../infra/config.ts';
+import { PingMucStack } from '../../infra/stack.ts';
+import { type Assembly, type Resource, readAssembly, readResources } from '../../local/assembly.ts';
+
+/** What must never regress, read from the very template that a deployment would use. */
+const directory = process.env['PING_MUC_ASSEMBLY'] ?? '';
+let resources: Readonly<Record<string, Resource>>;
+let assembly: Assembly;
+
+beforeAll(async () => {
+  resources = await readResources(directory);
+  assembly = await readAssembly(directory);
+});
+
+/** The stack with other settings, as a template, without its bundles. */
+function template(context: Readonly<Record<string, string>>): Template {
+  const app = new App({ context: { 'aws:cdk:bundling-stacks': [], serverApiUrl: 'https://xmpp.example.net:5281/ping_muc', ...context } });
+  return Template.fromStack(new PingMucStack(app, readConfig(app.node)));
+}
+
+const ofType = (type: string): [string, Resource][] => Object.entries(resources).filter(([, resource]) => resource.Type === type);
+const properties = (type: string): Record<string, unknown>[] => ofType(type).map(([, resource]) => resource.Properties);
+const property = (path: string, of: unknown): unknown => path.split('.').reduce<unknown>((value, name) => (value as Record<string, unknown> | undefined)?.[name], of);
+
+describe('nothing is lost', () => {
+  it('the table keeps a history, and cannot be deleted by accident', () => {
+    const [table] = ofType('AWS::DynamoDB::GlobalTable').map(([, resource]) => resource);
+    const [replica] = property('Properties.Replicas', table) as unknown[];
+    expect(property('PointInTimeRecoverySpecification.PointInTimeRecoveryEnabled', replica)).toBe(true);
+    expect(property('DeletionProtectionEnabled', replica)).toBe(true);
+    expect(property('Properties.BillingMode', table)).toBe('PAY_PER_REQUEST');
+    expect(property('Properties.TimeToLiveSpecification', table)).toEqual({ AttributeName: 'expires', Enabled: true });
+  });
+
+  it.each(['AWS::DynamoDB::GlobalTable', 'AWS::SecretsManager::Secret', 'AWS::Logs::LogGroup'])('%s outlives the stack', (type) => {
+    expect(ofType(type).length).toBeGreaterThan(0);
+    for (const [, resource] of ofType(type)) expect(resource).toMatchObject({ DeletionPolicy: 'Retain', UpdateReplacePolicy: 'Retain' });
+  });
+
+  it('removalPolicy=destroy lifts both', () => {
+    const destroyed = template({ removalPolicy: 'destroy' });
+    destroyed.hasResource('AWS::DynamoDB::GlobalTable', { DeletionPolicy: 'Delete' });
+    for (const replica of Object.values(destroyed.findResources('AWS::DynamoDB::GlobalTable')).flatMap((table) => property('Properties.Replicas', table))) {
+      expect(property('DeletionProtectionEnabled', replica)).not.toBe(true);
+    }
+    destroyed.allResources('AWS::SecretsManager::Secret', { DeletionPolicy: 'Delete' });
+    destroyed.allResources('AWS::Logs::LogGroup', { DeletionPolicy: 'Delete' });
+  });
+
+  it('every log has an end', () => {
+    const days = (context: Record<string, string>): unknown[] =>
+      Object.values(template(context).findResources('AWS::Logs::LogGroup')).map((group) => property('Properties.RetentionInDays', group));
+    expect(new Set(days({}))).toEqual(new Set([30]));
+    expect(new Set(days({ logRetentionDays: '7' }))).toEqual(new Set([7]));
+  });
+});
+
+describe('nothing is open', () => {
+  it('the API is the one public resource, and it has one route', () => {
+    const [api, ...others] = [...new Set(Object.values(resources).map(({ Type }) => Type))].sort();
+    expect(api).toBe('AWS::ApiGatewayV2::Api');
+    expect(others).toEqual([
+      // parts of the API
+      'AWS::ApiGatewayV2::Integration',
+      'AWS::ApiGatewayV2::Route',
+      'AWS::ApiGatewayV2::Stage',
+      // reached by their account alone; think before a kind is added
+      'AWS::CloudWatch::Alarm',
+      'AWS::CloudWatch::Dashboard',
+      'AWS::DynamoDB::GlobalTable',
+      'AWS::IAM::Policy',
+      'AWS::IAM::Role',
+      'AWS::KMS::Key',
+      'AWS::Lambda::Function',
+      'AWS::Lambda::Permission',
+      'AWS::Logs::LogGroup',
+      'AWS::Logs::QueryDefinition',
+      'AWS::SNS::Topic',
+      'AWS::SNS::TopicPolicy',
+      'AWS::SecretsManager::Secret',
+      'AWS::StepFunctions::StateMachine',
+    ]);
+    expect(properties('AWS::ApiGatewayV2::Route').map((route) => route['RouteKey'])).toEqual(['POST /webhooks']);
+    const principals = properties('AWS::Lambda::Permission').map(({ Principal, SourceArn }) => [Principal, typeof SourceArn]);
+    expect(principals).toEqual([['apigateway.amazonaws.com', 'string']]);
+  });
+
+  it('requests are bounded, stage and route, and logged as JSON', () => {
+    const [stage] = properties('AWS::ApiGatewayV2::Stage');
+    for (const settings of [stage?.['DefaultRouteSettings'], property('RouteSettings.POST /webhooks', stage)]) {
+      expect(settings).toEqual({ ThrottlingRateLimit: 50, ThrottlingBurstLimit: 100 });
+    }
+    expect(JSON.parse(String(property('AccessLogSettings.Format', stage)))).toHaveProperty('status', '$context.status');
+    const [[route] = []] = ofType('AWS::ApiGatewayV2::Route');
+    expect(property('DependsOn', ofType('AWS::ApiGatewayV2::Stage')[0]?.[1])).toContain(route);
+  });
+
+  it('no role is allowed an action by a wildcard, nor a resource of its own data', () => {
+    const statements = properties('AWS::IAM::Policy').flatMap((policy) => property('PolicyDocument.Statement', policy) as Record<string, unknown>[]);
+    expect(statements.length).toBeGreaterThan(0);
+    for (const { Action, Resource } of statements) {
+      for (const action of [Action].flat()) {
+        expect(action).not.toContain('*');
+        if ([Resource].flat().includes('*')) expect(action).toMatch(/^(xray|logs):/);
+      }
+    }
+    for (const role of properties('AWS::IAM::Role')) expect(Object.keys(role).sort()).toEqual(expect.not.arrayContaining(['ManagedPolicyArns', 'Policies']));
+  });
+
+  it('what alarms say is encrypted, on the way and where it lies, and CloudWatch can still say it', () => {
+    const [topic] = properties('AWS::SNS::Topic');
+    expect(topic).toHaveProperty('KmsMasterKeyId');
+    const [policy] = properties('AWS::SNS::TopicPolicy');
+    const statements = property('PolicyDocument.Statement', policy);
+    expect(statements).toContainEqual(expect.objectContaining({ Effect: 'Deny', Condition: { Bool: { 'aws:SecureTransport': 'false' } } }));
+    expect(statements).toContainEqual(expect.objectContaining({ Effect: 'Allow', Action: 'sns:Publish', Principal: { Service: 'cloudwatch.amazonaws.com' } }));
+    const [key] = properties('AWS::KMS::Key');
+    expect(property('KeyPolicy.Statement', key)).toContainEqual(
+      expect.objectContaining({ Principal: { Service: 'cloudwatch.amazonaws.com' }, Action: ['kms:Decrypt', 'kms:GenerateDataKey*'] }),
+    );
+  });
+
+  it('the secret is generated, and long', () => {
+    expect(properties('AWS::SecretsManager::Secret').map((secret) => property('GenerateSecretString.PasswordLength', secret))).toEqual([44]);
+    expect(JSON.stringify(resources)).not.toMatch(/whsec_[A-Za-z0-9+/]{8}/);
+  });
+});
+
+describe('the functions', () => {
+  it('are Node 24 on arm64, traced, each with a log of its own', () => {
+    const functions = properties('AWS::Lambda::Function');
+    expect(functions).toHaveLength(2);
+    for (const own of functions) {
+      expect(own).toMatchObject({ Runtime: 'nodejs24.x', Architectures: ['arm64'], TracingConfig: { Mode: 'Active' } });
+    }
+    expect(new Set(functions.map((own) => property('LoggingConfig.LogGroup', own))).size).toBe(2);
+  });
+
+  it.each(['webhook', 'check'])('the %s function is given every environment variable that its code asks for, and no other', async (handler) => {
+    const sources = [`${handler}.ts`, 'adapters/telemetry.ts'].map((file) => readFile(new URL(`../../functions/${file}`, import.meta.url), 'utf8'));
+    const asked = [...(await Promise.all(sources)).join().matchAll(/(?:requireEnv\(|process\.env\[)ENV\.(\w+)/g)];
+    const [own] = assembly.functions.filter(({ name }) => name.toLowerCase().startsWith(handler));
+    expect(asked.length).toBeGreaterThan(3);
+    expect(Object.keys(own?.environment ?? {}).sort()).toEqual(asked.map(([, name]) => ENV[name as keyof typeof ENV]).sort());
+  });
+
+  it('are no larger than 450 kB each', async () => {
+    for (const { file, name } of assembly.functions) {
+      const { size } = await stat(file);
+      expect(size, name).toBeLessThanOrEqual(450_000);
+    }
+  });
+
+  it('go by the name of their stack in their metrics, so that several stacks can share an account', () => {
+    template({ stackName: 'Second' }).allResourcesProperties('AWS::Lambda::Function', { Environment: { Variables: { [ENV.service]: 'Second' } } });
+  });
+
+  it('can be stopped', () => {
+    template({ reservedConcurrency: '0' }).allResourcesProperties('AWS::Lambda::Function', { ReservedConcurrentExecutions: 0 });
+  });
+
+  it('reach a server in the operator’s own network, of which nothing is looked up: the check function alone', () => {
+    const placed = template({ vpcId: 'vpc-0123456789abcdef0', subnetIds: 'subnet-0123456789abcdef0,subnet-0123456789abcdef1' });
+    const functions = Object.entries(placed.findResources('AWS::Lambda::Function', { Properties: { VpcConfig: { SubnetIds: ['subnet-0123456789abcdef0', 'subnet-0123456789abcdef1'] } } }));
+    expect(functions.map(([id]) => id.slice(0, 5))).toEqual(['Check']);
+    placed.hasResourceProperties('AWS::EC2::SecurityGroup', { VpcId: 'vpc-0123456789abcdef0' });
+  });
+});
+
+describe('the workflow', () => {
+  it('is valid Amazon States Language', () => {
+    const [machine] = assembly.stateMachines;
+    const { isValid, errors } = validate(structuredClone(machine?.definition ?? {}));
+    expect(errors.map((error) => JSON.stringify(error))).toEqual([]);
+    expect(isValid).toBe(true);
+  });
+
+  it('ends: each task and the whole have a time-out, each wait an end, each failure a state', () => {
+    const [machine] = assembly.stateMachines;
+    const states = Object.values(machine?.definition['States'] as Record<string, Record<string, unknown>>);
+    expect(machine?.definition['TimeoutSeconds']).toBe(7 * 86_400);
+    for (const task of states.filter(({ Type }) => Type === 'Task')) {
+      const [own] = properties('AWS::Lambda::Function').filter(({ Handler, Timeout }) => Handler !== undefined && Timeout === 900);
+      expect(task['TimeoutSeconds']).toBeGreaterThan(Number(own?.['Timeout']));
+      expect(task['Catch']).toEqual([{ ErrorEquals: ['States.ALL'], ResultPath: '$.failure', Next: 'Check failed' }]);
+      expect((task['Retry'] as { ErrorEquals: string[] }[]).map(({ ErrorEquals }) => ErrorEquals[0])).toEqual([
+        'ServerUnreachableError',
+        'Lambda.TooManyRequestsException',
+        'States.ALL', // the last: it takes what the others leave
+      ]);
+    }
+  });
+
+  it('is traced, and its log says what failed without saying whose', () => {
+    expect(properties('AWS::StepFunctions::StateMachine')[0]).toMatchObject({
+      StateMachineType: 'STANDARD',
+      TracingConfiguration: { Enabled: true },
+      LoggingConfiguration: { Level: 'ERROR', IncludeExecutionData: false },
+    });
+  });
+});
+
+describe('the outputs', () => {
+  it('are the webhook URL, the secret’s command, the dashboard and the settings for Prosody', () => {
+    const outputs = template({ xmppHosts: 'Example.net', defaultDelaySeconds: '90', defaultPatienceSeconds: '600' }).findOutputs('*');
+    expect(Object.keys(outputs)).toEqual(['WebhookUrl', 'SecretArn', 'SecretCommand', 'DashboardUrl', 'ProsodySettings']);
+    const [, parts] = property('Value.Fn::Join', outputs['ProsodySettings']) as [string, unknown[]];
+    const settings = parts.map((part) => (typeof part === 'string' ? part : 'https://api.example')).join('');
+    expect(settings.split('\n').slice(3)).toEqual([
+      '-- below the line VirtualHost "example.net" of your host:',
+      'modules_enabled = { "ping_muc_webhook" }',
+      'http_host = "xmpp.example.net"',
+      'ping_muc_webhook_url = "https://api.example/webhooks"',
+      'ping_muc_secret = "(what the command of SecretCommand shows)"',
+      'ping_muc_delay = 90',
+      'ping_muc_timeout = 60',
+      'ping_muc_patience = 600',
+      '',
+    ]);
+  });
+
+  it('tags and names are the operator’s', () => {
+    const app = new App({ context: { 'aws:cdk:bundling-stacks': [], serverApiUrl: 'https://x.example', stackName: 'Second', tags: 'team=xmpp,rule=a=b' } });
+    const stack = new PingMucStack(app, readConfig(app.node));
+    expect([stack.stackName, stack.tags.tagValues()]).toEqual(['Second', { team: 'xmpp', rule: 'a=b' }]);
+  });
+});
