@@ -1,0 +1,195 @@
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { readResources, synthesize } from '../local/assembly.ts';
+import { type Counts, CountedStack } from './counted-stack.ts';
+import { startStandIn } from './stand-in.ts';
+
+/** Counts what AWS would bill, and writes docs/cost.md. */
+
+/** US dollars, us-east-1, list prices without free tiers. */
+/** When the pages below were looked at. */
+const PRICES_READ = '2026-11-22';
+const PRICES = {
+  'HTTP API, a million requests': 1,
+  'Lambda, a million invocations': 0.2,
+  'Lambda arm64, a GB-second': 0.0000133334,
+  'DynamoDB on demand, a million write units': 0.625,
+  'DynamoDB on demand, a million read units': 0.125,
+  'Step Functions Standard, a thousand transitions': 0.025,
+  'CloudWatch Logs, a GB taken in': 0.5,
+  'Secrets Manager, a secret and month': 0.4,
+  'CloudWatch, a custom metric and month': 0.3,
+  'CloudWatch, an alarm and month': 0.1,
+  'CloudWatch, a dashboard and month': 3,
+} as const;
+const SOURCES = [
+  'https://aws.amazon.com/api-gateway/pricing/',
+  'https://aws.amazon.com/lambda/pricing/',
+  'https://aws.amazon.com/dynamodb/pricing/on-demand/',
+  'https://aws.amazon.com/step-functions/pricing/',
+  'https://aws.amazon.com/cloudwatch/pricing/',
+  'https://aws.amazon.com/secrets-manager/pricing/',
+];
+
+/** What a day looks like; joins last a day on average, so each is renewed once. */
+const DAYS = [
+  { joins: 100, checks: 5, joinsPerCheck: 5, eventsPerRequest: 1 },
+  { joins: 10_000, checks: 50, joinsPerCheck: 100, eventsPerRequest: 1 },
+  { joins: 1_000_000, checks: 500, joinsPerCheck: 2000, eventsPerRequest: 3 },
+] as const;
+/** Joins that a check finds lost. */
+const LOST_SHARE = 0.1;
+const DAYS_PER_MONTH = 30.4;
+const SAMPLE = 1000;
+
+const HOST = 'example.net';
+let last = Date.now() * 1000;
+const at = (): number => (last += 1);
+const user = (index: number): string => `user${index}@${HOST}/phone`;
+const joined = (remote: string, index: number): object => ({ type: 'muc.joined', at: at(), user: user(index), room: `room@${remote}`, nick: `nick ${index}` });
+const closed = (remote: string): object => ({ type: 's2s.closed', at: at(), remote, direction: 'outgoing', delay: 1, timeout: 60, patience: 0, dry_run: false });
+
+async function count(stack: CountedStack, act: () => Promise<void>): Promise<Counts> {
+  await stack.settled();
+  stack.take();
+  await act();
+  await stack.settled();
+  return stack.take();
+}
+
+async function measure(assembly: string): Promise<Record<string, Counts>> {
+  const counted: Record<string, Counts> = {};
+  for (const answers of ['joined', 'left'] as const) {
+    const standIn = await startStandIn(answers);
+    const stack = await CountedStack.start(assembly, standIn.url);
+    try {
+      await stack.send(HOST, [joined('warm.example', 0)]);
+      await stack.send(HOST, [closed('warm.example')]);
+      if (answers === 'joined') {
+        counted['a join, alone in its request'] = await count(stack, () => stack.send(HOST, [joined('one.example', 1)]));
+        counted['a leave, alone in its request'] = await count(stack, () => stack.send(HOST, [{ type: 'muc.left', at: at(), user: user(1), room: 'room@one.example' }]));
+      }
+      counted[`${SAMPLE} joins in one request`] = await count(stack, () =>
+        stack.send(HOST, Array.from({ length: SAMPLE }, (_, index) => joined('many.example', index))),
+      );
+      counted['a close and a check that finds nobody'] = await count(stack, () => stack.send(HOST, [closed('none.example')]));
+      counted[`a close and a check of ${SAMPLE}, all ${answers}`] = await count(stack, () => stack.send(HOST, [closed('many.example')]));
+    } finally {
+      await stack.close();
+      await standIn.close();
+    }
+    process.stderr.write(`counted with all ${answers}\n`);
+  }
+  return counted;
+}
+
+const NAMES: readonly (keyof Counts)[] = ['requests', 'writeUnits', 'readUnits', 'transitions', 'invocations', 'functionMs', 'logBytes'];
+
+function combine(parts: readonly (readonly [number, Counts])[]): Counts {
+  return Object.fromEntries(NAMES.map((name) => [name, parts.reduce((sum, [times, counts]) => sum + times * counts[name], 0)])) as unknown as Counts;
+}
+
+function day(counted: Record<string, Counts>, { joins, checks, joinsPerCheck, eventsPerRequest }: (typeof DAYS)[number]): Counts {
+  const get = (name: string): Counts => counted[name] as Counts;
+  const requestOverhead: Counts = combine([[1, get('a join, alone in its request')], [-1 / SAMPLE, get(`${SAMPLE} joins in one request`)]]);
+  const event: Counts = combine([[1 / SAMPLE, get(`${SAMPLE} joins in one request`)]]);
+  const events = 3 * joins; // join, renewal, leave
+  const empty = get('a close and a check that finds nobody');
+  const perJoin = (answers: string): Counts => combine([[1 / SAMPLE, get(`a close and a check of ${SAMPLE}, all ${answers}`)], [-1 / SAMPLE, empty]]);
+  return combine([
+    [events, event],
+    [events / eventsPerRequest, requestOverhead],
+    [checks, empty],
+    [checks * joinsPerCheck * (1 - LOST_SHARE), perJoin('joined')],
+    [checks * joinsPerCheck * LOST_SHARE, perJoin('left')],
+  ]);
+}
+
+interface Fixed {
+  readonly memoryGb: number;
+  readonly metrics: number;
+  readonly alarms: number;
+}
+
+function dollars(counts: Counts, { memoryGb }: Fixed): Record<string, number> {
+  return {
+    'HTTP API': (counts.requests / 1e6) * PRICES['HTTP API, a million requests'],
+    Lambda: (counts.invocations / 1e6) * PRICES['Lambda, a million invocations'] + (counts.functionMs / 1000) * memoryGb * PRICES['Lambda arm64, a GB-second'],
+    DynamoDB: (counts.writeUnits / 1e6) * PRICES['DynamoDB on demand, a million write units'] + (counts.readUnits / 1e6) * PRICES['DynamoDB on demand, a million read units'],
+    'Step Functions': (counts.transitions / 1000) * PRICES['Step Functions Standard, a thousand transitions'],
+    Logs: (counts.logBytes / 1e9) * PRICES['CloudWatch Logs, a GB taken in'],
+  };
+}
+
+const round = (value: number): string => (value === 0 ? '0' : value < 0.01 ? '< 0.01' : value.toLocaleString('en', { maximumFractionDigits: value < 10 ? 2 : 0 }));
+const table = (head: readonly string[], rows: readonly (readonly string[])[]): string =>
+  [head, head.map((_, index) => (index === 0 ? '---' : '---:')), ...rows].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
+
+function document(counted: Record<string, Counts>, fixed: Fixed): string {
+  const units = Object.entries(counted).map(([name, counts]) => [name, ...NAMES.map((key) => round(counts[key]))]);
+  const days = DAYS.map((one) => ({ one, counts: day(counted, one) }));
+  const daily = days.map(({ one, counts }) => [one.joins.toLocaleString('en'), ...NAMES.slice(0, 5).map((key) => round(counts[key])), round((counts.functionMs / 1000) * fixed.memoryGb)]);
+  const kinds = Object.keys(dollars(days[0]?.counts as Counts, fixed));
+  const fixedDollars =
+    PRICES['Secrets Manager, a secret and month'] +
+    fixed.metrics * PRICES['CloudWatch, a custom metric and month'] +
+    fixed.alarms * PRICES['CloudWatch, an alarm and month'] +
+    PRICES['CloudWatch, a dashboard and month'];
+  const monthly = days.map(({ one, counts }) => {
+    const each = dollars(counts, fixed);
+    const sum = Object.values(each).reduce((total, value) => total + value * DAYS_PER_MONTH, 0);
+    return [one.joins.toLocaleString('en'), ...kinds.map((kind) => round((each[kind] ?? 0) * DAYS_PER_MONTH)), round(fixedDollars), round(sum + fixedDollars)];
+  });
+  return `# What it costs
+
+Written by \`npm run cost\`, which runs the stack's own bundles on one machine and counts what AWS would bill. Do not edit.
+
+## Counted
+
+${table(['what happens', 'requests', 'write units', 'read units', 'transitions', 'invocations', 'function ms', 'log bytes'], units)}
+
+A join costs one write unit, the least that a stored thing can cost. A close of a connection to a host where nobody is in a room is not reported
+at all, and costs nothing. Milliseconds are those of the machine that counted, with ${fixed.memoryGb * 1024} MB functions in mind: take them as an order of magnitude.
+
+## A day
+
+Assumed: each join lasts a day, and so is recorded, renewed and left once; ${DAYS.map(({ joins, checks, joinsPerCheck }) => `${checks} checks of ${joinsPerCheck.toLocaleString('en')} joins each at ${joins.toLocaleString('en')} joins a day`).join(', ')};
+one in ten is lost; events travel alone, but three to a request at a million joins a day, where several come within the 0.1 s that the module gathers them.
+
+${table(['joins a day', 'requests', 'write units', 'read units', 'transitions', 'invocations', 'GB-seconds'], daily)}
+
+## A month, in US dollars
+
+${table(['joins a day', ...kinds, 'fixed', 'sum'], monthly)}
+
+Fixed: one secret, ${fixed.metrics} custom metrics, ${fixed.alarms} alarms, one dashboard. Without any free tier; with the always free ones of CloudWatch (10 metrics, 10 alarms, 3 dashboards)
+and Lambda (a million invocations, 400,000 GB-seconds a month) the first two rows come down to little more than the secret. Not counted: data transfer, X-Ray traces, a NAT gateway where the functions run in a VPC.
+
+## Prices
+
+US East (N. Virginia), list prices as found in stored copies of these pages on ${PRICES_READ}; look there before you rely on them: ${SOURCES.map((source) => `<${source}>`).join(', ')}.
+
+${table(['what', 'US dollars'], Object.entries(PRICES).map(([name, price]) => [name, String(price)]))}
+`;
+}
+
+const directory = await mkdtemp(join(tmpdir(), 'ping-muc-cost-'));
+try {
+  await synthesize(directory, { serverApiUrl: 'https://xmpp.example.net:5281/ping_muc' });
+  const resources = Object.values(await readResources(directory));
+  const ofType = (type: string): typeof resources => resources.filter((resource) => resource.Type === type);
+  const { METRICS } = await import('../functions/names.ts');
+  const fixed: Fixed = {
+    memoryGb: Math.max(...ofType('AWS::Lambda::Function').map(({ Properties }) => Number(Properties['MemorySize']))) / 1024,
+    metrics: Object.keys(METRICS).length,
+    alarms: ofType('AWS::CloudWatch::Alarm').length,
+  };
+  const text = document(await measure(directory), fixed);
+  const file = new URL('../docs/cost.md', import.meta.url);
+  const before = await readFile(file, 'utf8').catch(() => '');
+  await writeFile(file, text);
+  process.stdout.write(`${before === '' ? 'Written' : 'Rewritten'}: docs/cost.md\n\n${text}`);
+} finally {
+  await rm(directory, { recursive: true, force: true });
+}
