@@ -22,6 +22,7 @@ const PRICES = {
   'CloudWatch, a custom metric and month': 0.3,
   'CloudWatch, an alarm and month': 0.1,
   'CloudWatch, a dashboard and month': 3,
+  'KMS, a key and month': 1,
 } as const;
 const SOURCES = [
   'https://aws.amazon.com/api-gateway/pricing/',
@@ -30,6 +31,7 @@ const SOURCES = [
   'https://aws.amazon.com/step-functions/pricing/',
   'https://aws.amazon.com/cloudwatch/pricing/',
   'https://aws.amazon.com/secrets-manager/pricing/',
+  'https://aws.amazon.com/kms/pricing/',
 ];
 
 /** What a day looks like; joins last a day on average, so each is renewed once. */
@@ -110,6 +112,7 @@ interface Fixed {
   readonly memoryGb: number;
   readonly metrics: number;
   readonly alarms: number;
+  readonly keys: number;
 }
 
 function dollars(counts: Counts, { memoryGb }: Fixed): Record<string, number> {
@@ -135,7 +138,8 @@ function document(counted: Record<string, Counts>, fixed: Fixed): string {
     PRICES['Secrets Manager, a secret and month'] +
     fixed.metrics * PRICES['CloudWatch, a custom metric and month'] +
     fixed.alarms * PRICES['CloudWatch, an alarm and month'] +
-    PRICES['CloudWatch, a dashboard and month'];
+    PRICES['CloudWatch, a dashboard and month'] +
+    fixed.keys * PRICES['KMS, a key and month'];
   const monthly = days.map(({ one, counts }) => {
     const each = dollars(counts, fixed);
     const sum = Object.values(each).reduce((total, value) => total + value * DAYS_PER_MONTH, 0);
@@ -163,8 +167,8 @@ ${table(['joins a day', 'requests', 'write units', 'read units', 'transitions', 
 
 ${table(['joins a day', ...kinds, 'fixed', 'sum'], monthly)}
 
-Fixed: one secret, ${fixed.metrics} custom metrics, ${fixed.alarms} alarms, one dashboard. Without any free tier; with the always free ones of CloudWatch (10 metrics, 10 alarms, 3 dashboards)
-and Lambda (a million invocations, 400,000 GB-seconds a month) the first two rows come down to little more than the secret. Not counted: data transfer, X-Ray traces, a NAT gateway where the functions run in a VPC.
+Fixed: one secret, ${fixed.metrics} custom metrics, ${fixed.alarms} alarms, one dashboard, ${fixed.keys} key (alarms are sent through an encrypted topic). Without any free tier; with the always free ones of CloudWatch (10 metrics, 10 alarms, 3 dashboards)
+and Lambda (a million invocations, 400,000 GB-seconds a month) the first two rows come down to little more than the secret, the key and the metrics and alarms beyond ten. Not counted: data transfer, X-Ray traces, a NAT gateway where the functions run in a VPC.
 
 ## Prices
 
@@ -184,6 +188,7 @@ try {
     memoryGb: Math.max(...ofType('AWS::Lambda::Function').map(({ Properties }) => Number(Properties['MemorySize']))) / 1024,
     metrics: Object.keys(METRICS).length,
     alarms: ofType('AWS::CloudWatch::Alarm').length,
+    keys: ofType('AWS::KMS::Key').length,
   };
   const text = document(await measure(directory), fixed);
   const file = new URL('../docs/cost.md', import.meta.url);

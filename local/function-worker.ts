@@ -1,3 +1,4 @@
+import { PerformanceObserver, constants } from 'node:perf_hooks';
 import { parentPort, workerData } from 'node:worker_threads';
 import type { FunctionDefinition } from './assembly.ts';
 
@@ -12,9 +13,6 @@ export type Outcome =
   | { readonly id: number; readonly result: unknown }
   | { readonly id: number; readonly error: { readonly name: string; readonly message: string } };
 
-/** How often memory is looked at, in milliseconds. */
-const SAMPLE_MS = 100;
-
 if (parentPort) await serve(parentPort);
 
 async function serve(port: NonNullable<typeof parentPort>): Promise<void> {
@@ -22,11 +20,13 @@ async function serve(port: NonNullable<typeof parentPort>): Promise<void> {
   const module = (await import(file)) as Record<string, (event: unknown, context: object) => Promise<unknown>>;
   const handle = module[handler];
   if (handle === undefined) throw new Error(`${file} does not export ${handler}`);
-  let peakBytes = 0;
-  const sample = (): void => {
-    peakBytes = Math.max(peakBytes, process.memoryUsage().heapUsed);
-  };
-  setInterval(sample, SAMPLE_MS).unref();
+  // what is left after a full collection is what the function holds; the rest is garbage that nobody needed to clear away
+  let heldBytes = process.memoryUsage().heapUsed;
+  new PerformanceObserver((list) => {
+    const collections = list.getEntries() as unknown as readonly { detail: { kind: number } }[];
+    const full = collections.some(({ detail }) => detail.kind === constants.NODE_PERFORMANCE_GC_MAJOR);
+    if (full) heldBytes = Math.max(heldBytes, process.memoryUsage().heapUsed);
+  }).observe({ entryTypes: ['gc'] });
   port.on('message', ({ id, requestId, event }: Invocation) => {
     const began = Date.now();
     const ends = Date.now() + timeoutSeconds * 1000;
@@ -37,9 +37,8 @@ async function serve(port: NonNullable<typeof parentPort>): Promise<void> {
       getRemainingTimeInMillis: () => Math.max(0, ends - Date.now()),
     };
     const answer = (outcome: Outcome): void => {
-      sample();
       port.postMessage(outcome);
-      const report = { level: 'DEBUG', message: 'REPORT', function: name, requestId, durationMs: Date.now() - began, peakHeapMb: Math.round(peakBytes / 1e6) };
+      const report = { level: 'DEBUG', message: 'REPORT', function: name, requestId, durationMs: Date.now() - began, heldMb: Math.round(heldBytes / 1e6) };
       process.stdout.write(`${JSON.stringify(report)}\n`); // as Lambda does
     };
     handle(event, context).then(

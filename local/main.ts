@@ -100,7 +100,7 @@ async function main(): Promise<void> {
     // plain http is for loopback alone, and a server that is named by its host is here: on this machine
     await synthesize(assembly, { serverApiUrl: options.serverApi.replace('http://{host}', 'http://localhost') });
   }
-  const runtime = await startRuntime({ ...options, assembly, secrets, log, recordCalls: process.env['PING_MUC_RECORD_CALLS'] });
+  const runtime = await startRuntime({ ...options, assembly, secrets, log, recordCalls: process.env['PING_MUC_RECORD_CALLS'], awsRelay: process.env['PING_MUC_AWS_RELAY'] });
   const host = options.host.includes(':') ? `[${options.host}]` : options.host;
   const settings = prosodySettings({
     serverApiUrl: options.serverApi,

@@ -25,6 +25,8 @@ export interface RuntimeOptions {
   readonly log: (line: string) => void;
   /** A file to which the AWS calls that the functions make are appended, each distinct one once. */
   readonly recordCalls?: string | undefined;
+  /** For tests: a relay on the functions' way to AWS. Whom a request is for stands in its path: `/127.0.0.1:8000/`. */
+  readonly awsRelay?: string | undefined;
 }
 
 export interface Runtime {
@@ -43,12 +45,13 @@ export async function startRuntime(options: RuntimeOptions): Promise<Runtime> {
   const executions = new Map<string, Executions>();
   const endpoint = await startAwsEndpoint({ executions, secrets: new Map(assembly.secrets.map((arn) => [arn, secret])), record });
 
+  const wayTo = (url: string): string => (options.awsRelay === undefined ? url : `${options.awsRelay}/${new URL(url).host}`);
   const services = {
     AWS_REGION: REGION,
     AWS_SECRET_ACCESS_KEY: 'local',
-    AWS_ENDPOINT_URL_DYNAMODB: database.endpoint,
-    AWS_ENDPOINT_URL_SFN: endpoint.url,
-    AWS_ENDPOINT_URL_SECRETS_MANAGER: endpoint.url,
+    AWS_ENDPOINT_URL_DYNAMODB: wayTo(database.endpoint),
+    AWS_ENDPOINT_URL_SFN: wayTo(endpoint.url),
+    AWS_ENDPOINT_URL_SECRETS_MANAGER: wayTo(endpoint.url),
     ...(process.env['NODE_EXTRA_CA_CERTS'] === undefined ? {} : { NODE_EXTRA_CA_CERTS: process.env['NODE_EXTRA_CA_CERTS'] }),
   };
   const functions = new Map(

@@ -1,6 +1,7 @@
 import type { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import { GetSecretValueCommand } from '@aws-sdk/client-secrets-manager';
 import { type Key, SecretError, decodeSecret } from '../core/signature.ts';
+import { describe, logger } from './telemetry.ts';
 
 /** Seconds for which a fetched secret is used without looking again. */
 const FRESH_SECONDS = 300;
@@ -41,7 +42,12 @@ export class Secrets {
 
   #fetch(): void {
     this.#fetchedAt = performance.now();
-    const fetching = this.#read();
+    const known = this.#keys;
+    const fetching = this.#read().catch((error: unknown) => {
+      if (known === undefined) throw error;
+      logger({}).warn('the secret could not be looked at again; the one that is known goes on', describe(error));
+      return known;
+    });
     this.#keys = fetching;
     fetching.catch(() => {
       if (this.#keys === fetching) this.#keys = undefined; // whoever asked has the error; who asks next tries anew

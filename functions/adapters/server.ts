@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { Agent as HttpAgent, type IncomingMessage, request as httpRequest } from 'node:http';
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
-import { type Answer, type Stanza, AnswerError, batch, readAnswers } from '../core/stanzas.ts';
+import { type Answer, type Stanza, AnswerError, batch, readAnswers, requests } from '../core/stanzas.ts';
 import { type Key, sign } from '../core/signature.ts';
 import type { Secrets } from './secrets.ts';
 
@@ -52,12 +52,20 @@ export class StanzaApi {
   }
 
   /**
-   * Sends stanzas in one request and returns the answers by id. Waits as long as the server asks for by Retry-After, and
-   * as this invocation may.
+   * Sends stanzas, in as few requests as they need, one after the other, and returns the answers by id.
    * @param timeout seconds for which the server waits for each answer
    * @throws ServerUnreachableError, which is worth trying again later; ServerRefusedError, which is not
    */
   async send(host: string, stanzas: readonly Stanza[], timeout: number): Promise<Map<string, Answer>> {
+    const answers = new Map<string, Answer>();
+    for (const request of requests(stanzas)) {
+      for (const [id, answer] of await this.#request(host, request, timeout)) answers.set(id, answer);
+    }
+    return answers;
+  }
+
+  /** Sends one request. Waits as long as the server asks for by Retry-After, and as this invocation may. */
+  async #request(host: string, stanzas: readonly Stanza[], timeout: number): Promise<Map<string, Answer>> {
     const url = new URL(`${this.#base.replaceAll('{host}', host).replace(/\/+$/, '')}/stanzas`);
     const body = Buffer.from(batch(stanzas, timeout));
     const id = `msg_${randomUUID()}`;

@@ -1,5 +1,8 @@
 import { type Answer, type Stanza, stanzaId } from '../core/stanzas.ts';
 
+/** Joins whose answers are kept: those in flight, and as many again. */
+const MAX_JOINS = 2000;
+
 /**
  * What was answered about joins, for the log lines that say what became of them. The answers of those that are simply
  * still joined are not kept, so an invocation that finds nothing wrong keeps nothing.
@@ -11,6 +14,10 @@ export class Trail {
     for (const { id } of stanzas) {
       const answer = answers.get(id);
       if (answer?.kind !== 'result') this.#answers.set(id, [...(this.#answers.get(id) ?? []), answer?.condition ?? 'none']);
+    }
+    for (const oldest of this.#answers.keys()) {
+      if (this.#answers.size <= MAX_JOINS) break;
+      this.#answers.delete(oldest);
     }
     return answers;
   }

@@ -20,7 +20,6 @@ export interface Jid {
 const MAX_PART_BYTES = 1023;
 
 /** What no XML 1.0 document can carry (XML 1.0 §2.2), and so no address either. */
- 
 const NOT_XML = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/u;
 
 /** RFC 7622 §3.3.1; white space is excluded from localparts by the PRECIS IdentifierClass. */
@@ -35,8 +34,11 @@ function asciiLower(text: string): string {
   return text.replace(/[A-Z]+/g, (upper) => upper.toLowerCase());
 }
 
+/** No part holds control characters (RFC 8264 §9.11); in an attribute, white space of that kind would be read back as spaces. */
+const CONTROL = /[\u0000-\u001f\u007f]/u;
+
 function isPart(text: string): boolean {
-  return text.length > 0 && Buffer.byteLength(text) <= MAX_PART_BYTES && isXmlText(text);
+  return text.length > 0 && Buffer.byteLength(text) <= MAX_PART_BYTES && isXmlText(text) && !CONTROL.test(text);
 }
 
 /** Parses and normalises a host name. Returns undefined for what is none. */

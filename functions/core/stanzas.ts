@@ -11,8 +11,12 @@ const NS_DISCO_INFO = 'http://jabber.org/protocol/disco#info';
 const NS_MUC_USER = 'http://jabber.org/protocol/muc#user';
 const NS_STANZAS = 'urn:ietf:params:xml:ns:xmpp-stanzas';
 
-/** At most so many stanzas a request. */
+/** What one request may hold: stanzas, bytes, and characters that cost a parser time (the contract's bounds). */
 export const MAX_STANZAS = 1000;
+const MAX_REQUEST_BYTES = 1024 * 1024;
+const MAX_REQUEST_MARKS = 60_000;
+/** What the root element takes of that. */
+const ROOT_BYTES = 64;
 
 /** What a notice says where the room gave no text of its own; the words of mod_ping_muc. */
 export const DEFAULT_REASON = 'Connection to remote server lost';
@@ -90,6 +94,26 @@ function noticeReason(text: string | undefined): string {
   if (trimmed === '' || !isXmlText(trimmed)) return DEFAULT_REASON;
   const characters = Array.from(trimmed);
   return characters.length <= MAX_REASON ? trimmed : `${characters.slice(0, MAX_REASON - 1).join('')}…`;
+}
+
+/**
+ * Parts stanzas into requests that keep to the contract's bounds, whatever names the users of one host, or the rooms of
+ * the other, have chosen.
+ */
+export function requests(stanzas: readonly Stanza[]): readonly (readonly Stanza[])[] {
+  const parts: Stanza[][] = [];
+  let room = { stanzas: 0, bytes: 0, marks: 0 };
+  for (const stanza of stanzas) {
+    const bytes = Buffer.byteLength(stanza.xml);
+    const marks = stanza.xml.match(/[<&=\r\n]/g)?.length ?? 0;
+    if (room.stanzas < 1 || room.bytes < bytes || room.marks < marks) {
+      parts.push([]);
+      room = { stanzas: MAX_STANZAS, bytes: MAX_REQUEST_BYTES - ROOT_BYTES, marks: MAX_REQUEST_MARKS - ROOT_BYTES };
+    }
+    parts.at(-1)?.push(stanza);
+    room = { stanzas: room.stanzas - 1, bytes: room.bytes - bytes, marks: room.marks - marks };
+  }
+  return parts;
 }
 
 /** One request's body. `timeout` is in seconds: how long the server waits for each answer. */

@@ -1,0 +1,65 @@
+import { readFileSync, readdirSync } from 'node:fs';
+import { dirname, join, relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, it } from 'vitest';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+
+/** The sources below a folder, by their paths from the project's root. */
+function sources(folder: string): string[] {
+  return readdirSync(join(root, folder), { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile() && entry.name.endsWith('.ts') && !entry.name.endsWith('.d.ts'))
+    .map((entry) => relative(root, join(entry.parentPath, entry.name)));
+}
+
+/** A source without its comments, which may speak of anything. */
+const code = (path: string): string => readFileSync(join(root, path), 'utf8').replaceAll(/\/\*[^]*?\*\/|(?<=^|\s)\/\/.*/g, '');
+
+/** What a source imports: our own files by path, packages by name. */
+function imports(path: string): string[] {
+  const named = [...code(path).matchAll(/(?:\bfrom|\bimport|\bimport\()\s*'([^']+)'/g)].map(([, specifier = '']) => specifier);
+  return named.map((specifier) => (specifier.startsWith('.') ? relative(root, join(root, dirname(path), specifier)) : specifier));
+}
+
+const strays = (folder: string, allowed: RegExp): string[] =>
+  sources(folder).flatMap((path) => imports(path).filter((imported) => !allowed.test(imported)).map((imported) => `${path} imports ${imported}`));
+
+/** A package, which has no path of ours. */
+const PACKAGE = '(?!(?:functions|infra|local|test|bench|protocol)/)';
+
+describe('imports point one way', () => {
+  it('are found at all', () => {
+    expect(imports('functions/adapters/server.ts')).toEqual(expect.arrayContaining(['node:http', 'functions/core/stanzas.ts', 'functions/adapters/secrets.ts']));
+    expect(sources('functions').length).toBeGreaterThan(10);
+  });
+
+  it('functions/core imports nothing of ours from outside, and of others only what parses and hashes', () => {
+    expect(strays('functions/core', /^(?:functions\/core\/[a-z]+\.ts|valibot|@xmpp\/xml|node:crypto)$/)).toEqual([]);
+  });
+
+  it('functions/core has no clock, no network, no environment and no chance', () => {
+    const world = /\bDate\b|\bsetTimeout\b|\bsetInterval\b|\bsetImmediate\b|\bprocess\b|\bperformance\b|\bfetch\b|\bMath\.random\b|\brandom[A-Z]\w*\(|\bconsole\b/;
+    expect(sources('functions/core').filter((path) => world.test(code(path)))).toEqual([]);
+  });
+
+  it('functions/adapters imports core, names and each other, and no handler', () => {
+    expect(strays('functions/adapters', new RegExp(`^(?:functions/(?:core|adapters)/|functions/names\\.ts$|${PACKAGE})`))).toEqual([]);
+  });
+
+  it('functions imports nothing of what deploys, runs or tests it', () => {
+    expect(strays('functions', new RegExp(`^(?:functions/(?:core/|adapters/|names\\.ts$)|${PACKAGE})`))).toEqual([]);
+  });
+
+  it('infra imports only names of functions', () => {
+    expect(strays('infra', new RegExp(`^(?:infra/|functions/names\\.ts$|${PACKAGE})`))).toEqual([]);
+  });
+
+  it('local imports functions and infra, which import nothing of local', () => {
+    expect(strays('local', new RegExp(`^(?:local/|functions/|infra/|${PACKAGE})`))).toEqual([]);
+  });
+
+  it('nobody imports test, but for tests', () => {
+    const all = ['functions', 'infra', 'local'].flatMap((folder) => sources(folder).flatMap(imports));
+    expect(all.filter((imported) => imported.startsWith('test/'))).toEqual([]);
+  });
+});

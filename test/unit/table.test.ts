@@ -1,0 +1,340 @@
+import { once } from 'node:events';
+import type { Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { CreateTableCommand, DynamoDBClient, GetItemCommand, ScanCommand } from '@aws-sdk/client-dynamodb';
+import dynalite from 'dynalite';
+import fc from 'fast-check';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { Table } from '../../functions/adapters/table.ts';
+import { type StoredJoin, inParallel } from '../../functions/core/check.ts';
+import type { Close, JoinedEvent, LeftEvent } from '../../functions/core/events.ts';
+import { TABLE_KEYS } from '../../functions/names.ts';
+import { MapTable } from './world.ts';
+
+vi.setConfig({ testTimeout: 60_000 }); // a second or two, on a machine that does nothing else
+
+const NAME = 'Joins';
+const NOW = 1_795_355_000;
+const T = NOW * 1e6;
+const DAY = 86_400;
+
+let server: Server;
+let client: DynamoDBClient;
+let table: Table;
+
+beforeAll(async () => {
+  server = dynalite({ createTableMs: 0 });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  client = new DynamoDBClient({ endpoint, region: 'eu-central-1', credentials: { accessKeyId: 'local', secretAccessKey: 'local' } });
+  const { partition, sort } = TABLE_KEYS;
+  await client.send(
+    new CreateTableCommand({
+      TableName: NAME,
+      KeySchema: [{ AttributeName: partition, KeyType: 'HASH' }, { AttributeName: sort, KeyType: 'RANGE' }],
+      AttributeDefinitions: [partition, sort].map((AttributeName) => ({ AttributeName, AttributeType: 'S' as const })),
+      BillingMode: 'PAY_PER_REQUEST',
+    }),
+  );
+  table = new Table(client, NAME);
+});
+
+afterAll(async () => {
+  client.destroy();
+  server.closeAllConnections();
+  await new Promise<void>((resolve) => server.close(() => resolve()));
+});
+
+/** A remote host of its own for each test, so that none sees the rows of another. */
+let hosts = 0;
+const newRemote = (): string => `muc${(hosts += 1)}.host`;
+
+const closeOf = (remote: string, at = T + 1e12): Close => ({ host: 'example.net', remote, at, delay: 60, timeout: 60, patience: 0, dryRun: false });
+
+function joined(remote: string, at: number, fields: { user?: string; room?: string; nick?: string } = {}): JoinedEvent {
+  const { user = 'user', room = 'room', nick = 'nick' } = fields;
+  return { type: 'muc.joined', host: 'example.net', remote, room: `${room}@${remote}`, user: `${user}@example.net/phone`, nick, at };
+}
+
+function left(remote: string, at: number, fields: { user?: string; room?: string } = {}): LeftEvent {
+  const { nick: _nick, ...rest } = joined(remote, at, fields);
+  return { ...rest, type: 'muc.left' };
+}
+
+async function readAll(close: Close, cursor?: string, now = NOW): Promise<StoredJoin[]> {
+  const all: StoredJoin[] = [];
+  for await (const joins of table.readJoins(close, cursor, now)) all.push(...joins);
+  return all;
+}
+
+describe('events that come late, twice and reversed', () => {
+  /** `end` is that of the session, in whatever room. */
+  interface Step {
+    readonly kind: 'join' | 'nick' | 'leave' | 'refresh' | 'end';
+    readonly session: number;
+    readonly room: number;
+  }
+  const kind = fc.constantFrom<Step['kind'][]>('join', 'join', 'nick', 'leave', 'refresh', 'end');
+  const steps = fc.array(fc.record<Step>({ kind, session: fc.nat({ max: 2 }), room: fc.nat({ max: 1 }) }), { minLength: 1, maxLength: 12 });
+
+  /** What a server reports of a history, in order: an event carries a new moment, a refresh that of its join. */
+  function report(remote: string, history: readonly Step[]): (JoinedEvent | LeftEvent)[] {
+    const present = new Map<string, JoinedEvent>();
+    const events: (JoinedEvent | LeftEvent)[] = [];
+    let at = T;
+    const say = (event: JoinedEvent | LeftEvent): void => {
+      const key = `${event.room} ${event.user}`;
+      if (event.type === 'muc.joined') present.set(key, event);
+      else present.delete(key);
+      events.push(event);
+    };
+    for (const step of history) {
+      const user = `user${step.session}`;
+      if (step.kind === 'end') {
+        for (const join of [...present.values()].filter((one) => one.user.startsWith(`${user}@`))) say({ ...left(remote, (at += 1)), room: join.room, user: join.user });
+        continue;
+      }
+      const place = { user, room: `room${step.room}` };
+      const known = present.get(`${place.room}@${remote} ${user}@example.net/phone`);
+      if (step.kind === 'join') say(joined(remote, (at += 1), { ...place, nick: `nick${at - T}` }));
+      if (step.kind === 'nick' && known) say(joined(remote, (at += 1), { ...place, nick: `renamed${at - T}` }));
+      if (step.kind === 'leave' && known) say(left(remote, (at += 1), place));
+      if (step.kind === 'refresh' && known) say(known);
+    }
+    return events;
+  }
+
+  it('leave the table as if they had come once and in order', async () => {
+    const orders = fc.constantFrom('late', 'reversed', 'at once');
+    await fc.assert(
+      fc.asyncProperty(steps, orders, fc.infiniteStream(fc.nat()), async (history, order, dice) => {
+        const remote = newRemote();
+        const events = report(remote, history);
+        const model = new MapTable();
+        events.forEach((event) => model.record(event));
+        const throwDie = (): number => dice.next().value as number;
+        // some come twice, at any distance
+        const delivered = [...events, ...events.filter(() => throwDie() % 3 === 0)];
+        const shuffled = order === 'reversed' ? delivered.reverse() : delivered.map((event) => ({ event, place: throwDie() })).sort((one, other) => one.place - other.place).map(({ event }) => event);
+        await inParallel(
+          shuffled.map((event) => async () => {
+            await table.record(event, NOW);
+          }),
+          order === 'at once' ? 8 : 1,
+        );
+        const close = closeOf(remote, T + 1 + (throwDie() % 14));
+        expect(await readAll(close)).toEqual(model.page(close, undefined, 1000).joins);
+      }),
+      { numRuns: 100 },
+    );
+  });
+
+  it('say whether they were news', async () => {
+    const remote = newRemote();
+    expect(await table.record(joined(remote, T + 5), NOW)).toBe(true);
+    expect(await table.record(joined(remote, T + 5), NOW)).toBe(true);
+    expect(await table.record(joined(remote, T + 4), NOW)).toBe(false);
+    expect(await table.record(left(remote, T + 4), NOW)).toBe(false);
+    expect(await table.record(left(remote, T + 6), NOW)).toBe(true);
+    expect(await table.record(joined(remote, T + 5), NOW)).toBe(false);
+  });
+});
+
+describe('a leave', () => {
+  it('is remembered for an hour, so that a late join cannot bring it back', async () => {
+    const remote = newRemote();
+    await table.record(left(remote, T + 2), NOW);
+    await table.record(joined(remote, T + 1), NOW + 3600);
+    expect(await readAll(closeOf(remote))).toEqual([]);
+  });
+
+  it('is forgotten after that, even while its row is still there', async () => {
+    const remote = newRemote();
+    await table.record(left(remote, T + 2), NOW);
+    expect(await table.record(joined(remote, T + 1), NOW + 3601)).toBe(true);
+    expect(await readAll(closeOf(remote), undefined, NOW + 3601)).toHaveLength(1);
+  });
+
+  it('leaves nothing of the join but its end', async () => {
+    const remote = newRemote();
+    await table.record(joined(remote, T + 1), NOW);
+    const [join] = await readAll(closeOf(remote));
+    await table.markUndecided(join as StoredJoin, T + 9);
+    await table.record(left(remote, T + 2), NOW);
+    const { Item } = await client.send(new GetItemCommand({ TableName: NAME, Key: { pk: { S: `JOIN#example.net#${remote}` }, sk: { S: join?.key ?? '' } } }));
+    expect(Item).toEqual({ pk: { S: `JOIN#example.net#${remote}` }, sk: { S: join?.key }, at: { N: String(T + 2) }, state: { S: 'left' }, expires: { N: String(NOW + 3600) } });
+  });
+});
+
+describe('a join', () => {
+  it('expires nine days after its last renewal', async () => {
+    const remote = newRemote();
+    await table.record(joined(remote, T), NOW);
+    expect(await readAll(closeOf(remote), undefined, NOW + 9 * DAY)).toHaveLength(1);
+    expect(await readAll(closeOf(remote), undefined, NOW + 9 * DAY + 1)).toHaveLength(0);
+    await table.record(joined(remote, T), NOW + 5 * DAY);
+    expect(await readAll(closeOf(remote), undefined, NOW + 14 * DAY)).toHaveLength(1);
+    expect(await readAll(closeOf(remote), undefined, NOW + 14 * DAY + 1)).toHaveLength(0);
+  });
+
+  it('counts only when it was made before the close', async () => {
+    const remote = newRemote();
+    await table.record(joined(remote, T + 5), NOW);
+    expect(await readAll(closeOf(remote, T + 5))).toEqual([]);
+    expect(await readAll(closeOf(remote, T + 6))).toHaveLength(1);
+  });
+
+  it('is one of its pair of hosts alone', async () => {
+    const remote = newRemote();
+    await table.record(joined(remote, T), NOW);
+    expect(await readAll({ ...closeOf(remote), host: 'example.org' })).toEqual([]);
+    expect(await readAll(closeOf(newRemote()))).toEqual([]);
+  });
+
+  it.each([
+    ['# in the room\'s localpart', '#irc#%net', 'user', 'nick'],
+    ['# in the user\'s localpart', 'room', 'us#er#', 'nick'],
+    ['# everywhere', '#', '#', '#'],
+    ['letters of all alphabets', 'zimmer-ßжע', '用户🦊', '🦊 & "<nick>" / #@'],
+  ])('comes back as it was recorded: %s', async (_what, room, user, nick) => {
+    const remote = newRemote();
+    const { type: _type, ...join } = joined(remote, T, { room, user, nick });
+    const longer = { ...join, user: `${join.user}/a#b@c` };
+    await table.record({ type: 'muc.joined', ...join }, NOW);
+    await table.record({ type: 'muc.joined', ...longer }, NOW);
+    expect(await readAll(closeOf(remote))).toEqual([join, longer].map((one) => ({ ...one, key: `${one.room}#${one.user}` })));
+  });
+});
+
+describe('reading', () => {
+  it('goes on over pages on which everyone has left, by the bytes of the keys, and on from any cursor', async () => {
+    const remote = newRemote();
+    const gone = Array.from({ length: 1000 }, (_, index) => left(remote, T + index, { room: 'a', user: `user${index}` }));
+    const here = Array.from({ length: 60 }, (_, index) => joined(remote, T + index, { room: 'b', user: `${['a', '🦊', 'é', '｡', 'z'][index % 5]}${(index * 37) % 60}` }));
+    const model = new MapTable();
+    await inParallel(
+      [...gone, ...here].map((event) => async () => {
+        model.record(event);
+        await table.record(event, NOW);
+      }),
+      16,
+    );
+    const close = closeOf(remote);
+    const pages: StoredJoin[][] = [];
+    for await (const page of table.readJoins(close, undefined, NOW)) pages.push([...page]);
+    expect(pages.map(({ length }) => length)).toEqual([0, 60]);
+    const all = pages.flat();
+    expect(all).toEqual(model.page(close, undefined, 5000).joins);
+    expect(await readAll(close, all[40]?.key)).toEqual(all.slice(41));
+    await table.forget(all[40] as StoredJoin);
+    expect(await readAll(close, all[40]?.key), 'though the row of the cursor is gone').toEqual(all.slice(41));
+  });
+});
+
+describe('what a check writes', () => {
+  async function one(remote: string): Promise<StoredJoin> {
+    await table.record(joined(remote, T + 1), NOW);
+    const [join] = await readAll(closeOf(remote));
+    return join as StoredJoin;
+  }
+
+  it('a join is forgotten, but not the newer one that has taken its place', async () => {
+    const remote = newRemote();
+    const join = await one(remote);
+    await table.record(joined(remote, T + 2), NOW);
+    await table.forget(join);
+    expect((await readAll(closeOf(remote))).map(({ at }) => at)).toEqual([T + 2]);
+    await table.forget({ ...join, at: T + 2 });
+    expect(await readAll(closeOf(remote))).toEqual([]);
+    await table.forget(join); // twice is no error
+  });
+
+  it('a join is marked and unmarked, but not the newer one that has taken its place', async () => {
+    const remote = newRemote();
+    const join = await one(remote);
+    await table.markUndecided(join, T + 9);
+    expect(await readAll(closeOf(remote))).toEqual([{ ...join, undecidedBy: T + 9 }]);
+    await table.markUndecided(join, undefined);
+    expect(await readAll(closeOf(remote))).toEqual([join]);
+    await table.record(joined(remote, T + 2), NOW);
+    await table.markUndecided(join, T + 9);
+    expect((await readAll(closeOf(remote)))[0]).not.toHaveProperty('undecidedBy');
+  });
+
+  it('a mark never brings back a row that is gone', async () => {
+    const remote = newRemote();
+    const join = await one(remote);
+    await table.forget(join);
+    await table.markUndecided(join, T + 9);
+    await table.markUndecided(join, undefined);
+    const { Items } = await client.send(new ScanCommand({ TableName: NAME, FilterExpression: 'pk = :pk', ExpressionAttributeValues: { ':pk': { S: `JOIN#example.net#${remote}` } } }));
+    expect(Items).toEqual([]);
+  });
+
+  it('a mark outlives a renewal and a report that comes twice: the check has yet to ask about this join', async () => {
+    const remote = newRemote();
+    const join = await one(remote);
+    await table.markUndecided(join, T + 9);
+    await table.record(joined(remote, T + 1), NOW + DAY);
+    expect(await readAll(closeOf(remote), undefined, NOW + DAY)).toEqual([{ ...join, undecidedBy: T + 9 }]);
+  });
+});
+
+describe('closes', () => {
+  it('of one pair: the newest is kept, and since when one is unanswered', async () => {
+    const remote = newRemote();
+    expect(await table.readClose(closeOf(remote))).toBeUndefined();
+    await table.recordClose(closeOf(remote, T + 5), NOW);
+    await table.recordClose({ ...closeOf(remote, T + 9), delay: 30 }, NOW);
+    await table.recordClose(closeOf(remote, T + 7), NOW); // late
+    await table.recordClose({ ...closeOf(remote, T + 9), delay: 31 }, NOW); // twice
+    expect(await table.readClose(closeOf(remote))).toEqual({ at: T + 9, delay: 30, since: T + 5 });
+  });
+
+  it('a check that begins answers all up to its own close; the five delays of what has come since count from there', async () => {
+    const remote = newRemote();
+    const [first, second] = [closeOf(remote, T + 5), closeOf(remote, T + 9)];
+    await table.recordClose(first, NOW);
+    expect(await table.claimClose(first, { at: T + 5, delay: 60, since: T + 5 })).toBe(true);
+    expect(await table.readClose(first)).toEqual({ at: T + 5, delay: 60, checked: T + 5 });
+    await table.recordClose(second, NOW);
+    expect(await table.readClose(first)).toEqual({ at: T + 9, delay: 60, checked: T + 5, since: T + 9 });
+    expect(await table.claimClose(first, { at: T + 9, delay: 60 })).toBe(true);
+    expect(await table.readClose(first)).toEqual({ at: T + 9, delay: 60, checked: T + 5, since: T + 5 });
+    expect(await table.claimClose(second, { at: T + 9, delay: 60 })).toBe(true);
+    expect(await table.readClose(first)).toEqual({ at: T + 9, delay: 60, checked: T + 9 });
+  });
+
+  it('a check that has read an older record does not begin', async () => {
+    const remote = newRemote();
+    await table.recordClose(closeOf(remote, T + 5), NOW);
+    const seen = await table.readClose(closeOf(remote));
+    await table.recordClose(closeOf(remote, T + 9), NOW);
+    expect(await table.claimClose(closeOf(remote, T + 5), seen ?? { at: 0, delay: 0 })).toBe(false);
+    expect(await table.claimClose(closeOf(newRemote(), T + 5), { at: T + 5, delay: 60 }), 'nor does one without a record').toBe(false);
+  });
+
+  it('whatever happens to them, the plain map of the other tests does the same', async () => {
+    const operations = fc.array(fc.record({ claim: fc.boolean(), at: fc.integer({ min: 1, max: 6 }), stale: fc.boolean() }), { maxLength: 10 });
+    await fc.assert(
+      fc.asyncProperty(operations, async (some) => {
+        const remote = newRemote();
+        const model = new MapTable();
+        for (const { claim, at, stale } of some) {
+          const close = closeOf(remote, T + at);
+          const seen = model.readClose(close);
+          if (!claim) {
+            model.recordClose(close);
+            await table.recordClose(close, NOW);
+          } else if (seen !== undefined) {
+            const read = stale ? { ...seen, at: seen.at - 1 } : seen;
+            expect(await table.claimClose(close, read)).toBe(model.claimClose(close, read));
+          }
+          expect(await table.readClose(close)).toEqual(model.readClose(close));
+        }
+      }),
+      { numRuns: 60 },
+    );
+  });
+});

@@ -1,0 +1,369 @@
+import { setImmediate as turn } from 'node:timers/promises';
+import xml, { Parser, type Element } from '@xmpp/xml';
+import { type CheckPorts, type CheckState, type CloseRecord, NO_TOTALS, type StoredJoin, runCheck, waitSeconds } from '../../functions/core/check.ts';
+import type { Close, Join, JoinedEvent, LeftEvent } from '../../functions/core/events.ts';
+import { batch, readAnswers } from '../../functions/core/stanzas.ts';
+
+/**
+ * A small world in memory: a table that is a plain map, an XMPP server that answers as the contract says, rooms on one
+ * remote host, and a clock that only moves when something waits.
+ */
+
+export const HOST = 'example.net';
+export const REMOTE = 'muc.host';
+/** When every world begins, in seconds since the epoch. */
+export const BEGINNING = 1_795_355_000;
+
+/** The elements below the root of a document. */
+export function elements(document: string): Element[] {
+  const found: Element[] = [];
+  const parser = new Parser();
+  parser.on('element', (element: Element) => found.push(element));
+  parser.on('error', (error: Error) => {
+    throw error;
+  });
+  parser.write(document);
+  return found;
+}
+
+/** The table, as a plain map: what the real one must come to. */
+export class MapTable {
+  readonly rows = new Map<string, StoredJoin & { state: 'joined' | 'left' }>();
+  readonly closes = new Map<string, CloseRecord>();
+  /** The slots of all rows, and maybe of some that are gone, by the bytes of their keys. */
+  #order: { readonly slot: string; readonly bytes: Buffer }[] | undefined;
+
+  #slot({ host, remote }: Pick<Join, 'host' | 'remote'>, key: string): string {
+    return `${host}\n${remote}\n${key}`;
+  }
+
+  record(event: JoinedEvent | LeftEvent): void {
+    const key = `${event.room}#${event.user}`;
+    const slot = this.#slot(event, key);
+    const known = this.rows.get(slot);
+    if (known !== undefined && known.at > event.at) return;
+    if (known === undefined) this.#order = undefined;
+    const { host, remote, room, user, at } = event;
+    const mark = known?.undecidedBy === undefined || event.type === 'muc.left' ? {} : { undecidedBy: known.undecidedBy };
+    const [nick, state] = event.type === 'muc.joined' ? ([event.nick, 'joined'] as const) : (['', 'left'] as const);
+    this.rows.set(slot, { host, remote, room, user, nick, at, key, state, ...mark });
+  }
+
+  /** A page of joins made before the close, after `cursor`, and whether there are more rows. */
+  page(close: Close, cursor: string | undefined, size: number): { joins: StoredJoin[]; last: string | undefined } {
+    this.#order ??= [...this.rows].map(([slot, { key }]) => ({ slot, bytes: Buffer.from(key) })).sort((one, other) => Buffer.compare(one.bytes, other.bytes));
+    const start = Buffer.from(cursor ?? '');
+    const rows = this.#order
+      .filter(({ bytes }) => Buffer.compare(bytes, start) > 0)
+      .flatMap(({ slot }) => this.rows.get(slot) ?? [])
+      .filter(({ host, remote }) => host === close.host && remote === close.remote);
+    const joins = rows.slice(0, size).filter(({ state, at }) => state === 'joined' && at < close.at);
+    return { joins: joins.map(({ state: _state, ...join }) => join), last: rows.length > size ? rows[size - 1]?.key : undefined };
+  }
+
+  forget(join: StoredJoin): void {
+    const slot = this.#slot(join, join.key);
+    if (this.rows.get(slot)?.at === join.at) this.rows.delete(slot);
+  }
+
+  markUndecided(join: StoredJoin, checkAt: number | undefined): void {
+    const slot = this.#slot(join, join.key);
+    const row = this.rows.get(slot);
+    if (row?.at !== join.at) return;
+    const { undecidedBy: _mark, ...rest } = row;
+    this.rows.set(slot, checkAt === undefined ? rest : { ...rest, undecidedBy: checkAt });
+  }
+
+  recordClose(close: Close): void {
+    const slot = this.#slot(close, '');
+    const known = this.closes.get(slot);
+    if (known !== undefined && known.at >= close.at) return;
+    this.closes.set(slot, { ...known, at: close.at, delay: close.delay, since: known?.since ?? close.at });
+  }
+
+  readClose(close: Close): CloseRecord | undefined {
+    return this.closes.get(this.#slot(close, ''));
+  }
+
+  claimClose(close: Close, seen: CloseRecord): boolean {
+    const slot = this.#slot(close, '');
+    const known = this.closes.get(slot);
+    if (known?.at !== seen.at) return false;
+    const { since: _since, ...rest } = known;
+    this.closes.set(slot, { ...rest, checked: close.at, ...(seen.at > close.at ? { since: close.at } : {}) });
+    return true;
+  }
+}
+
+/** What a script says of a stanza: nothing comes back, or an error of a type and a condition, perhaps with a text. */
+export type Scripted = 'silence' | { type: string; condition: string; text?: string; by?: string };
+
+export class Room {
+  /** Nicks by the occupants' full JIDs. */
+  readonly occupants = new Map<string, string>();
+  exists = true;
+  /** Says what this room answers, where it is not what a room ordinarily would. */
+  script?: (kind: 'ping' | 'disco', user: string) => Scripted | undefined;
+}
+
+interface Notice extends Pick<Join, 'user' | 'room' | 'nick' | 'at'> {
+  readonly reason: string;
+}
+
+/** The XMPP server and the rooms behind it. */
+export class Server {
+  readonly sessions = new Set<string>();
+  /** What the server knows of joins: nick and `at` by room and session. */
+  readonly joins = new Map<string, { nick: string; at: number }>();
+  readonly rooms = new Map<string, Room>();
+  /** Whether stanzas reach the remote host; if not, how the server says so. */
+  link: 'up' | 'remote-server-not-found' | 'remote-server-timeout' = 'up';
+  /** The notices that clients have got. */
+  readonly notices: Notice[] = [];
+  /** How many of them for each room and session. */
+  readonly told = new Map<string, number>();
+  readonly pings: string[] = [];
+  /** The rooms asked for disco#info, each time. */
+  readonly queries: string[] = [];
+
+  room(jid: string): Room {
+    const room = this.rooms.get(jid) ?? new Room();
+    this.rooms.set(jid, room);
+    return room;
+  }
+
+  /** Answers a request of the contract. */
+  answer(request: string): { document: string; timedOut: boolean } {
+    const answers = elements(request).map((stanza) => this.#answer(stanza));
+    return { document: `<xmpp>${answers.filter((answer) => answer !== undefined).join('')}</xmpp>`, timedOut: answers.some((answer) => answer?.includes('remote-server-timeout')) };
+  }
+
+  #answer(stanza: Element): string | undefined {
+    const { from, to } = stanza.attrs as { from: string; to: string };
+    const [user, occupant] = stanza.name === 'iq' ? [from, to] : [to, from];
+    const [room = '', ...nickParts] = occupant.split('/');
+    const nick = nickParts.join('/');
+    if (!this.sessions.has(user)) return error(stanza, { type: 'cancel', condition: 'recipient-unavailable', by: HOST });
+    if (stanza.getChild('query', 'http://jabber.org/protocol/disco#info')) {
+      this.queries.push(room);
+      return this.#fromRoom(stanza, room, 'disco', user, nick);
+    }
+    const at = Number(stanza.getChild('join', 'urn:ping-muc:0')?.attrs['at']);
+    const join = this.joins.get(`${room} ${user}`);
+    if (join?.at !== at || join.nick !== nick) return error(stanza, { type: 'cancel', condition: 'conflict', by: HOST });
+    if (stanza.name === 'iq') {
+      this.pings.push(`${room} ${user}`);
+      return this.#fromRoom(stanza, room, 'ping', user, nick);
+    }
+    this.joins.delete(`${room} ${user}`);
+    const item = stanza.getChild('x')?.getChild('item');
+    this.notices.push({ user, room, nick, at, reason: item?.getChildText('reason') ?? '' });
+    this.told.set(`${room} ${user}`, (this.told.get(`${room} ${user}`) ?? 0) + 1);
+    return undefined;
+  }
+
+  #fromRoom(stanza: Element, jid: string, kind: 'ping' | 'disco', user: string, nick: string): string {
+    if (this.link === 'remote-server-not-found') return error(stanza, { type: 'cancel', condition: this.link });
+    if (this.link === 'remote-server-timeout') return error(stanza, { type: 'wait', condition: this.link, by: HOST });
+    const room = this.rooms.get(jid);
+    const scripted = room?.script?.(kind, user);
+    if (scripted === 'silence') return error(stanza, { type: 'wait', condition: 'remote-server-timeout', by: HOST }, xml('no-answer', { xmlns: 'urn:ping-muc:0' }));
+    if (scripted !== undefined) return error(stanza, scripted);
+    if (!room?.exists) return error(stanza, { type: 'cancel', condition: 'item-not-found' });
+    if (kind === 'disco' || room.occupants.get(user) === nick) return answer(stanza, 'result').toString();
+    return error(stanza, { type: 'cancel', condition: room.occupants.has(user) ? 'item-not-found' : 'not-acceptable' });
+  }
+}
+
+function answer(stanza: Element, type: string): Element {
+  const { id, from, to } = stanza.attrs as Record<string, string>;
+  return xml(stanza.name, { type, id, from: to, to: from });
+}
+
+function error(stanza: Element, { type, condition, text, by }: Exclude<Scripted, 'silence'>, ...more: Element[]): string {
+  const xmlns = 'urn:ietf:params:xml:ns:xmpp-stanzas';
+  const texts = text === undefined ? [] : [xml('text', { xmlns }, text)];
+  const attrs = by === undefined ? { type } : { type, by };
+  const whole = answer(stanza, 'error');
+  whole.append(xml('error', attrs, xml(condition, { xmlns }), ...texts, ...more));
+  return whole.toString();
+}
+
+type PortName = Exclude<keyof CheckPorts, 'now' | 'remaining'>;
+
+interface Call {
+  readonly port: PortName;
+  readonly phase: 'before' | 'after';
+  /** The how manieth call of all it is, from 1. */
+  readonly n: number;
+  readonly stanzas?: string;
+}
+
+/** An invocation that dies. */
+export class Crash extends Error {
+  override readonly name = 'Crash';
+}
+
+export interface Run {
+  readonly state: CheckState;
+  readonly invocations: number;
+  /** The waits between rounds, in seconds. */
+  readonly waits: number[];
+  readonly pages: number;
+}
+
+export class World {
+  readonly table = new MapTable();
+  readonly server = new Server();
+  /** Milliseconds since the epoch. */
+  now = BEGINNING * 1000;
+  /** Milliseconds that an invocation may take. */
+  limit = 900_000;
+  /** What a request takes, in milliseconds. */
+  latency = 20;
+  /** Called around every call of a port: may pause it, break it, or change the world. */
+  hook: ((call: Call) => Promise<void> | undefined) | undefined;
+  /** What is called when a check waits. */
+  onWait: ((state: CheckState) => void) | undefined;
+  calls = 0;
+  readonly most = { requests: 0, pings: 0, stanzas: 0, held: 0, writes: 0 };
+  readonly #flying = { requests: 0, pings: 0, held: 0, writes: 0 };
+  #at = BEGINNING * 1e6;
+
+  /** A moment after all others so far, in microseconds. */
+  nextAt(): number {
+    this.#at = Math.max(this.#at + 1, this.now * 1000);
+    return this.#at;
+  }
+
+  /** A session enters a room, and the server reports it. */
+  join(user: string, room: string, nick = 'nick'): JoinedEvent {
+    const full = `${user}@${HOST}/phone`;
+    const event = { type: 'muc.joined', host: HOST, remote: REMOTE, room: `${room}@${REMOTE}`, user: full, nick, at: this.nextAt() } as const;
+    this.server.sessions.add(full);
+    this.server.joins.set(`${event.room} ${full}`, { nick, at: event.at });
+    this.server.room(event.room).occupants.set(full, nick);
+    this.table.record(event);
+    return event;
+  }
+
+  /** The room no longer knows this occupant. */
+  lose(join: Join): Join {
+    this.server.room(join.room).occupants.delete(join.user);
+    return join;
+  }
+
+  close(options: Partial<Close> = {}): Close {
+    const close = { host: HOST, remote: REMOTE, at: this.nextAt(), delay: 60, timeout: 60, patience: 0, dryRun: false, ...options };
+    this.table.recordClose(close);
+    return close;
+  }
+
+  /** How often a client has been told of a join's end. */
+  told(join: Join): number {
+    return this.server.told.get(`${join.room} ${join.user}`) ?? 0;
+  }
+
+  ports(ends = this.now + this.limit): CheckPorts {
+    const { table, server } = this;
+    const around = async <Result>(port: PortName, act: () => Result | Promise<Result>, stanzas?: string): Promise<Result> => {
+      const n = (this.calls += 1);
+      const call = { port, n, ...(stanzas === undefined ? {} : { stanzas }) };
+      await this.hook?.({ ...call, phase: 'before' });
+      await turn();
+      const result = await act();
+      await this.hook?.({ ...call, phase: 'after' });
+      return result;
+    };
+    const write = (port: PortName, act: () => void): Promise<void> =>
+      this.#counting('writes', 1, () => around(port, act));
+    const worldOf = this.#send.bind(this);
+    const hold = (count: number): void => {
+      this.#flying.held += count;
+      this.most.held = Math.max(this.most.held, this.#flying.held);
+    };
+    return {
+      async *readJoins(close, cursor) {
+        let start = cursor;
+        do {
+          const { joins, last } = await around('readJoins', () => table.page(close, start, 1000));
+          hold(joins.length);
+          yield joins;
+          start = last;
+        } while (start !== undefined);
+      },
+      send: (_host, stanzas, timeout) => {
+        const request = batch(stanzas, timeout);
+        return around('send', () => worldOf(request, stanzas.length, timeout, () => server.answer(request), hold), request);
+      },
+      forget: (join) => write('forget', () => table.forget(join)),
+      markUndecided: (join, checkAt) => write('markUndecided', () => table.markUndecided(join, checkAt)),
+      readClose: (close) => around('readClose', () => table.readClose(close)),
+      claimClose: (close, seen) => around('claimClose', () => table.claimClose(close, seen)),
+      now: () => this.now,
+      remaining: () => ends - this.now,
+    };
+  }
+
+  async #send(
+    request: string,
+    count: number,
+    timeout: number,
+    act: () => { document: string; timedOut: boolean },
+    hold: (count: number) => void,
+  ): Promise<ReturnType<typeof readAnswers>> {
+    const began = this.now;
+    const pings = request.includes('urn:xmpp:ping') ? count : 0;
+    this.most.stanzas = Math.max(this.most.stanzas, count);
+    const { document, timedOut } = await this.#counting('requests', 1, () =>
+      this.#counting('pings', pings, async () => {
+        await turn();
+        return act();
+      }),
+    );
+    hold(-pings);
+    this.now = Math.max(this.now, began + (timedOut ? timeout * 1000 : this.latency));
+    return readAnswers(document);
+  }
+
+  async #counting<Result>(what: 'requests' | 'pings' | 'writes', count: number, act: () => Promise<Result>): Promise<Result> {
+    this.#flying[what] += count;
+    this.most[what] = Math.max(this.most[what], this.#flying[what]);
+    try {
+      return await act();
+    } finally {
+      this.#flying[what] -= count;
+    }
+  }
+
+  /** The first input of a close's check. */
+  start(close: Close): CheckState {
+    const wait = waitSeconds(close, this.now / 1000);
+    return { ...close, id: `check-${close.at}`, wait, due: this.now / 1000 + wait, next: 'wait', round: 0, open: 0, totals: NO_TOTALS };
+  }
+
+  /** Runs the workflow of a close from its delay to its end; what died is run again from its own input. */
+  async check(close: Close, from = this.start(close)): Promise<Run> {
+    let state = from;
+    const waits: number[] = [];
+    let pages = 0;
+    this.now = Math.max(this.now, close.at / 1000 + close.delay * 1000);
+    for (let invocations = 1; invocations < 10_000; invocations += 1) {
+      try {
+        // an execution's state travels as JSON
+        state = JSON.parse(JSON.stringify(await runCheck(JSON.parse(JSON.stringify(state)) as CheckState, this.ports()))) as CheckState;
+      } catch (error) {
+        if (error instanceof Crash) continue;
+        throw error;
+      }
+      if (state.next === 'done') return { state, invocations, waits, pages };
+      if (state.next === 'page') pages += 1;
+      if (state.next === 'wait') {
+        waits.push(state.wait);
+        this.now += state.wait * 1000;
+        this.onWait?.(state);
+      }
+    }
+    throw new Error('the check does not come to an end');
+  }
+}
