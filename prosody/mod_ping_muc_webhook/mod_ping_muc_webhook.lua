@@ -10,11 +10,11 @@ local hashes = require "util.hashes";
 local http = require "net.http";
 local jid = require "util.jid";
 local json = require "util.json";
+local lxp = require "lxp";
 local new_id = require "util.id";
 local parse_url = require "socket.url".parse;
 local st = require "util.stanza";
 local time_now = require "util.time".now;
-local xml = require "util.xml";
 
 local base64, utf8_valid = encodings.base64, encodings.utf8.valid;
 local nameprep, resourceprep = encodings.stringprep.nameprep, encodings.stringprep.resourceprep;
@@ -30,7 +30,7 @@ local xmlns_stanzas = "urn:ietf:params:xml:ns:xmpp-stanzas";
 -- Bounds
 
 local MAX_JOINS = 1000; -- of one session; beyond this joins are not tracked
-local MAX_ASKS = 100; -- rooms a session has asked to enter and not heard from; the oldest is forgotten
+local MAX_ASKS = 1000; -- rooms a session has asked to enter, all at once after a login, and not heard from; the oldest is forgotten
 local MAX_EVENTS, MAX_WEBHOOK = 1000, 256 * 1024; -- events and bytes in one webhook request
 local MERGE = 0.1; -- seconds an event waits for others: the two streams of one link close within this
 local ANSWER_WITHIN = 10; -- seconds for a webhook request, connecting included
@@ -39,7 +39,7 @@ local MAX_REJECTED_LOGGED = 10; -- of one webhook answer
 local RENEW_SLICE = 1000; -- joins announced again in one go
 local ADOPT_IN_FLIGHT, ADOPT_WITHIN = 50, 60; -- queries to rooms that users were in before we were loaded; seconds
 local MAX_BODY = 1024 * 1024; -- bytes of a stanza request
-local MAX_TAGS, MAX_MARKS, MAX_PREFIXES = 20000, 60000, 16; -- "<"; things that cost a parser; namespace prefixes
+local MAX_MARKS = 30000; -- in a stanza request: characters that cost a parser time; a thousand notices have 24,000
 local MAX_STANZAS = 1000; -- in a stanza request
 local MAX_REQUESTS = 16; -- stanza requests in flight
 local MAX_IN_FLIGHT = 1000; -- queries to one remote host: it reads them at its own pace
@@ -47,7 +47,7 @@ local MAX_ID, MAX_JID, MAX_REASON, MAX_CLOSE_REASON = 128, 3071, 1024, 256; -- b
 local MAX_ANSWER, MAX_ANSWER_TEXT = 8192, 1024; -- bytes: of a room's answer passed as it came; of its text otherwise
 local TOLERANCE = 300; -- seconds a signed timestamp may differ from our clock
 local REPLAY_MEMORY, MAX_REPLAYS = 2 * TOLERANCE, 10000; -- seconds (a timestamp may be ahead, too); requests
-local SLICE, TICK = 100, 0.001; -- stanzas sent before others get the event loop; seconds until the next slice
+local SLICE, TICK = 100, 0.001; -- stanzas dealt with before others get the event loop; seconds until the next slice
 
 -- Settings
 
@@ -544,6 +544,7 @@ module:hook("s2sout-destroyed", closed);
 
 local pending = {}; -- id on the wire → { from, to, remote, answered }
 local in_flight = {}; -- remote host → number of them
+local planned = {}; -- remote host → number of those that requests have yet to send
 
 local function forget_query(id)
 	local remote = pending[id].remote;
@@ -795,16 +796,41 @@ local function check_stanza(stanza)
 	return item;
 end
 
--- Returns the items of a request and its timeout, or nil and what is wrong with the whole of it.
+-- util.xml would do, but for the prefixes: it hands all that are in force to each element, which takes an attacker's
+-- thousands times thousands, and to count them beforehand is to refuse a nick that merely looks like one.
+local function parse_xml(body)
+	local top = st.stanza("top");
+	-- A document type could define entities that grow without end.
+	local function stop(parser) if not parser:stop() then error("cannot stop"); end end
+	local handler = { StartDoctypeDecl = stop; Comment = stop; ProcessingInstruction = stop };
+	function handler.StartElement(_, tag, attr)
+		local xmlns, name = tag:match("^(.*)\1(.*)$");
+		for i = #attr, 1, -1 do attr[i] = nil; end
+		attr.xmlns = xmlns;
+		top:tag(name or tag, attr);
+	end
+	function handler.CharacterData(_, text) top:text(text); end
+	function handler.EndElement() top:up(); end
+	local parser = lxp.new(handler, "\1");
+	local ok, done = pcall(function () return parser:parse(body) and parser:parse(); end);
+	return ok and done and top.tags[1];
+end
+
+local function has_too_many_marks(body)
+	local marks = 0;
+	for _ in body:gmatch("[<&=\r\n]") do
+		marks = marks + 1;
+		if marks > MAX_MARKS then return true; end
+	end
+end
+
+-- Returns the stanzas of a request and its timeout, or nil and what is wrong with the whole of it.
 local function parse_request(body)
-	local _, tags = body:gsub("<", "");
-	local _, marks = body:gsub("[<&=\r\n]", "");
-	local _, prefixes = body:gsub("xmlns:", "");
 	if not utf8_valid(body) or body:find("\0", 1, true) then return nil, "the body is not UTF-8"; end
 	-- Bounded before parsing, so that no body within its size limit can stall the event loop
-	if tags > MAX_TAGS or marks > MAX_MARKS or prefixes > MAX_PREFIXES then return nil, "the body has too much markup"; end
-	local ok, root = pcall(xml.parse, body);
-	if not ok or not root then return nil, "the body is not XML as XMPP has it"; end
+	if has_too_many_marks(body) then return nil, "the body has too much markup"; end
+	local root = parse_xml(body);
+	if not root then return nil, "the body is not XML as XMPP has it"; end
 	local function in_our_namespace(element)
 		return element.attr.xmlns == nil or element.attr.xmlns == "jabber:client";
 	end
@@ -813,7 +839,7 @@ local function parse_request(body)
 	wait = #wait <= 3 and wait:find("^%d+$") and tonumber(wait) or 0;
 	if wait < 1 or wait > 300 then return nil, "timeout must be a whole number from 1 to 300"; end
 	if #root.tags > MAX_STANZAS then return nil, "more than "..MAX_STANZAS.." stanzas"; end
-	local items, ids = {}, {};
+	local ids = {};
 	for i, stanza in ipairs(root.tags) do
 		local id, name = stanza.attr.id, stanza.name;
 		if not in_our_namespace(stanza) or (name ~= "iq" and name ~= "presence" and name ~= "message") then
@@ -824,12 +850,8 @@ local function parse_request(body)
 			return nil, ("stanza %d has the id of an earlier one"):format(i);
 		end
 		ids[id] = true;
-		local item, why = check_stanza(stanza);
-		item = item or { refused = why };
-		item.name, item.id, item.from, item.to = name, id, stanza.attr.from, stanza.attr.to;
-		items[i] = item;
 	end
-	return items, wait;
+	return root.tags, wait;
 end
 
 -- Stanza API: answers
@@ -853,16 +875,19 @@ local function room_answer(item, stanza, genuine)
 		if condition == "remote-server-not-found" then return server_error(item, "cancel", condition); end
 		return server_error(item, "wait", "remote-server-timeout");
 	end
-	local copy = st.clone(stanza);
-	copy.attr = answer_to(item, "error").attr;
-	for _, tag in ipairs(copy.tags) do
-		if tag.name == "error" and tag.attr.by == module.host then tag.attr.by = nil; end
-	end
-	local answer = tostring(copy);
-	if #answer <= MAX_ANSWER then return answer; end
+	-- What is nested too deep for Lua's stack cannot be written down
+	local fine, answer = pcall(function ()
+		local copy = st.clone(stanza);
+		copy.attr = answer_to(item, "error").attr;
+		for _, tag in ipairs(copy.tags) do
+			if tag.name == "error" and tag.attr.by == module.host then tag.attr.by = nil; end
+		end
+		return tostring(copy);
+	end);
+	if fine and #answer <= MAX_ANSWER then return answer; end
 	if not condition or #condition > MAX_ID then condition = "undefined-condition"; end
 	if not error_type or #error_type > MAX_ID then error_type = "cancel"; end
-	copy = answer_to(item, "error"):tag("error", { type = error_type })
+	local copy = answer_to(item, "error"):tag("error", { type = error_type })
 		:tag(condition, { xmlns = xmlns_stanzas }):up();
 	if text then copy:text_tag("text", cut(text, MAX_ANSWER_TEXT), { xmlns = xmlns_stanzas }); end
 	return tostring(copy);
@@ -877,10 +902,18 @@ end
 
 local requests, request_count = {}, 0;
 
+-- The queries of a request count from when it is taken: another that comes before they are sent must not fit in, too.
+local function plan(request, remote, more)
+	request.planned[remote] = (request.planned[remote] or 0) + more;
+	planned[remote] = (planned[remote] or 0) + more;
+	if planned[remote] == 0 then planned[remote] = nil; end
+end
+
 local function close_request(request)
 	if not requests[request] then return; end
 	requests[request], request_count = nil, request_count - 1;
 	if request.timer then request.timer:stop(); end
+	for remote, count in pairs(request.planned) do plan(request, remote, -count); end
 	for id in pairs(request.waiting) do forget_query(id); end
 end
 
@@ -913,6 +946,7 @@ end
 
 local function handle_item(request, item)
 	if item.refused then return server_error(item, "modify", "policy-violation", item.refused); end
+	if item.kind ~= "notice" then plan(request, item.remote, -1); end
 	local session, join = full_sessions[item.full], find_join(item.full, item.room);
 	if not session then return server_error(item, "cancel", "recipient-unavailable"); end
 	if not join or (item.at and (join.at ~= item.at or join.nick ~= item.nick or join.rejoining)) then
@@ -966,6 +1000,33 @@ local function work(request)
 	respond_when_done(request);
 end
 
+-- All of a request is looked at before any of it is sent.
+local function examine(request)
+	if not requests[request] then return; end
+	local stanzas, items = request.stanzas, request.items;
+	local last = math.min(#items + SLICE, #stanzas);
+	for i = #items + 1, last do
+		local stanza = stanzas[i];
+		local item, why = check_stanza(stanza);
+		item = item or { refused = why };
+		item.name, item.id, item.from, item.to = stanza.name, stanza.attr.id, stanza.attr.from, stanza.attr.to;
+		items[i] = item;
+	end
+	if last < #stanzas then
+		module:add_timer(TICK, function () examine(request); end);
+		return;
+	end
+	for _, item in ipairs(items) do
+		if item.kind == "ping" or item.kind == "disco" then plan(request, item.remote, 1); end
+	end
+	for remote in pairs(request.planned) do
+		if planned[remote] + (in_flight[remote] or 0) > MAX_IN_FLIGHT then
+			return respond(request, problem(429, ("more than %d pings would be in flight to one remote host"):format(MAX_IN_FLIGHT)));
+		end
+	end
+	work(request);
+end
+
 local function handle_request(event)
 	local headers, body = event.request.headers, event.request.body or "";
 	if #body > MAX_BODY then return problem(413, "the body has more than "..MAX_BODY.." bytes"); end
@@ -978,24 +1039,16 @@ local function handle_request(event)
 		return problem(415, "the content type must be application/xmpp+xml");
 	end
 	if request_count >= MAX_REQUESTS then return problem(503, "too many requests in flight"); end
-	local items, wait = parse_request(body);
-	if not items then return problem(400, wait); end
-
-	local more = {};
-	for _, item in ipairs(items) do
-		if item.kind == "ping" or item.kind == "disco" then
-			more[item.remote] = (more[item.remote] or 0) + 1;
-			if more[item.remote] + (in_flight[item.remote] or 0) > MAX_IN_FLIGHT then
-				return problem(429, ("more than %d pings would be in flight to one remote host"):format(MAX_IN_FLIGHT));
-			end
-		end
-	end
+	local stanzas, wait = parse_request(body);
+	if not stanzas then return problem(400, wait); end
 	if not remember_request(headers) then return problem(503, "too many requests within "..REPLAY_MEMORY.." seconds"); end
 
-	local request = { response = event.response; items = items; timeout = wait; next = 1; answers = {}; waiting = {} };
+	local request = {
+		response = event.response; stanzas = stanzas; items = {}; timeout = wait; next = 1; answers = {}; waiting = {}; planned = {};
+	};
 	requests[request], request_count = true, request_count + 1;
 	event.response.on_destroy = function () close_request(request); end;
-	work(request);
+	examine(request);
 	return true;
 end
 

@@ -11,12 +11,16 @@ const run = promisify(execFile);
 /** The port on which the server itself listens; the link to it listens on 5269. */
 const S2S_BEHIND_LINK = 15_269;
 const PASSWORD = 'secret';
+/** What stands before the command where another Prosody is to be run: `chroot <a tree of another Debian>`, for example. */
+const PREFIX = (process.env['PROSODY_PREFIX'] ?? '').split(' ').filter((word) => word !== '');
 
 export interface ProsodySettings {
   /** The domain of its users, an address of the lab. */
   readonly host: string;
   /** Domains of its chat services. */
   readonly mucs?: readonly string[];
+  /** Domains of external components, which log in with the users' password. */
+  readonly components?: readonly string[];
   /** Users that exist; the password is the same for all. */
   readonly users?: readonly string[];
   /** Configuration for the global section, and below the host's line. */
@@ -50,17 +54,18 @@ export class Prosody {
   }
 
   async start(): Promise<void> {
-    const child = spawn('prosody', ['-F', '--config', this.#config], { stdio: 'ignore' });
+    const [command, ...args] = [...PREFIX, 'prosody', '-F', '--config', this.#config];
+    const child = spawn(command, args, { stdio: 'ignore' });
     this.#process = child;
     child.on('exit', () => {
       if (this.#process === child) this.#process = undefined;
     });
     child.on('error', (error) => process.stderr.write(`prosody could not be started: ${error.message}\n`));
     await until(
-      `Prosody of ${this.host} listens`,
+      `Prosody of ${this.host} greets its users`,
       async () => {
         if (this.#process === undefined) throw new Error(`Prosody of ${this.host} ended: ${(await this.log()).slice(-2000)}`);
-        return isOpen(this.host, 5222);
+        return greets(this.host);
       },
       20_000,
     );
@@ -93,7 +98,8 @@ export class Prosody {
 
   /** Runs a command of the admin shell and returns what it said. */
   async shell(command: string): Promise<string> {
-    const { stdout } = await run('prosodyctl', ['--config', this.#config, 'shell', command], { timeout: 15_000 });
+    const [program, ...args] = [...PREFIX, 'prosodyctl', '--config', this.#config, 'shell', command];
+    const { stdout } = await run(program, args, { timeout: 15_000 });
     return stdout;
   }
 
@@ -112,6 +118,11 @@ export class Prosody {
     return `xmpp://${this.host}:5222`;
   }
 
+  /** Where its external components log in. */
+  get componentService(): string {
+    return `xmpp://${this.host}:5347`;
+  }
+
   get password(): string {
     return PASSWORD;
   }
@@ -121,11 +132,11 @@ export class Prosody {
   }
 
   #domains(): readonly string[] {
-    return [this.#settings.host, ...(this.#settings.mucs ?? [])];
+    return [this.#settings.host, ...(this.#settings.mucs ?? []), ...(this.#settings.components ?? [])];
   }
 
   async #configure(forHost = this.#settings.forHost): Promise<void> {
-    const { host, mucs = [], users = [], global = '' } = this.#settings;
+    const { host, mucs = [], components = [], users = [], global = '' } = this.#settings;
     const accounts = join(this.#directory, 'data', host.replaceAll('.', '%2e'), 'accounts');
     await mkdir(accounts, { recursive: true });
     for (const user of users) await writeFile(join(accounts, `${user}.dat`), `return { ["password"] = "${PASSWORD}" };\n`);
@@ -144,6 +155,8 @@ c2s_ports = { 5222 }
 http_interfaces = { "${host}" }
 http_ports = { 5280 }
 https_ports = {}
+component_interfaces = { "${host}" }
+component_ports = { 5347 }
 c2s_require_encryption = false
 s2s_require_encryption = false
 s2s_secure_auth = false
@@ -153,18 +166,26 @@ muc_room_cache_size = 100000
 ${global}
 VirtualHost "${host}"
 ${forHost ?? ''}
-${mucs.map((muc) => `Component "${muc}" "muc"\nrestrict_room_creation = false\nmuc_room_locking = false\n`).join('')}`;
+${mucs.map((muc) => `Component "${muc}" "muc"\nrestrict_room_creation = false\nmuc_room_locking = false\n`).join('')}
+${components.map((component) => `Component "${component}"\ncomponent_secret = "${PASSWORD}"\n`).join('')}`;
     await writeFile(this.#config, config);
   }
 }
 
-function isOpen(address: string, port: number): Promise<boolean> {
+/** Whether a server greets clients of a domain: it listens before it knows its domains. */
+function greets(domain: string): Promise<boolean> {
   return new Promise((resolve) => {
-    const socket = connect(port, address);
+    const socket = connect(5222, domain);
+    let said = '';
+    socket.setTimeout(2000, () => socket.destroy());
     socket.once('connect', () => {
-      socket.destroy();
-      resolve(true);
+      socket.write(`<stream:stream xmlns="jabber:client" xmlns:stream="http://etherx.jabber.org/streams" version="1.0" to="${domain}">`);
     });
-    socket.once('error', () => resolve(false));
+    socket.on('data', (data) => {
+      said += data.toString();
+      if (said.includes('<stream:features') || said.includes('<stream:error')) socket.destroy();
+    });
+    socket.on('error', () => undefined); // 'close' follows
+    socket.once('close', () => resolve(said.includes('<stream:features')));
   });
 }

@@ -9,6 +9,9 @@ const MAIN = fileURLToPath(new URL('../../local/main.ts', import.meta.url));
 
 export type LogLine = Readonly<Record<string, unknown>>;
 
+/** Settings of the server's module. */
+export type Settings = Readonly<Record<string, string | number | boolean | readonly string[]>>;
+
 /** `npm start`, as a process of the lab. */
 export class Runtime {
   readonly host: string;
@@ -17,13 +20,14 @@ export class Runtime {
   readonly lines: LogLine[] = [];
   /** What it printed to be pasted into the server's configuration. */
   settings = '';
-  readonly #environment: NodeJS.ProcessEnv;
+  /** What it is started with, beside this process's own. */
+  readonly environment: NodeJS.ProcessEnv;
   #process: ChildProcess | undefined;
 
   private constructor(lab: Lab, host: string, environment: NodeJS.ProcessEnv) {
     this.host = host;
     this.data = join(lab.directory, 'data');
-    this.#environment = environment;
+    this.environment = environment;
   }
 
   static async start(lab: Lab, options: { host?: string; serverApi?: string; environment?: NodeJS.ProcessEnv } = {}): Promise<Runtime> {
@@ -38,7 +42,7 @@ export class Runtime {
 
   async start(): Promise<void> {
     const child = spawn(process.execPath, [MAIN, '--host', this.host, '--port', String(this.port), '--data', this.data], {
-      env: { ...process.env, ...this.#environment },
+      env: { ...process.env, ...this.environment },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     this.#process = child;
@@ -80,10 +84,11 @@ export class Runtime {
   }
 
   /** What it printed for the global section and for the host's, with other values where a test needs them. */
-  prosodySettings(changes: Readonly<Record<string, string | number | boolean>> = {}): { global: string; forHost: string } {
+  prosodySettings(changes: Settings = {}): { global: string; forHost: string } {
     const [, globalPart = '', hostPart = ''] = this.settings.split(/^-- (?:at the top|below the line).*$/m);
     const kept = hostPart.split('\n').filter((line) => !Object.keys(changes).some((name) => line.startsWith(`${name} =`)));
-    const changed = Object.entries(changes).map(([name, value]) => `${name} = ${JSON.stringify(value)}`);
+    const lua = (value: Settings[string]): string => (typeof value === 'object' ? `{ ${value.map(lua).join(', ')} }` : JSON.stringify(value));
+    const changed = Object.entries(changes).map(([name, value]) => `${name} = ${lua(value)}`);
     return { global: globalPart, forHost: [...kept, ...changed].join('\n') };
   }
 
@@ -99,6 +104,13 @@ export class Runtime {
       child.once('exit', (status) => resolve(status));
       child.kill(signal);
     });
+  }
+
+  /** Ends it at once, and starts it with other variables; undefined: without one. */
+  async restart(changes: NodeJS.ProcessEnv = {}): Promise<void> {
+    await this.end('SIGKILL');
+    Object.assign(this.environment, changes);
+    await this.start();
   }
 
   async stop(): Promise<void> {

@@ -1,23 +1,17 @@
 import type { Totals } from '../../functions/core/check.ts';
-import { Lab, until } from './lab.ts';
+import { Lab } from './lab.ts';
 import { Prosody } from './prosody.ts';
-import { type LogLine, Runtime } from './runtime.ts';
-import { User } from './user.ts';
+import { Runtime } from './runtime.ts';
+import { Stage } from './stage.ts';
+import type { User } from './user.ts';
 
 /** The usual scene: the functions, the users' own server, configured by what the functions printed, and a chat server. */
-export class Scene {
-  readonly lab: Lab;
-  readonly runtime: Runtime;
-  readonly home: Prosody;
-  readonly away: Prosody;
+export class Scene extends Stage {
   /** The domain of the chat service. */
   readonly muc: string;
 
   private constructor(lab: Lab, runtime: Runtime, home: Prosody, away: Prosody, muc: string) {
-    this.lab = lab;
-    this.runtime = runtime;
-    this.home = home;
-    this.away = away;
+    super(lab, runtime, home, away);
     this.muc = muc;
   }
 
@@ -37,29 +31,8 @@ export class Scene {
     }
   }
 
-  user(name: string, resource = 'phone'): Promise<User> {
-    return User.connect(this.lab, this.home, name, resource);
-  }
-
   room(name: string): string {
     return `${name}@${this.muc}`;
-  }
-
-  /** Enters a room, and waits until the join is recorded. */
-  async join(user: User, room: string, nick: string): Promise<void> {
-    const recorded = this.#recorded();
-    await user.join(room, nick);
-    await until(`${user.jid} in ${room} is recorded`, () => this.#recorded() > recorded);
-  }
-
-  #recorded(): number {
-    return this.runtime.lines.reduce((sum, line) => sum + Number(line['JoinsRecorded'] ?? 0), 0);
-  }
-
-  /** Cuts both streams; new ones pass. Returns the moment, in milliseconds. */
-  dropStreams(): number {
-    for (const server of [this.home, this.away]) for (const link of server.links.values()) link.drop();
-    return Date.now();
   }
 
   /** The chat server dies, and comes back having forgotten its rooms. Returns the moment of its death. */
@@ -70,10 +43,8 @@ export class Scene {
     return moment;
   }
 
-  /** Waits for the end of a check that began after `since` (milliseconds), and returns its totals. */
-  async checkDone(since: number, remote = this.muc): Promise<Totals> {
-    const isIt = (line: LogLine): boolean => line['remote'] === remote && Date.parse(String(line['time'])) >= since;
-    return (await this.runtime.line('check done', isIt))['totals'] as Totals;
+  override checkDone(since: number, remote = this.muc): Promise<Totals> {
+    return super.checkDone(since, remote);
   }
 
   /** The chat server forgets an occupant without telling anybody. */
@@ -81,9 +52,5 @@ export class Scene {
     const muc = `require"core.modulemanager".get_module("${this.muc}", "muc")`;
     const code = `local room = ${muc}.get_room_from_jid("${room.replaceAll('\\', '\\\\')}"); local occupant = room:get_occupant_by_real_jid("${user.jid}"); occupant:remove_session("${user.jid}"); room:save_occupant(occupant)`;
     await this.away.shell(`>${code}`);
-  }
-
-  close(): Promise<void> {
-    return this.lab.close();
   }
 }

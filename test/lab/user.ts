@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net';
 import { type Client, client, xml } from '@xmpp/client';
 import type { Element } from '@xmpp/xml';
 import { type Lab, until } from './lab.ts';
@@ -33,6 +34,8 @@ export class User {
     connection.on('error', () => undefined); // the tests cut connections; what matters is what was received
     const user = new User(connection, String(await connection.start()));
     lab.keep({ stop: () => user.leaveServer() });
+    // the library miscounts what comes meanwhile, and the server ends the session of a client that does
+    await until('stream management is enabled', () => connection.streamManagement.enabled);
     await user.send(xml('presence'));
     return user;
   }
@@ -46,10 +49,15 @@ export class User {
     await this.#client.send(stanza);
   }
 
+  /** Asks to enter a room. */
+  async enter(room: string, nick: string): Promise<void> {
+    await this.send(xml('presence', { to: `${room}/${nick}` }, xml('x', { xmlns: NS_MUC })));
+  }
+
   /** Enters a room and waits for the room's self-presence. */
   async join(room: string, nick: string): Promise<Element> {
     const since = Date.now();
-    await this.send(xml('presence', { to: `${room}/${nick}` }, xml('x', { xmlns: NS_MUC })));
+    await this.enter(room, nick);
     return until(`${this.jid} is in ${room}`, () => this.presences(room, since).find((presence) => isSelf(presence) && presence.attrs['type'] === undefined));
   }
 
@@ -71,6 +79,23 @@ export class User {
   /** The notices that have come: the presences that say 333. */
   notices(): readonly Received[] {
     return this.received.filter(({ stanza }) => stanza.is('presence') && statusCodes(stanza).includes('333'));
+  }
+
+  /** The connection dies without a goodbye; the server keeps the session for a while (XEP-0198). */
+  async die(): Promise<void> {
+    const connection = this.#client;
+    (connection.socket as unknown as Socket).destroy();
+    await until('the connection is dead', () => connection.status === 'disconnect');
+  }
+
+  /** Comes back to its session, with a new connection. @throws when the server does not have it any more */
+  async resume(): Promise<void> {
+    const connection = this.#client;
+    const fresh: unknown[] = [];
+    connection.once('online', (jid) => fresh.push(jid));
+    await connection.reconnect.reconnect();
+    await until('the session is resumed', () => connection.streamManagement.enabled);
+    if (fresh.length > 0) throw new Error(`the server has ended the session of ${this.jid}`);
   }
 
   /** Ends the session in good order. */

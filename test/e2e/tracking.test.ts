@@ -1,0 +1,317 @@
+import xml from '@xmpp/xml';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { until } from '../lab/lab.ts';
+import { mucPresence, refusal, silence } from '../lab/scripted-muc.ts';
+import { ScriptedScene } from '../lab/scripted-scene.ts';
+import type { User } from '../lab/user.ts';
+
+/** The design's rule 1: what a server takes for a join, and for its end. What counts is what reaches the functions. */
+const HIBERNATION_SECONDS = 25;
+let scene: ScriptedScene;
+/** Her connection dies before all else. */
+let nurse: User;
+let juliet: User;
+let room: string;
+let rooms = 0;
+
+beforeAll(async () => {
+  scene = await ScriptedScene.open({ ping_muc_delay: 1 }, 1, `smacks_hibernation_time = ${HIBERNATION_SECONDS}`);
+  nurse = await scene.user('nurse');
+  await scene.join(nurse, scene.muc().room('nursery'), 'Nurse');
+  await nurse.die();
+});
+afterAll(() => scene.close());
+
+beforeEach(async () => {
+  rooms += 1;
+  room = scene.muc().room(`room-${rooms}`);
+  juliet = await scene.user('juliet');
+});
+afterEach(() => juliet.leaveServer());
+
+/** A presence of the service to the user, unasked. */
+function send(presence: Omit<Parameters<typeof mucPresence>[0], 'from' | 'to'> & { nick?: string; from?: string; to?: string }): void {
+  const { nick = 'Juliet', ...rest } = presence;
+  scene.muc().send(mucPresence({ from: `${room}/${nick}`, to: juliet.jid, ...rest }));
+}
+
+describe('a join is', () => {
+  it('what the session asked for and the room confirmed with 110', async () => {
+    await juliet.enter(room, 'Juliet');
+    await scene.told(room, ['joined Juliet']);
+    const [event] = scene.reported().filter((reported) => reported.room === room);
+    expect(event).toEqual({ type: 'muc.joined', at: event?.at, user: juliet.jid, room, nick: 'Juliet' });
+  });
+
+  it('under the nick that the room gave (210)', async () => {
+    scene.muc().script('enter', room, (question) => scene.muc().admit({ ...question, nick: 'Juliet2' }, [110, 210]));
+    await juliet.enter(room, 'Juliet');
+    await scene.told(room, ['joined Juliet2']);
+  });
+
+  it('under a nick of emoji, as it is', async () => {
+    await scene.join(juliet, room, '🌅');
+    await juliet.enter(room, '🎭🌹');
+    await scene.told(room, ['joined 🌅', 'joined 🎭🌹']);
+    scene.muc().forget(room, juliet.jid);
+    const at = scene.dropOutgoing();
+    expect(await scene.checkDone(at, scene.muc().domain)).toMatchObject({ left: 1, notified: 1 });
+    await until('the notice', () => juliet.notices()[0]);
+    expect(juliet.notices().map(({ stanza }) => String(stanza.attrs['from']))).toEqual([`${room}/🎭🌹`]);
+  });
+
+  it('confirmed by a presence with other statuses beside 110, and by none without it', async () => {
+    scene.muc().script('enter', room, silence);
+    await juliet.enter(room, 'Juliet');
+    await until('the room was asked', () => scene.muc().count('enter', room) === 1);
+    send({ nick: 'Mercutio' });
+    send({ nick: 'Juliet' });
+    send({ codes: [100, 170, 201] });
+    send({ codes: [100, 110], from: room });
+    await scene.settle(juliet);
+    expect(scene.story(room)).toEqual([]);
+    send({ codes: [100, 110, 170, 201] });
+    await scene.told(room, ['joined Juliet']);
+  });
+
+  it('asked for without the <x/> of XEP-0045, too', async () => {
+    await juliet.send(xml('presence', { to: `${room}/Juliet` }));
+    await scene.told(room, ['joined Juliet']);
+  });
+
+  it('not there when the room refuses, even if it says later that the user is in', async () => {
+    scene.muc().script('enter', room, refusal('auth', 'registration-required'));
+    await juliet.enter(room, 'Juliet');
+    await until('the refusal', () => juliet.presences(room)[0]);
+    send({ codes: [110] });
+    await scene.settle(juliet);
+    expect(scene.story(room)).toEqual([]);
+  });
+
+  it('not there when the user took it back before the room answered', async () => {
+    scene.muc().script('enter', room, silence);
+    scene.muc().script('leave', room, silence);
+    await juliet.enter(room, 'Juliet');
+    await juliet.leave(room, 'Juliet');
+    await until('the room was asked', () => scene.muc().count('leave', room) === 1);
+    send({ codes: [110] });
+    await scene.settle(juliet);
+    expect(scene.story(room)).toEqual([]);
+  });
+
+  it('the same when its presence changes', async () => {
+    await scene.join(juliet, room, 'Juliet');
+    await juliet.send(xml('presence', { to: `${room}/Juliet` }, xml('show', {}, 'away')));
+    await until('the room answers', () => juliet.presences(room).length === 2);
+    await scene.settle(juliet);
+    expect(scene.story(room)).toEqual(['joined Juliet']);
+  });
+
+  it('a new one when the session joins again', async () => {
+    await scene.join(juliet, room, 'Juliet');
+    await juliet.enter(room, 'Juliet');
+    await scene.told(room, ['joined Juliet', 'joined Juliet']);
+  });
+
+  it('no longer there when the room refuses to let the session in again', async () => {
+    await scene.join(juliet, room, 'Juliet');
+    scene.muc().script('enter', room, refusal('auth', 'forbidden'));
+    await juliet.enter(room, 'Juliet');
+    await scene.told(room, ['joined Juliet', 'left']);
+  });
+
+  it("each session's own", async () => {
+    const laptop = await scene.user('juliet', 'laptop');
+    await scene.join(juliet, room, 'Juliet');
+    await scene.join(laptop, room, 'Juliet');
+    await laptop.leave(room, 'Juliet');
+    await scene.told(room, ['joined Juliet', 'left'], laptop);
+    expect(scene.story(room, juliet)).toEqual(['joined Juliet']);
+    await laptop.leaveServer();
+  });
+});
+
+describe('a nick change (303)', () => {
+  it('keeps the join, under the new nick', async () => {
+    await scene.join(juliet, room, 'Juliet');
+    await juliet.enter(room, 'Julia');
+    await scene.told(room, ['joined Juliet', 'joined Julia']);
+  });
+
+  it.each([
+    ['whose old nick is not marked with 110', [303], [110]],
+    ['whose new nick is not marked with 110', [303, 110], []],
+    ['made by the service', [303, 110], [110, 210]],
+  ])('%s: the same', async (_what, old, codes) => {
+    await scene.join(juliet, room, 'Juliet');
+    send({ type: 'unavailable', codes: old, item: 'nick="Julia"' });
+    send({ nick: 'Julia', codes });
+    await scene.settle(juliet);
+    expect(scene.story(room)).toEqual(['joined Juliet', 'joined Julia']);
+  });
+
+  it('of somebody else is none of ours', async () => {
+    await scene.join(juliet, room, 'Juliet');
+    send({ nick: 'Romeo', type: 'unavailable', codes: [303], item: 'nick="Montague"' });
+    send({ nick: 'Montague' });
+    await scene.settle(juliet);
+    expect(scene.story(room)).toEqual(['joined Juliet']);
+  });
+});
+
+describe('a join ends', () => {
+  const ENDS: readonly [string, Parameters<typeof send>[0]][] = [
+    ['a kick (307)', { codes: [110, 307] }],
+    ['a kick that is not marked with 110', { codes: [307] }],
+    ['a ban (301)', { codes: [110, 301], item: 'jid="juliet@example.net"' }],
+    ['the loss of membership (321)', { codes: [110, 321] }],
+    ['the end of the room', { codes: [110], more: '<destroy jid="other@example.net"><reason>Done</reason></destroy>' }],
+    ['the end of the room, without 110', { more: '<destroy/>' }],
+    ['the end of the service (332)', { codes: [110, 332] }],
+    ['a technical problem of the service (333)', { codes: [110, 333] }],
+  ];
+
+  it.each(ENDS)('with %s', async (_what, end) => {
+    await scene.join(juliet, room, 'Juliet');
+    send({ type: 'unavailable', ...end });
+    await scene.told(room, ['joined Juliet', 'left']);
+  });
+
+  it('with the own leave, though the room says nothing', async () => {
+    scene.muc().script('leave', room, silence);
+    await scene.join(juliet, room, 'Juliet');
+    await juliet.leave(room, 'Juliet');
+    await scene.told(room, ['joined Juliet', 'left']);
+  });
+
+  it("with the own leave that names the room alone, as some clients' does", async () => {
+    scene.muc().script('leave', room, silence);
+    await scene.join(juliet, room, 'Juliet');
+    await juliet.send(xml('presence', { to: room, type: 'unavailable' }));
+    await scene.told(room, ['joined Juliet', 'left']);
+  });
+
+  it('with the end of the session, in all its rooms', async () => {
+    const second = scene.muc().room(`second-${rooms}`);
+    await scene.join(juliet, room, 'Juliet');
+    await scene.join(juliet, second, 'Juliet');
+    await juliet.leaveServer();
+    await scene.told(room, ['joined Juliet', 'left']);
+    await scene.told(second, ['joined Juliet', 'left']);
+  });
+
+  it('with the end of the session, where the room was silent to the goodbye', async () => {
+    scene.muc().script('leave', room, silence);
+    await scene.join(juliet, room, 'Juliet');
+    await juliet.leaveServer();
+    await scene.told(room, ['joined Juliet', 'left']);
+  });
+
+  it('with a notice: what the room says later does not bring it back', async () => {
+    await scene.join(juliet, room, 'Juliet');
+    scene.muc().forget(room, juliet.jid);
+    const at = scene.dropOutgoing();
+    expect(await scene.checkDone(at, scene.muc().domain)).toMatchObject({ notified: 1 });
+    send({ codes: [110] });
+    send({ type: 'unavailable', codes: [110] });
+    await scene.settle(juliet);
+    expect(scene.story(room)).toEqual(['joined Juliet']); // its end is known to those who sent the notice
+  });
+
+  it('not when somebody else leaves, is kicked or banned', async () => {
+    await scene.join(juliet, room, 'Juliet');
+    send({ nick: 'Romeo', type: 'unavailable' });
+    send({ nick: 'Tybalt', type: 'unavailable', codes: [307] });
+    send({ nick: 'Mercutio', type: 'unavailable', codes: [301] });
+    await scene.settle(juliet);
+    expect(scene.story(room)).toEqual(['joined Juliet']);
+  });
+});
+
+describe('a hostile service', () => {
+  it('cannot have a join recorded that nobody asked for', async () => {
+    send({ codes: [110] });
+    send({ codes: [110, 210], nick: 'Slave' });
+    send({ codes: [110], from: `${room}/${'n'.repeat(900)}` });
+    send({ type: 'unavailable', codes: [303, 110], item: 'nick="Julia"' });
+    await scene.settle(juliet);
+    expect(scene.story(room)).toEqual([]);
+  });
+
+  it('cannot have one recorded in another room than the one asked for', async () => {
+    const other = scene.muc().room(`other-${rooms}`);
+    scene.muc().script('enter', room, () => undefined);
+    await juliet.enter(room, 'Juliet');
+    await until('the room was asked', () => scene.muc().count('enter', room) === 1);
+    send({ codes: [110], from: `${other}/Juliet` });
+    await scene.settle(juliet);
+    expect([scene.story(room), scene.story(other)]).toEqual([[], []]);
+  });
+
+  it('cannot have one recorded for another session, nor another user', async () => {
+    const romeo = await scene.user('romeo');
+    const laptop = await scene.user('juliet', 'laptop');
+    await scene.join(juliet, room, 'Juliet');
+    for (const to of [romeo.jid, laptop.jid]) send({ codes: [110], to });
+    for (const to of [romeo, juliet].map(({ jid }) => jid.split('/')[0] as string)) send({ codes: [110], to });
+    await scene.settle(romeo);
+    await scene.settle(laptop);
+    expect(scene.story(room)).toEqual(['joined Juliet']);
+    await romeo.leaveServer();
+    await laptop.leaveServer();
+  });
+
+  it('cannot bring back a join that the user has left', async () => {
+    await scene.join(juliet, room, 'Juliet');
+    await juliet.leave(room, 'Juliet');
+    await scene.told(room, ['joined Juliet', 'left']);
+    send({ codes: [110] });
+    await scene.settle(juliet);
+    expect(scene.story(room)).toEqual(['joined Juliet', 'left']);
+  });
+
+  it('cannot make joins in plenty of one that was asked for', async () => {
+    await scene.join(juliet, room, 'Juliet');
+    for (let n = 0; n < 100; n += 1) send({ codes: [110] });
+    await scene.settle(juliet);
+    expect(scene.story(room)).toEqual(['joined Juliet']);
+  });
+});
+
+describe('a connection that dies without a goodbye', () => {
+  it('leaves the join as it is; a notice waits for the session, which resumes, and can rejoin', async () => {
+    await scene.join(juliet, room, 'Juliet');
+    await juliet.die();
+    scene.muc().forget(room, juliet.jid);
+    const at = scene.dropStreams();
+    expect(await scene.checkDone(at, scene.muc().domain)).toMatchObject({ left: 1, notified: 1 });
+    expect(juliet.notices()).toEqual([]);
+    expect(scene.story(room)).toEqual(['joined Juliet']);
+
+    await juliet.resume();
+    await until('the notice', () => juliet.notices()[0]);
+    await juliet.enter(room, 'Juliet');
+    await scene.told(room, ['joined Juliet', 'joined Juliet']);
+    await scene.settle(juliet);
+    expect(juliet.notices()).toHaveLength(1);
+  });
+
+  it('is not felt in the rooms: the sleeping session is asked about, and kept', async () => {
+    await scene.join(juliet, room, 'Juliet');
+    await juliet.die();
+    const at = scene.dropOutgoing();
+    expect(await scene.checkDone(at, scene.muc().domain)).toMatchObject({ left: 0, undecided: 0, gone: 0, notified: 0 });
+    expect(scene.muc().count('ping', room)).toBe(1);
+
+    await juliet.resume();
+    await juliet.leave(room, 'Juliet');
+    await scene.told(room, ['joined Juliet', 'left']);
+    expect(juliet.notices()).toEqual([]);
+  });
+
+  it('ends its joins when the session does', async () => {
+    const nursery = scene.muc().room('nursery');
+    await until('her session ends', () => scene.story(nursery).length > 1, (HIBERNATION_SECONDS + 10) * 1000);
+    expect(scene.story(nursery)).toEqual(['joined Nurse', 'left']);
+  });
+});
