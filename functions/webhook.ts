@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer';
 import { DynamoDBClient } from '@aws-sdk/client-dynamodb';
 import { SFNClient } from '@aws-sdk/client-sfn';
 import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
@@ -30,6 +31,7 @@ export async function handler(event: APIGatewayProxyEventV2, context: Context): 
   if (body.length > MAX_BODY_BYTES) return refuse(log, 413, `the body may take ${MAX_BODY_BYTES} bytes, got ${body.length}`);
   try {
     const { timestamp } = await authenticate(event.headers, body);
+    if (!isUtf8(body)) return refuse(log, 400, 'the body must be JSON in UTF-8'); // decoded all the same, it would name others than it does
     const webhook = readWebhook(body.toString(), timestamp);
     if (hosts.size > 0 && !hosts.has(webhook.host)) return refuse(log, 400, `host: ${webhook.host} is none of the hosts that this stack serves`);
     await store(webhook, timestamp, log);

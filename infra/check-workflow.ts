@@ -37,15 +37,15 @@ const NO_CONCURRENCY_LEFT: RetryProps = {
 };
 
 /**
- * Whatever else fails may pass: a call that AWS did not answer, a function that died. 2, 4, 8 … 60 s with full jitter, ten attempts:
- * some three minutes on average.
+ * Whatever else fails may pass: a call that AWS did not answer, a function that died, a table that throttles for minutes.
+ * 2, 4, 8 … 60 s with full jitter: 5 waits of 31 s on average in all, then 30 s each, so 40 attempts last some 18 minutes.
  */
 const PASSING_FAULT: RetryProps = {
   errors: ['States.ALL'],
   interval: Duration.seconds(2),
   backoffRate: 2,
   maxDelay: Duration.minutes(1),
-  maxAttempts: 10,
+  maxAttempts: 40,
   jitterStrategy: JitterType.FULL,
 };
 

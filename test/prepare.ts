@@ -7,3 +7,4 @@ if (major < 22 || (major === 22 && minor < 19)) {
   process.exit(1);
 }
 ensurePackage('prosody', 'prosody');
+ensurePackage('faketime', 'faketime'); // clocks that differ

@@ -14,7 +14,7 @@ const NS_STANZAS = 'urn:ietf:params:xml:ns:xmpp-stanzas';
 /** What one request may hold: stanzas, bytes, and characters that cost a parser time (the contract's bounds). */
 export const MAX_STANZAS = 1000;
 const MAX_REQUEST_BYTES = 1024 * 1024;
-const MAX_REQUEST_MARKS = 60_000;
+const MAX_REQUEST_MARKS = 30_000;
 /** What the root element takes of that. */
 const ROOT_BYTES = 64;
 

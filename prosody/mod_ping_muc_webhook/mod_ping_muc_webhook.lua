@@ -47,7 +47,7 @@ local MAX_ID, MAX_JID, MAX_REASON, MAX_CLOSE_REASON = 128, 3071, 1024, 256; -- b
 local MAX_ANSWER, MAX_ANSWER_TEXT = 8192, 1024; -- bytes: of a room's answer passed as it came; of its text otherwise
 local TOLERANCE = 300; -- seconds a signed timestamp may differ from our clock
 local REPLAY_MEMORY, MAX_REPLAYS = 2 * TOLERANCE, 10000; -- seconds (a timestamp may be ahead, too); requests
-local SLICE, TICK = 100, 0.001; -- stanzas dealt with before others get the event loop; seconds until the next slice
+local SLICE, CHUNK, TICK = 50, 32768, 0.001; -- stanzas, or bytes, dealt with before others get the event loop; seconds until the next
 
 -- Settings
 
@@ -704,7 +704,8 @@ local function remember_request(headers)
 		if not oldest or forget_at > now then break; end
 		replays:set(oldest, nil);
 	end
-	return replays:set(replay_key(headers), now + REPLAY_MEMORY);
+	local key = replay_key(headers);
+	return replays:set(key, now + REPLAY_MEMORY) and key;
 end
 
 -- Stanza API: what is taken
@@ -796,10 +797,10 @@ local function check_stanza(stanza)
 	return item;
 end
 
--- util.xml would do, but for the prefixes: it hands all that are in force to each element, which takes an attacker's
--- thousands times thousands, and to count them beforehand is to refuse a nick that merely looks like one.
-local function parse_xml(body)
-	local top = st.stanza("top");
+-- Returns a function that reads on: it returns nil while there is more, then the root, or false for what is not XML.
+-- util.xml reads all at once, and gives every element a copy of all prefixes: thousands of each would stall the server.
+local function xml_reader(body)
+	local top, from = st.stanza("top"), 1;
 	-- A document type could define entities that grow without end.
 	local function stop(parser) if not parser:stop() then error("cannot stop"); end end
 	local handler = { StartDoctypeDecl = stop; Comment = stop; ProcessingInstruction = stop };
@@ -812,8 +813,15 @@ local function parse_xml(body)
 	function handler.CharacterData(_, text) top:text(text); end
 	function handler.EndElement() top:up(); end
 	local parser = lxp.new(handler, "\1");
-	local ok, done = pcall(function () return parser:parse(body) and parser:parse(); end);
-	return ok and done and top.tags[1];
+	return function ()
+		local chunk = body:sub(from, from + CHUNK - 1);
+		from = from + CHUNK;
+		local ok, done = pcall(parser.parse, parser, chunk);
+		if not ok or not done then return false; end
+		if from <= #body then return nil; end
+		ok, done = pcall(parser.parse, parser);
+		return ok and done and top.tags[1];
+	end
 end
 
 local function has_too_many_marks(body)
@@ -825,12 +833,7 @@ local function has_too_many_marks(body)
 end
 
 -- Returns the stanzas of a request and its timeout, or nil and what is wrong with the whole of it.
-local function parse_request(body)
-	if not utf8_valid(body) or body:find("\0", 1, true) then return nil, "the body is not UTF-8"; end
-	-- Bounded before parsing, so that no body within its size limit can stall the event loop
-	if has_too_many_marks(body) then return nil, "the body has too much markup"; end
-	local root = parse_xml(body);
-	if not root then return nil, "the body is not XML as XMPP has it"; end
+local function check_root(root)
 	local function in_our_namespace(element)
 		return element.attr.xmlns == nil or element.attr.xmlns == "jabber:client";
 	end
@@ -982,6 +985,10 @@ local function expire(request)
 	respond_when_done(request);
 end
 
+local function later(step, request)
+	module:add_timer(TICK, function () step(request); end);
+end
+
 local function work(request)
 	if not requests[request] then return; end
 	local last = math.min(request.next + SLICE - 1, #request.items);
@@ -990,7 +997,7 @@ local function work(request)
 	end
 	request.next = last + 1;
 	if request.next <= #request.items then
-		module:add_timer(TICK, function () work(request); end);
+		later(work, request);
 		return;
 	end
 	-- From here on, so that a slow start of a long request does not look like silence of the rooms
@@ -998,6 +1005,12 @@ local function work(request)
 		request.timer = module:add_timer(request.timeout, function () expire(request); end);
 	end
 	respond_when_done(request);
+end
+
+-- Nothing of it was sent, so there is nothing to remember.
+local function turn_away(request, status, detail)
+	state.replays:set(request.key, nil);
+	respond(request, problem(status, detail));
 end
 
 -- All of a request is looked at before any of it is sent.
@@ -1013,7 +1026,7 @@ local function examine(request)
 		items[i] = item;
 	end
 	if last < #stanzas then
-		module:add_timer(TICK, function () examine(request); end);
+		later(examine, request);
 		return;
 	end
 	for _, item in ipairs(items) do
@@ -1021,10 +1034,21 @@ local function examine(request)
 	end
 	for remote in pairs(request.planned) do
 		if planned[remote] + (in_flight[remote] or 0) > MAX_IN_FLIGHT then
-			return respond(request, problem(429, ("more than %d pings would be in flight to one remote host"):format(MAX_IN_FLIGHT)));
+			return turn_away(request, 429, ("more than %d pings would be in flight to one remote host"):format(MAX_IN_FLIGHT));
 		end
 	end
 	work(request);
+end
+
+local function read(request)
+	if not requests[request] then return; end
+	local root = request.read_on();
+	if root == nil then return later(read, request); end
+	local stanzas, wait = nil, "the body is not XML as XMPP has it";
+	if root then stanzas, wait = check_root(root); end
+	if not stanzas then return turn_away(request, 400, wait); end
+	request.stanzas, request.timeout = stanzas, wait;
+	examine(request);
 end
 
 local function handle_request(event)
@@ -1039,16 +1063,18 @@ local function handle_request(event)
 		return problem(415, "the content type must be application/xmpp+xml");
 	end
 	if request_count >= MAX_REQUESTS then return problem(503, "too many requests in flight"); end
-	local stanzas, wait = parse_request(body);
-	if not stanzas then return problem(400, wait); end
-	if not remember_request(headers) then return problem(503, "too many requests within "..REPLAY_MEMORY.." seconds"); end
+	if not utf8_valid(body) or body:find("\0", 1, true) then return problem(400, "the body is not UTF-8"); end
+	-- What looks like markup counts as such, so that no body within its size limit can stall the event loop
+	if has_too_many_marks(body) then return problem(400, "the body has too much markup"); end
+	local key = remember_request(headers);
+	if not key then return problem(503, "too many requests within "..REPLAY_MEMORY.." seconds"); end
 
 	local request = {
-		response = event.response; stanzas = stanzas; items = {}; timeout = wait; next = 1; answers = {}; waiting = {}; planned = {};
+		response = event.response; key = key; read_on = xml_reader(body); items = {}; next = 1; answers = {}; waiting = {}; planned = {};
 	};
 	requests[request], request_count = true, request_count + 1;
 	event.response.on_destroy = function () close_request(request); end;
-	examine(request);
+	read(request);
 	return true;
 end
 

@@ -4,25 +4,29 @@ import { DynamoDBClient, ScanCommand } from '@aws-sdk/client-dynamodb';
 import xml from '@xmpp/xml';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { decodeSecret, verify } from '../../functions/core/signature.ts';
-import { batch, notice, ping, readAnswers, stanzaId } from '../../functions/core/stanzas.ts';
+import { decodeSecret, sign, verify } from '../../functions/core/signature.ts';
+import { batch, notice, ping, readAnswers, roomQuery, stanzaId } from '../../functions/core/stanzas.ts';
 import { startDynamoDB } from '../../local/dynamodb.ts';
 import { readAssembly } from '../../local/assembly.ts';
 import { Lab, sleep, until } from '../lab/lab.ts';
 import { Prosody } from '../lab/prosody.ts';
 import { type Reply, type SignedRequest, post } from '../lab/requests.ts';
 import { Runtime } from '../lab/runtime.ts';
+import { ScriptedMuc, silence } from '../lab/scripted-muc.ts';
 import { Tap } from '../lab/tap.ts';
 import { User } from '../lab/user.ts';
 
 /** The two doors: the webhook on our side, the stanza API on the server's. What does not belong in does not get in. */
 const WRONG = `whsec_${Buffer.alloc(32, 7).toString('base64')}`;
+const FRESH = `whsec_${Buffer.alloc(32, 8).toString('base64')}`;
 let lab: Lab;
 let runtime: Runtime;
 let home: Prosody;
 let tap: Tap;
 let juliet: User;
 let muc: string;
+/** A chat service that can be told to be silent. */
+let quiet: ScriptedMuc;
 
 beforeAll(async () => {
   lab = await Lab.open();
@@ -30,29 +34,51 @@ beforeAll(async () => {
   tap = await Tap.start(lab, lab.address(1), 8788, runtime.webhookUrl);
   home = await Prosody.start(lab, {
     host: lab.address(2),
-    users: ['juliet'],
-    ...runtime.prosodySettings({ ping_muc_webhook_url: tap.url, ping_muc_delay: 1, ping_muc_timeout: 2 }),
+    users: ['juliet', 'romeo'],
+    ...settings(),
   });
   muc = lab.address(4);
-  await Prosody.start(lab, { host: lab.address(3), mucs: [muc] });
+  const away = await Prosody.start(lab, { host: lab.address(3), mucs: [muc], components: [lab.address(5)] });
+  quiet = await ScriptedMuc.open(lab, away, lab.address(5));
   juliet = await User.connect(lab, home, 'juliet', 'phone');
 });
 afterAll(() => lab.close());
 
-async function rows(): Promise<number> {
+function settings(secret: string | readonly string[] = runtime.secret): { global: string; forHost: string } {
+  return runtime.prosodySettings({ ping_muc_webhook_url: tap.url, ping_muc_secret: secret, ping_muc_delay: 1, ping_muc_timeout: 2 });
+}
+
+/** What the table holds, each row as text, but for when it expires. */
+async function rows(): Promise<readonly string[]> {
   await runtime.end('SIGTERM');
   const { tables } = await readAssembly(process.env['PING_MUC_ASSEMBLY'] ?? '');
   const database = await startDynamoDB(join(runtime.data, 'dynamodb'), tables);
   const client = new DynamoDBClient({ endpoint: database.endpoint, region: 'us-east-1', credentials: { accessKeyId: 'x', secretAccessKey: 'x' } });
-  const { Count } = await client.send(new ScanCommand({ TableName: tables[0]?.name ?? '' }));
+  const { Items = [] } = await client.send(new ScanCommand({ TableName: tables[0]?.name ?? '' }));
   client.destroy();
   await database.close();
   await runtime.start();
-  return Count ?? 0;
+  return Items.map(({ expires: _expires, ...row }) => JSON.stringify(row, Object.keys(row).concat('S', 'N').sort())).sort();
 }
 
 async function logs(): Promise<string> {
   return `${await readFile(`${runtime.data}.log`, 'utf8')}${await home.log()}`;
+}
+
+interface Sent {
+  readonly type: string;
+  readonly at: number;
+  readonly room?: string;
+  readonly nick?: string;
+}
+
+/** What the module has sent. */
+const events = (): Sent[] => tap.requests.flatMap(({ body }) => (JSON.parse(body.toString()) as { events: Sent[] }).events);
+
+/** A notice in every detail, but for what it should not have. */
+function noticeXml(from: string, to: string, { reason = 'gone', item = '', more = '', beside = '' } = {}): string {
+  const x = `<item affiliation="none" role="none" ${item}><reason>${reason}</reason></item><status code="110"/><status code="330"/><status code="333"/>${more}`;
+  return `<presence type="unavailable" id="m" from="${from}" to="${to}"><x xmlns="http://jabber.org/protocol/muc#user">${x}</x><join xmlns="urn:ping-muc:0" at="1"/>${beside}</presence>`;
 }
 
 const detail = (reply: Reply): string => (JSON.parse(reply.body) as { detail: string }).detail;
@@ -106,8 +132,47 @@ describe('the webhook', () => {
   });
 
   it('has stored nothing of all that, nor logged the secret', async () => {
-    expect(await rows()).toBe(0);
+    expect(await rows()).toEqual([]);
     expect(await logs()).not.toContain(runtime.secret.slice('whsec_'.length));
+  });
+
+  it('is not moved by replays: the same bytes, again and in another order, change no row and start nothing', async () => {
+    const now = Math.floor(Date.now() / 1000);
+    const at = now * 1_000_000;
+    const known = { user: `eve@${home.host}/x`, room: 'room@elsewhere.example' };
+    const events = [
+      { type: 'muc.joined', at, ...known, nick: 'eve' },
+      { type: 'muc.joined', at: at + 1, ...known, room: 'other@elsewhere.example', nick: 'eve' },
+      { type: 's2s.closed', at: at + 2, remote: 'elsewhere.example', direction: 'outgoing', delay: 86_400, timeout: 60, patience: 0, dry_run: false },
+      { type: 'muc.left', at: at + 3, ...known },
+    ];
+    const requests = events.map((event, index) => {
+      const body = JSON.stringify({ host: home.host, events: [event] });
+      return { url: runtime.webhookUrl, body, headers: { ...sign([decodeSecret(runtime.secret)], `msg_replayed_${index}`, now, Buffer.from(body)) } };
+    });
+    const started = (): number => runtime.lines.reduce((sum, line) => sum + Number(line['ChecksStarted'] ?? 0), 0);
+    for (const request of requests) expect((await post(request)).status).toBe(200);
+    const before = { rows: await rows(), started: started() };
+    expect(before.rows).toHaveLength(3);
+    expect(before.started).toBe(1);
+    for (const request of [...requests, ...requests.toReversed()]) expect((await post(request)).status).toBe(200);
+    expect({ rows: await rows(), started: started() }).toEqual(before);
+  });
+
+  it('takes what is signed with either of two secrets while they rotate, and with the old one no longer', async () => {
+    const old = runtime.secret;
+    const statuses = async (): Promise<number[]> => {
+      const body = JSON.stringify({ host: home.host, events: [] });
+      const both = { ...sign([WRONG, FRESH].map(decodeSecret), 'msg_both', Math.floor(Date.now() / 1000), Buffer.from(body)) };
+      const replies = [await post({ url: runtime.webhookUrl, body, secret: old }), await post({ url: runtime.webhookUrl, body, secret: FRESH }), await post({ url: runtime.webhookUrl, body, headers: both })];
+      return replies.map(({ status }) => status);
+    };
+    expect(await statuses()).toEqual([200, 401, 401]);
+    await runtime.restart({ PING_MUC_SECRET: `${FRESH},${old}` });
+    expect(await statuses()).toEqual([200, 200, 200]);
+    await runtime.restart({ PING_MUC_SECRET: FRESH });
+    expect(await statuses()).toEqual([401, 200, 200]);
+    await runtime.restart({ PING_MUC_SECRET: undefined });
   });
 });
 
@@ -127,8 +192,21 @@ describe('the stanza API', () => {
     ['cut short', '<xmpp timeout="1"><iq'],
     ['another root', '<stream/>'],
     ['a document type with entities', '<!DOCTYPE x [<!ENTITY e "e">]><xmpp timeout="1">&e;</xmpp>'],
-  ])('answers 400 to %s', async (_what, body) => {
-    expect((await send(body)).status).toBe(400);
+    ['more markup than is taken', `<xmpp timeout="1">${'<a/>'.repeat(30_000)}</xmpp>`, /markup/],
+    ['more than 1,000 stanzas', `<xmpp timeout="1">${'<iq/>'.repeat(1001)}</xmpp>`, /1000 stanzas/],
+    ['an id of 129 bytes', `<xmpp timeout="1"><iq id="${'x'.repeat(129)}"/></xmpp>`, /stanza 1 needs an id/],
+    ['an id that comes twice', '<xmpp timeout="1"><iq id="x"/><iq id="x"/></xmpp>', /stanza 2 has the id/],
+    ['a time-out of 301 seconds', '<xmpp timeout="301"/>', /timeout/],
+  ])('answers 400 to %s', async (_what, body, says = /XML|root/) => {
+    const reply = await send(body);
+    expect(reply.status).toBe(400);
+    expect(detail(reply)).toMatch(says);
+  });
+
+  it('answers 413 to what is larger than 1 MiB by a byte, and takes what is not', async () => {
+    const body = (bytes: number): string => `<xmpp timeout="1">${' '.repeat(bytes - 25)}</xmpp>`;
+    expect((await send(body(1_048_576))).status).toBe(200);
+    expect((await send(body(1_048_577))).status).toBe(413);
   });
 
   it('answers 415 to another content type', async () => {
@@ -143,6 +221,19 @@ describe('the stanza API', () => {
     ['a version query', '<iq type="get" id="m" from="FROM" to="ROOM/Juliet"><query xmlns="jabber:iq:version"/></iq>'],
     ['an available presence', '<presence id="m" from="ROOM/Juliet" to="FROM"/>'],
     ['a presence without a notice', '<presence type="unavailable" id="m" from="ROOM/Juliet" to="FROM"/>'],
+    ['a question to a local room', '<iq type="get" id="m" from="FROM" to="room@HOST"><query xmlns="http://jabber.org/protocol/disco#info"/></iq>'],
+    ['a question to an occupant', '<iq type="get" id="m" from="FROM" to="ROOM/Juliet"><query xmlns="http://jabber.org/protocol/disco#info"/></iq>'],
+    ['a question to a host', `<iq type="get" id="m" from="FROM" to="elsewhere.example"><query xmlns="http://jabber.org/protocol/disco#info"/></iq>`],
+    ['a ping with something in it', '<iq type="get" id="m" from="FROM" to="ROOM/Juliet"><ping xmlns="urn:xmpp:ping"><a/></ping><join xmlns="urn:ping-muc:0" at="1"/></iq>'],
+    ['a ping without a join', '<iq type="get" id="m" from="FROM" to="ROOM/Juliet"><ping xmlns="urn:xmpp:ping"/></iq>'],
+    ['an occupant of 3,072 bytes', `<iq type="get" id="m" from="FROM" to="ROOM/${'x'.repeat(3072)}"><ping xmlns="urn:xmpp:ping"/><join xmlns="urn:ping-muc:0" at="1"/></iq>`],
+    ['a notice from a local room', noticeXml('room@HOST/Juliet', 'FROM')],
+    ['a notice to a foreign session', noticeXml('ROOM/Juliet', 'a@b.example/c')],
+    ['a notice to a user at large', noticeXml('ROOM/Juliet', 'juliet@HOST')],
+    ['a notice with a reason of 1,025 bytes', noticeXml('ROOM/Juliet', 'FROM', { reason: 'x'.repeat(1025) })],
+    ['a notice that says more than a notice does', noticeXml('ROOM/Juliet', 'FROM', { more: '<status code="307"/>' })],
+    ['a notice that names an address', noticeXml('ROOM/Juliet', 'FROM', { item: 'jid="eve@b.example"' })],
+    ['a notice with something beside it', noticeXml('ROOM/Juliet', 'FROM', { beside: '<status>hello</status>' })],
   ])('answers policy-violation to %s, and sends nothing', async (_what, stanza) => {
     const before = juliet.received.length;
     const xml = stanza.replaceAll('FROM', juliet.jid).replaceAll('ROOM', `door@${muc}`).replaceAll('HOST', home.host);
@@ -168,6 +259,98 @@ describe('the stanza API', () => {
     const [first, second] = [await send(body, request), await send(body, request)];
     expect([first.status, second.status]).toEqual([200, 401]);
     expect(readAnswers(first.body).get(stanzaId(join()))).toMatchObject({ condition: 'conflict' });
+  });
+
+  describe('about a session that is in a room', () => {
+    /** Enters a room under a nick, and learns what the join is called. */
+    const enter = async (room: string, nick: string): Promise<Parameters<typeof ping>[0]> => {
+      await juliet.join(room, nick);
+      const { at } = await until('the join is sent', () => events().findLast((event) => event.room === room && event.type === 'muc.joined'));
+      return { host: home.host, remote: room.split('@')[1] ?? '', room, user: juliet.jid, nick, at };
+    };
+    const told = (room: string): number => juliet.notices().filter(({ stanza }) => String(stanza.attrs['from']).startsWith(`${room}/`)).length;
+    const answer = async (stanza: { id: string; xml: string }): Promise<unknown> => readAnswers((await send(batch([stanza], 5))).body).get(stanza.id);
+
+    it('tells nobody by another moment, another nick, another room or another session, and asks no room', async () => {
+      const room = quiet.room('recorded');
+      const here = await enter(room, 'Juliet');
+      const romeo = await User.connect(lab, home, 'romeo', 'phone');
+      const asked = quiet.asked.length;
+      for (const wrong of [{ at: here.at + 1 }, { at: here.at - 1 }, { nick: 'juliet' }, { room: quiet.room('other') }, { user: romeo.jid }]) {
+        for (const kind of [notice, ping]) expect(await answer(kind({ ...here, ...wrong }, undefined)), JSON.stringify(wrong)).toMatchObject({ condition: 'conflict', by: home.host });
+      }
+      expect(await answer(roomQuery({ ...here, room: quiet.room('other') }))).toMatchObject({ condition: 'conflict' });
+      expect(told(room) + romeo.notices().length).toBe(0);
+      expect(quiet.asked.length).toBe(asked);
+      expect(await answer(ping(here))).toEqual({ kind: 'result' });
+      await romeo.leaveServer();
+    });
+
+    it('sends nothing twice: a replay is refused, a retry of a notice is a conflict', async () => {
+      const room = quiet.room('replayed');
+      const here = await enter(room, 'Juliet');
+      const exactly = (body: string): Partial<SignedRequest> => ({ headers: { ...sign([decodeSecret(runtime.secret)], 'msg_twice', Math.floor(Date.now() / 1000), Buffer.from(body)) } });
+      const asking = batch([ping(here)], 5);
+      const asked = exactly(asking);
+      expect([await send(asking, asked), await send(asking, asked)].map(({ status }) => status)).toEqual([200, 401]);
+      expect(quiet.count('ping', room)).toBe(1);
+      const telling = batch([notice(here, undefined)], 5);
+      await sleep(1000); // the same id in the same second would be a replay already
+      const tells = exactly(telling);
+      expect([await send(telling, tells), await send(telling, tells)].map(({ status }) => status)).toEqual([200, 401]);
+      await sleep(1000);
+      expect(readAnswers((await send(telling, exactly(telling))).body).get(stanzaId(here))).toMatchObject({ condition: 'conflict' });
+      expect(told(room)).toBe(1);
+    });
+
+    it('is not misled by a nick that looks like markup', async () => {
+      const here = await enter(quiet.room('markup'), ' xmlns:a=<&'.repeat(90));
+      expect(await answer(ping(here))).toEqual({ kind: 'result' });
+    });
+
+    it('holds 16 requests at a time, and asks the next to come later', async () => {
+      const room = quiet.room('silent');
+      const here = await enter(room, 'Juliet');
+      quiet.script('ping', room, silence);
+      const held = Array.from({ length: 16 }, () => send(batch([ping(here)], 2)));
+      await until('they are all held', () => quiet.count('ping', room) === 16);
+      const late = await send(batch([ping(here)], 2));
+      expect([late.status, Number(late.headers.get('retry-after'))]).toEqual([503, 1]);
+      for (const reply of await Promise.all(held)) expect(readAnswers(reply.body).get(stanzaId(here))).toMatchObject({ condition: 'remote-server-timeout', noAnswer: true, by: home.host });
+      expect((await send(batch([], 2))).status).toBe(200);
+    });
+
+    it('has no more than 1,000 pings in flight to one host, however they come; another host is no matter', async () => {
+      const [room, elsewhere] = [quiet.room('crowded'), `crowded@${muc}`];
+      const here = await enter(room, 'Juliet');
+      const there = await enter(elsewhere, 'Juliet');
+      quiet.script('ping', room, silence);
+      const pings = (count: number): string => batch(Array.from({ length: count }, (_, n) => ({ id: '', xml: ping(here).xml.replace(stanzaId(here), `p${n}`) })), 4);
+      const atOnce = [send(pings(600)), send(pings(600))]; // the second comes while the first is still being sent
+      const refused = await Promise.race(atOnce);
+      expect([refused.status, Number(refused.headers.get('retry-after'))]).toEqual([429, 1]);
+      const rest = send(pings(400));
+      await until('a thousand are asked', () => quiet.count('ping', room) === 1000);
+      expect((await send(pings(1))).status).toBe(429);
+      expect(await answer(ping(there))).toEqual({ kind: 'result' });
+      const replies = [...(await Promise.all(atOnce)).filter(({ status }) => status === 200), await rest];
+      expect(replies.map(({ body }) => readAnswers(body).size).sort()).toEqual([400, 600]);
+      expect((await send(pings(1))).status).toBe(200);
+    });
+  });
+
+  it('takes what is signed with either of two secrets while they rotate, and with the old one no longer', async () => {
+    const old = runtime.secret;
+    const statuses = async (): Promise<number[]> => [(await send('<xmpp timeout="1"/>', { secret: old })).status, (await send('<xmpp timeout="1"/>', { secret: FRESH })).status];
+    expect(await statuses()).toEqual([200, 401]);
+    await home.reload(settings([FRESH, old]).forHost);
+    expect(await statuses()).toEqual([200, 200]);
+    await juliet.join(`rotating@${muc}`, 'Juliet');
+    const sent = await until('it is reported', () => tap.requests.find(({ body }) => body.includes(`rotating@${muc}`)));
+    for (const secret of [FRESH, old]) expect(() => verify([decodeSecret(secret)], sent.headers as Record<string, string>, sent.body, Date.now() / 1000)).not.toThrow();
+    await home.reload(settings(FRESH).forHost);
+    expect(await statuses()).toEqual([401, 200]);
+    await home.reload();
   });
 
   it('has not logged the secret', async () => {
@@ -200,14 +383,6 @@ describe('what the module really sends', () => {
     const moments = events().map((event) => event.at);
     expect(moments).toEqual([...moments].sort((a, b) => a - b));
   });
-
-  interface Sent {
-    readonly type: string;
-    readonly at: number;
-    readonly room?: string;
-    readonly nick?: string;
-  }
-  const events = (): Sent[] => tap.requests.flatMap(({ body }) => (JSON.parse(body.toString()) as { events: Sent[] }).events);
 });
 
 it('leaves no file behind but its own', async () => {

@@ -95,10 +95,10 @@ describe('closes that follow each other:', () => {
     scene.webhooks.gate.before = way.pass;
     await kept.enter(scene.muc().room('elsewhere'), 'Juliet');
     await until('a webhook is under way', () => way.waiting === 1);
-    const at = scene.dropOutgoing();
-    await sleep(500);
-    scene.dropIncoming();
-    await sleep(500);
+    const streams = (): Promise<string> => scene.home.shell('s2s:show()');
+    expect(await streams()).toContain(scene.muc().domain);
+    const at = scene.dropStreams();
+    await until('the server has seen both close', async () => !(await streams()).includes(scene.muc().domain));
     way.open();
     await done(at, 1);
     await expectOnce();
@@ -159,9 +159,10 @@ describe('a webhook delivered twice', () => {
   it('long after, with all that was delivered before: no check, and nobody is told again', async () => {
     const at = scene.dropOutgoing();
     await done(at, 1);
+    const delivered = scene.webhooks.requests.filter((request) => request.at >= at || request.body.includes(room));
     const [first] = lost as [User, ...User[]];
     await scene.join(first, room, nickOf(first));
-    for (const { headers, body } of scene.webhooks.requests.filter((request) => request.at >= at || request.body.includes(room))) {
+    for (const { headers, body } of delivered) {
       const again = { 'webhook-signature': String(headers['webhook-signature']), 'webhook-timestamp': String(headers['webhook-timestamp']), 'webhook-id': String(headers['webhook-id']) };
       expect((await post({ url: scene.runtime.webhookUrl, body, headers: again })).status).toBe(200);
     }

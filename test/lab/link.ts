@@ -43,7 +43,10 @@ export class Link {
 
   /** Resets every connection; new ones pass. */
   drop(): void {
-    for (const socket of this.#sockets) socket.resetAndDestroy();
+    for (const socket of this.#sockets) {
+      if (socket.writableEnded) socket.destroy(); // it is being closed: a reset would leave it open for good (libuv)
+      else socket.resetAndDestroy();
+    }
   }
 
   async stop(): Promise<void> {

@@ -197,7 +197,7 @@ describe('stanzas are parted into requests', () => {
     expect(parts.flat()).toEqual(stanzas);
     for (const part of parts) {
       expect(bytes(part)).toBeLessThanOrEqual(1024 * 1024);
-      expect(marks(part)).toBeLessThanOrEqual(60_000);
+      expect(marks(part)).toBeLessThanOrEqual(30_000);
     }
   });
 
@@ -208,7 +208,7 @@ describe('stanzas are parted into requests', () => {
         const stanzas = texts.map((reason, index) => notice(joinWith('<&="\'>'.repeat(1 + (index % 30)), index), reason));
         const parts = requests(stanzas);
         expect(parts.flat()).toEqual(stanzas);
-        expect(parts.every((part) => part.length <= 1000 && bytes(part) <= 1024 * 1024 && marks(part) <= 60_000)).toBe(true);
+        expect(parts.every((part) => part.length <= 1000 && bytes(part) <= 1024 * 1024 && marks(part) <= 30_000)).toBe(true);
       }),
       { numRuns: 30 },
     );

@@ -1,0 +1,90 @@
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { sleep, until } from '../lab/lab.ts';
+import { ScriptedScene } from '../lab/scripted-scene.ts';
+import { Instead } from '../lab/tap.ts';
+import type { User } from '../lab/user.ts';
+
+/** What an operator sees of the module's sender: Prosody's own metrics, the module's status, the log. */
+let scene: ScriptedScene;
+let juliet: User;
+let rooms = 0;
+
+beforeAll(async () => {
+  scene = await ScriptedScene.open({}, 1, 'statistics = "internal"\nstatistics_interval = "manual"');
+  await scene.home.shell(`module:load("http_openmetrics", "${scene.home.host}")`);
+  juliet = await scene.user('juliet');
+});
+afterEach(async () => {
+  scene.webhooks.gate = {};
+  await scene.webhooks.up();
+  await until('the queue is empty', async () => (await metrics())['queue_length'] === 0, 20_000);
+});
+afterAll(() => scene.close());
+
+/** The module's metrics as a scrape finds them, by the last part of their names. */
+async function metrics(): Promise<Readonly<Record<string, number>>> {
+  const response = await fetch(`http://${scene.home.host}:5280/metrics`);
+  expect(response.status).toBe(200);
+  const lines = (await response.text()).matchAll(/^prosody_mod_ping_muc_webhook__([a-z_]+?)(?:_total)?(?:\{[^}]*\})? ([0-9.e+-]+)$/gm);
+  return Object.fromEntries([...lines].map(([, name, value]) => [String(name), Number(value)]));
+}
+
+const status = async (): Promise<string> => /status: (.*)/.exec(await scene.home.shell(`module:info("ping_muc_webhook", "${scene.home.host}")`))?.[1] ?? '';
+
+/** Enters so many rooms more: each is an event. */
+async function enter(count: number): Promise<void> {
+  for (let index = 0; index < count; index += 1) await juliet.join(scene.muc().room(`room-${(rooms += 1)}`), 'Juliet');
+}
+
+it('metrics: queue, age and last answer are right while the endpoint is away, and when it is back', async () => {
+  await enter(2);
+  await scene.told(scene.muc().room('room-2'), ['joined Juliet']);
+  await until('the last answer is 200', async () => (await metrics())['last_answer'] === 200);
+  expect(await metrics()).toMatchObject({ queue_length: 0, joins: 2, events_sent: 2 });
+
+  await scene.webhooks.down();
+  const first = Date.now();
+  await enter(3);
+  await until('nothing is answered', async () => (await metrics())['last_answer'] === 0);
+  expect(await metrics()).toMatchObject({ queue_length: 3, joins: 5, events_sent: 2 });
+  await sleep(1500);
+  await enter(2);
+  await until('all wait', async () => (await metrics())['queue_length'] === 5);
+  const { oldest_event_age_seconds: age } = await metrics();
+  const most = (Date.now() - first) / 1000;
+  expect(age).toBeGreaterThan(1.5);
+  expect(age).toBeLessThanOrEqual(most);
+
+  await scene.webhooks.up();
+  await until('the queue is empty', async () => (await metrics())['queue_length'] === 0, 20_000);
+  expect(await metrics()).toMatchObject({ last_answer: 200, oldest_event_age_seconds: 0, joins: 7, events_sent: 7 });
+  expect(await status()).toMatch(/^\[core\] Webhooks are accepted/);
+});
+
+it('a queue that is never emptied does not grow: it holds no more than there is to say', async () => {
+  await scene.webhooks.down();
+  const room = scene.muc().room('in-and-out');
+  for (let turn = 0; turn < 20; turn += 1) {
+    await juliet.join(room, `turn-${turn}`);
+    await juliet.leave(room, `turn-${turn}`);
+  }
+  await sleep(300);
+  expect((await metrics())['queue_length']).toBeLessThanOrEqual(2); // what has been tried, and what came since
+});
+
+describe('status and log say what to do', () => {
+  it.each([
+    [401, { detail: 'webhook-signature matches none' }, /^\[error\] .*refuses our signature.*matches none.*Check that it knows the ping_muc_secret, and that the clocks/],
+    [410, {}, /^\[error\] .*removed \(410\).*Unload mod_ping_muc_webhook, or set a new ping_muc_webhook_url and reload it/],
+    [500, {}, /^\[warn\] .*answers 500/],
+  ])('at %d', async (code, problem, says) => {
+    scene.webhooks.gate.before = () => new Instead(code, { 'content-type': 'application/problem+json' }, JSON.stringify(problem));
+    await enter(1);
+    await until(`the last answer is ${code}`, async () => (await metrics())['last_answer'] === code);
+    expect(await status()).toMatch(says);
+    const line = (await scene.home.log()).split('\n').findLast((text) => /\t(error|warn)\t/.test(text)) ?? '';
+    expect(`[${/\t(error|warn)\t/.exec(line)?.[1]}] ${line.split('\t').at(-1)}`).toMatch(says);
+    scene.webhooks.gate = {};
+    await until('it is accepted again', async () => /accepted/.test(await status()), 20_000);
+  });
+});
