@@ -139,15 +139,24 @@ describe('a nick change (303)', () => {
   });
 
   it.each([
-    ['whose old nick is not marked with 110', [303], [110]],
-    ['whose new nick is not marked with 110', [303, 110], []],
-    ['made by the service', [303, 110], [110, 210]],
-  ])('%s: the same', async (_what, old, codes) => {
+    ['whose old nick is not marked with 110', [303], 'nick="Julia"', [110]],
+    ['whose new nick is not marked with 110', [303, 110], 'nick="Julia"', []],
+    ['made by the service', [303, 110], 'nick="Julia"', [110, 210]],
+    ['that does not say the new nick', [303, 110], '', [110]],
+  ])('%s: the same', async (_what, old, item, codes) => {
     await scene.join(juliet, room, 'Juliet');
-    send({ type: 'unavailable', codes: old, item: 'nick="Julia"' });
+    send({ type: 'unavailable', codes: old, item });
     send({ nick: 'Julia', codes });
     await scene.settle(juliet);
     expect(scene.story(room)).toEqual(['joined Juliet', 'joined Julia']);
+  });
+
+  it('that ends in another nick than it announced: the nick that the user really has', async () => {
+    await scene.join(juliet, room, 'Juliet');
+    send({ type: 'unavailable', codes: [303, 110], item: 'nick="Julia"' });
+    send({ nick: 'Giulietta', codes: [110, 210] });
+    await scene.settle(juliet);
+    expect(scene.story(room).at(-1)).toBe('joined Giulietta');
   });
 
   it('of somebody else is none of ours', async () => {
