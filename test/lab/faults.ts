@@ -160,6 +160,8 @@ class Cast {
     const known = new Set((await this.stage.rows()).filter(({ state }) => state === 'joined').map(({ sk }) => sk));
     const unknown = this.members.filter(({ room, user, lost, hasLeft }) => !lost && !hasLeft && !known.has(`${room}#${user.jid}`));
     if (unknown.length > 0) throw new Error(`${unknown.length} users are in rooms of which the functions do not know`);
+    const back = this.members.filter(({ room, user, hasLeft }) => hasLeft && known.has(`${room}#${user.jid}`));
+    if (back.length > 0) throw new Error(`${back.length} users have left rooms in which the functions believe them`);
     if ((await this.stage.executions('FAILED')) > 0) throw new Error('a check has failed for good');
     const checks = (await this.stage.executions()) - this.#executions;
     const closes = (events: readonly Stored[]): number => events.filter(({ type }) => type === 's2s.closed').length;
@@ -310,6 +312,35 @@ const endpointAnswersLate: Play = async (stage, extent) => {
     meanwhile: async () => {
       await until('an answer is late', () => late > 0, RECOVERY_MS);
       await sleep(extent.seconds * 1000);
+      webhooks.gate = {};
+    },
+  });
+};
+
+/** A request is held up on its way, for so long that what was sent in its place, and what came after it, is stored before it. */
+const endpointHeldUp: Play = async (stage, extent) => {
+  const { webhooks } = stage.scene;
+  const arrival = Promise.withResolvers<undefined>();
+  let first = 0;
+  let hasHeld = false;
+  const isStored = (type: Stored['type']): boolean => webhooks.requests.slice(first + 1).some(({ status, body }) => status === 200 && body.includes(type));
+  return lossDuring(stage, extent, {
+    early: () => {
+      first = webhooks.requests.length;
+      webhooks.gate = {
+        before: () => {
+          if (hasHeld) return undefined;
+          hasHeld = true;
+          return arrival.promise;
+        },
+      };
+    },
+    begin: () => until('the joins are on their way', () => hasHeld),
+    meanwhile: async () => {
+      await until('join and leave are stored', () => isStored('muc.joined') && isStored('muc.left'), RECOVERY_MS);
+      await sleep(extent.seconds * 1000);
+      arrival.resolve(undefined);
+      await until('the first request has arrived', () => webhooks.requests[first]?.status === 200, RECOVERY_MS);
       webhooks.gate = {};
     },
   });
@@ -647,6 +678,7 @@ export const FAULTS: Readonly<Record<string, Play>> = {
   })),
   'webhooks: hangs': endpointHangs,
   'webhooks: answers after the sender gave up': endpointAnswersLate,
+  'webhooks: a request arrives after its retry': endpointHeldUp,
   'stanza API: down when the check is due': apiDown,
   'stanza API: answers 503': apiUnavailable,
   'stanza API: slow': apiSlow,
