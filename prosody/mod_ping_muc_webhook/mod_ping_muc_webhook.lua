@@ -16,7 +16,7 @@ local parse_url = require "socket.url".parse;
 local st = require "util.stanza";
 local time_now = require "util.time".now;
 
-local base64, utf8_valid = encodings.base64, encodings.utf8.valid;
+local base64, utf8_valid, xml_escape = encodings.base64, encodings.utf8.valid, st.xml_escape;
 local nameprep, resourceprep = encodings.stringprep.nameprep, encodings.stringprep.resourceprep;
 local hosts, full_sessions = prosody.hosts, prosody.full_sessions;
 
@@ -552,12 +552,18 @@ local function forget_query(id)
 	in_flight[remote] = in_flight[remote] > 1 and in_flight[remote] - 1 or nil;
 end
 
+-- Cloned for each query: addresses and ids that were checked before would be checked again when it is built anew.
+local ping_query = st.stanza("iq", { type = "get" }):tag("ping", { xmlns = xmlns_ping }):reset();
+local disco_query = st.stanza("iq", { type = "get" }):tag("query", { xmlns = xmlns_disco }):reset();
+
 -- The id is not to be guessed: the answer's sender is not the only one who can reach the user with an iq.
-local function send_query(from, to, payload, xmlns, on_answer)
+local function send_query(from, to, template, on_answer)
 	local id, remote = new_id.medium(), jid.host(to);
 	pending[id] = { from = from, to = to, remote = remote, answered = on_answer };
 	in_flight[remote] = (in_flight[remote] or 0) + 1;
-	module:send(st.iq({ type = "get", id = id, from = from, to = to }):tag(payload, { xmlns = xmlns }));
+	local stanza = st.clone(template);
+	stanza.attr.id, stanza.attr.from, stanza.attr.to = id, from, to;
+	module:send(stanza);
 	return id;
 end
 
@@ -578,7 +584,7 @@ local function adopt_joins()
 	local rooms, tasks, busy = {}, {}, 0;
 	local pump;
 
-	local function query(from, to, payload, xmlns, on_answer)
+	local function query(from, to, template, on_answer)
 		local id, timer;
 		busy = busy + 1;
 		local function finish(...)
@@ -592,7 +598,7 @@ local function adopt_joins()
 			forget_query(id);
 			finish();
 		end);
-		id = send_query(from, to, payload, xmlns, finish);
+		id = send_query(from, to, template, finish);
 	end
 
 	local function is_still_there(candidate)
@@ -602,7 +608,7 @@ local function adopt_joins()
 
 	local function verify(candidate)
 		if not is_still_there(candidate) then return; end
-		query(candidate.full, candidate.occupant, "ping", xmlns_ping, function (answer, genuine)
+		query(candidate.full, candidate.occupant, ping_query, function (answer, genuine)
 			local joined = not genuine or answer.attr.type == "result";
 			if not joined then
 				local error_type, condition = answer:get_error();
@@ -619,7 +625,7 @@ local function adopt_joins()
 		local asker;
 		for _, candidate in ipairs(candidates) do asker = asker or is_still_there(candidate) and candidate; end
 		if not asker then return; end
-		query(asker.full, asker.room, "query", xmlns_disco, function (answer, genuine)
+		query(asker.full, asker.room, disco_query, function (answer, genuine)
 			local info = genuine and answer.attr.type == "result" and answer:get_child("query", xmlns_disco);
 			local is_room = false;
 			for tag in (info or st.stanza("nothing")):childtags() do
@@ -800,18 +806,22 @@ end
 -- Returns a function that reads on: it returns nil while there is more, then the root, or false for what is not XML.
 -- util.xml reads all at once, and gives every element a copy of all prefixes: thousands of each would stall the server.
 local function xml_reader(body)
-	local top, from = st.stanza("top"), 1;
+	local root, from = { tags = {} }, 1;
+	local open = { root };
 	-- A document type could define entities that grow without end.
 	local function stop(parser) if not parser:stop() then error("cannot stop"); end end
 	local handler = { StartDoctypeDecl = stop; Comment = stop; ProcessingInstruction = stop };
+	-- Put together here, as util.stanza's builder checks once more what the parser has checked, at a third of all the time.
 	function handler.StartElement(_, tag, attr)
 		local xmlns, name = tag:match("^(.*)\1(.*)$");
 		for i = #attr, 1, -1 do attr[i] = nil; end
 		attr.xmlns = xmlns;
-		top:tag(name or tag, attr);
+		local parent = open[#open];
+		local element = setmetatable({ name = name or tag, attr = attr, tags = {} }, st.stanza_mt);
+		parent[#parent + 1], parent.tags[#parent.tags + 1], open[#open + 1] = element, element, element;
 	end
-	function handler.CharacterData(_, text) top:text(text); end
-	function handler.EndElement() top:up(); end
+	function handler.CharacterData(_, text) table.insert(open[#open], text); end
+	function handler.EndElement() open[#open] = nil; end
 	local parser = lxp.new(handler, "\1");
 	return function ()
 		local chunk = body:sub(from, from + CHUNK - 1);
@@ -820,16 +830,13 @@ local function xml_reader(body)
 		if not ok or not done then return false; end
 		if from <= #body then return nil; end
 		ok, done = pcall(parser.parse, parser);
-		return ok and done and top.tags[1];
+		return ok and done and root.tags[1];
 	end
 end
 
 local function has_too_many_marks(body)
-	local marks = 0;
-	for _ in body:gmatch("[<&=\r\n]") do
-		marks = marks + 1;
-		if marks > MAX_MARKS then return true; end
-	end
+	local _, marks = body:gsub("[<&=\r\n]", "", MAX_MARKS + 1);
+	return marks > MAX_MARKS;
 end
 
 -- Returns the stanzas of a request and its timeout, or nil and what is wrong with the whole of it.
@@ -872,7 +879,9 @@ local function server_error(item, error_type, condition, text, extra)
 end
 
 local function room_answer(item, stanza, genuine)
-	if stanza.attr.type == "result" then return tostring(answer_to(item, "result")); end
+	if stanza.attr.type == "result" then -- nearly every answer, so written as it is, without building it before
+		return ("<iq type='result' id='%s' from='%s' to='%s'/>"):format(xml_escape(item.id), xml_escape(item.to), xml_escape(item.from));
+	end
 	local error_type, condition, text = stanza:get_error();
 	if not genuine then
 		if condition == "remote-server-not-found" then return server_error(item, "cancel", condition); end
@@ -966,9 +975,9 @@ local function handle_item(request, item)
 	end
 	if item.kind == "ping" then
 		count_pings(1);
-		id = send_query(item.full, item.occupant, "ping", xmlns_ping, on_answer);
+		id = send_query(item.full, item.occupant, ping_query, on_answer);
 	else
-		id = send_query(item.full, item.room, "query", xmlns_disco, on_answer);
+		id = send_query(item.full, item.room, disco_query, on_answer);
 	end
 	-- A local bounce can come back before the sending returns.
 	if not early then request.waiting[id] = item; end
