@@ -54,6 +54,7 @@ export class Executions {
     invoke: (functionArn: string, event: unknown) => Promise<unknown>,
   ): Promise<Executions> {
     await mkdir(directory, { recursive: true });
+    new StateMachine(machine.definition as never, { validationOptions: { checkArn: false } }); // throws; once, as it takes a tenth of a second
     const executions = new Executions(machine, directory, invoke);
     for (const file of await readdir(directory)) {
       if (!file.endsWith('.json')) continue; // a write that was cut off
@@ -102,8 +103,7 @@ export class Executions {
     const { name } = execution;
     const { definition, input, waitTimeOverrides } = this.#resumption(execution);
     const machine = new StateMachine(definition as never, {
-      // one that is resumed may have states before its beginning, which a validator calls unreachable
-      validationOptions: { checkArn: false, noValidate: execution.state !== undefined },
+      validationOptions: { noValidate: true }, // it was validated when the journal was opened
     });
     const tasks = Object.entries(definition['States'] as States).filter(([, state]) => state.Type === 'Task');
     const run = machine.run(input as never, {
