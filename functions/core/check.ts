@@ -9,7 +9,9 @@ import { type PingVerdict, type Verdict, pingVerdict, roomVerdict, speaksForHost
  * asks about those that were left undecided. A round goes in invocations, each of which stops in good time and leaves a
  * cursor. An invocation streams the joins in batches, several of them in flight:
  *
- *   read joins ──▶ ping ──▶ (ask the room) ──▶ notify ──▶ forget what has ended
+ *   read joins ──▶ ping ──▶ (ask the room) ──▶ notify ┄┄▶ forget what has ended
+ *
+ * The last step goes on behind the others: the next batch is pinged meanwhile.
  *
  * Whatever dies on the way is run again from the invocation's own input. That is safe: a join that was told has ended on
  * the server, which answers `conflict` to the second notice.
@@ -19,8 +21,11 @@ import { type PingVerdict, type Verdict, pingVerdict, roomVerdict, speaksForHost
 const BATCH = 250;
 /** Requests in flight: with BATCH they make the 1,000 pings that may be in flight to one remote host. */
 const REQUESTS_IN_FLIGHT = 4;
-/** Table writes in flight for one batch. */
+/** Table writes in flight for one batch, and batches that are written at a time. */
 const WRITES_IN_FLIGHT = 16;
+const BATCHES_WRITTEN = 4;
+/** Batches that may wait to be written, so that nobody's notice waits for a slow table. */
+const BATCHES_BEHIND = 20;
 /** Rooms whose answer one invocation remembers. */
 const MAX_ROOMS_REMEMBERED = 10_000;
 /** A flapping link postpones a check by at most so many delays (rule 5). */
@@ -92,7 +97,7 @@ export interface CloseRecord {
 /** What a check needs of the world. */
 export interface CheckPorts {
   /** Joins on a remote host made before a moment (µs), in the order of their keys, after `cursor`. */
-  readJoins(close: Close, cursor: string | undefined): AsyncIterable<readonly StoredJoin[]>;
+  readJoins(close: Close, cursor: string | undefined): AsyncIterable<readonly StoredJoin[], void>;
   /** Sends stanzas to the server and returns the answers by id. `timeout` in seconds. */
   send(host: string, stanzas: readonly Stanza[], timeout: number): Promise<Map<string, Answer>>;
   /** Deletes a join's row, unless a newer join has taken its place. */
@@ -169,6 +174,8 @@ class Page {
   readonly #totals: { -readonly [Key in keyof Totals]: number };
   /** What rooms answered, or are about to. */
   readonly #rooms = new Map<string, Promise<ReadonlyMap<string, Verdict>>>();
+  /** What became of the joins, on its way into the table. */
+  readonly #writes = new Backlog(BATCHES_WRITTEN, BATCHES_BEHIND);
   #open: number;
   /** The host is out of reach: nothing more is sent to it in this invocation. */
   #refused = false;
@@ -192,14 +199,13 @@ class Page {
     if (first.done) return;
     await this.#settle(first.value); // one join: its ping speaks for its host
     const worker = async (): Promise<void> => {
-      for (let batch = await batches.next(); !batch.done; batch = await batches.next()) {
-        await this.#settle(batch.value).catch((error: unknown) => {
-          this.#failed = true;
-          throw error;
-        });
-      }
+      for (let batch = await batches.next(); !batch.done; batch = await batches.next()) await this.#settle(batch.value);
     };
-    await allToTheirEnd(Array.from({ length: REQUESTS_IN_FLIGHT }, worker));
+    const stop = (error: unknown): never => {
+      this.#failed = true;
+      throw error;
+    };
+    await allToTheirEnd(Array.from({ length: REQUESTS_IN_FLIGHT }, () => worker().catch(stop))).finally(() => this.#writes.end());
   }
 
   result(): CheckState {
@@ -239,14 +245,19 @@ class Page {
       this.#cursor = ready.at(-1)?.key;
       return ready;
     };
-    for await (const joins of this.#ports.readJoins(this.#state, this.#state.cursor)) {
-      for (const join of joins) {
+    const pages = this.#ports.readJoins(this.#state, this.#state.cursor)[Symbol.asyncIterator]();
+    let page = pages.next();
+    for (let joins = await page; !joins.done; joins = await page) {
+      let ahead: typeof page | undefined;
+      for (const join of joins.value) {
         if (!this.#isDue(join)) continue;
         batch.push(join);
         if (batch.length < (taken === 0 ? 1 : BATCH)) continue;
         if (!mayTake()) return;
         yield take();
+        ahead ??= readAhead(pages); // only now: a host that is out of reach costs one page
       }
+      page = ahead ?? pages.next();
     }
     if (batch.length > 0) {
       if (!mayTake()) return;
@@ -260,7 +271,7 @@ class Page {
     return round === 0 || join.undecidedBy === at || (unaskedAfter !== undefined && later(join.key, unaskedAfter) !== unaskedAfter);
   }
 
-  /** Takes a batch from ping to forgetting. */
+  /** Takes a batch from ping to notice, and hands in what is to be written of it. */
   async #settle(batch: readonly StoredJoin[]): Promise<void> {
     const { host, final } = this.#state;
     const answers = await this.#ping(batch);
@@ -270,10 +281,8 @@ class Page {
       batch.filter((join) => verdicts.get(join) === 'left' || (final === true && verdicts.get(join) === 'undecided')),
       answers,
     );
-    await inParallel(
-      batch.map((join) => () => this.#record(join, verdicts.get(join) as Verdict, told.get(join))),
-      WRITES_IN_FLIGHT,
-    );
+    const records = batch.map((join) => () => this.#record(join, verdicts.get(join) as Verdict, told.get(join)));
+    await this.#writes.add(() => inParallel(records, WRITES_IN_FLIGHT));
   }
 
   async #ping(batch: readonly StoredJoin[]): Promise<ReadonlyMap<string, Answer>> {
@@ -353,6 +362,13 @@ class Page {
   }
 }
 
+/** Reads the next page while this one is being pinged. What goes wrong is thrown to who awaits it; where nobody does, it does not matter. */
+function readAhead(pages: AsyncIterator<readonly StoredJoin[], void>): Promise<IteratorResult<readonly StoredJoin[], void>> {
+  const page = pages.next();
+  page.catch(() => undefined);
+  return page;
+}
+
 function roomsOwnText(answer: Answer | undefined, host: string): string | undefined {
   return answer?.kind === 'error' && answer.by !== host ? answer.text : undefined;
 }
@@ -360,6 +376,55 @@ function roomsOwnText(answer: Answer | undefined, host: string): string | undefi
 /** The later of two keys in the table's own order, that of their bytes. */
 function later(one: string, other: string): string {
   return Buffer.compare(Buffer.from(one), Buffer.from(other)) > 0 ? one : other;
+}
+
+/** Tasks that are done behind those who hand them in: some at a time, in their order, while only so many may wait. */
+class Backlog {
+  readonly #atATime: number;
+  readonly #mayWait: number;
+  #waiting: (() => Promise<void>)[] = [];
+  readonly #running = new Set<Promise<void>>();
+  #failure: { readonly error: unknown } | undefined;
+
+  constructor(atATime: number, mayWait: number) {
+    this.#atATime = atATime;
+    this.#mayWait = mayWait;
+  }
+
+  /** Takes a task, and returns once no more wait than may. @throws what a task has thrown; then nothing more is begun */
+  async add(task: () => Promise<void>): Promise<void> {
+    this.#waiting.push(task);
+    this.#begin();
+    while (this.#waiting.length > this.#mayWait) await Promise.race(this.#running);
+    this.#check();
+  }
+
+  /** Returns once all is done. @throws what a task has thrown */
+  async end(): Promise<void> {
+    while (this.#running.size > 0) await Promise.race(this.#running);
+    this.#check();
+  }
+
+  #begin(): void {
+    if (this.#failure !== undefined) this.#waiting = [];
+    while (this.#running.size < this.#atATime) {
+      const task = this.#waiting.shift();
+      if (task === undefined) return;
+      const running = task()
+        .catch((error: unknown) => {
+          this.#failure ??= { error };
+        })
+        .finally(() => {
+          this.#running.delete(running);
+          this.#begin();
+        });
+      this.#running.add(running);
+    }
+  }
+
+  #check(): void {
+    if (this.#failure !== undefined) throw this.#failure.error;
+  }
 }
 
 async function allToTheirEnd(promises: readonly Promise<void>[]): Promise<void> {

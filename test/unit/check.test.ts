@@ -119,6 +119,52 @@ describe('pages and batches', () => {
     expect(world.most.held).toBeLessThanOrEqual(1000 + 1000 + 250);
   });
 
+  it('are read ahead of the pings by a page, but not before the host has answered once', async () => {
+    const { world } = crowd(2500);
+    const story: string[] = [];
+    world.hook = ({ port, phase }) => void story.push(`${port} ${phase}`);
+    await world.check(world.close());
+    const nth = (what: string, n: number): number => story.flatMap((step, index) => (step === what ? [index] : []))[n - 1] ?? NaN;
+    expect(nth('readJoins before', 2)).toBeGreaterThan(nth('send after', 1));
+    expect(nth('readJoins before', 2)).toBeLessThan(nth('send before', 2));
+    expect(nth('readJoins before', 3)).toBeLessThan(nth('send after', 2 + 4));
+  });
+
+  it('tell everyone of a host at once, however slow the table, but get no further ahead of it than 28 batches', async () => {
+    const { world, joins } = crowd(12_000);
+    joins.forEach((join) => world.lose(join));
+    const slow = Promise.withResolvers<undefined>();
+    world.hook = ({ port, phase }) => (port === 'forget' && phase === 'before' ? slow.promise : undefined);
+    const check = world.check(world.close());
+    for (let told = -1; told < world.server.notices.length; await new Promise((resolve) => setTimeout(resolve, 100))) told = world.server.notices.length;
+    // the first alone, four that are being written, twenty that may wait, and one more of each of the four that ping
+    expect(world.server.notices.length).toBeGreaterThan(20 * 250);
+    expect(world.server.notices.length).toBeLessThanOrEqual(28 * 250);
+    slow.resolve(undefined);
+    const { state } = await check;
+    expect(state.totals).toMatchObject({ pinged: 12_000, left: 12_000, notified: 12_000 });
+    expect(toldOtherwise(world, joins, 1)).toEqual([]);
+    expect(world.most.writes).toBeLessThanOrEqual(4 * 16);
+  });
+
+  it('when a write fails, nothing more is written or told, and what is in flight comes to its end', async () => {
+    const { world, joins } = crowd(12_000);
+    joins.forEach((join) => world.lose(join));
+    let [begun, inFlight] = [0, 0];
+    world.hook = ({ port, phase }) => {
+      if (port !== 'forget') return undefined;
+      if (phase === 'after') inFlight -= 1;
+      else if ((begun += 1) === 100) throw new Crash();
+      else inFlight += 1;
+      return undefined;
+    };
+    await expect(runCheck(world.start(world.close()), world.ports())).rejects.toThrow(Crash);
+    expect(inFlight).toBe(0);
+    // four batches, of which the one that failed comes to its end as well, and those that begin until it has
+    expect(begun).toBeLessThanOrEqual(1 + 8 * 250);
+    expect(world.server.notices.length).toBeLessThan(12_000);
+  });
+
   it('send the first ping alone, and the others only once it has come back', async () => {
     const { world } = crowd(5);
     const sizes: number[] = [];
