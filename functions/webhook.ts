@@ -19,22 +19,39 @@ const WRITES_IN_FLIGHT = 32;
 /** What we ask of a sender whose events could not be stored, in seconds. */
 const RETRY_AFTER_SECONDS = 5;
 
-const table = new Table(new DynamoDBClient(AWS_CLIENT), requireEnv(ENV.tableName));
-const workflow = new Workflow(new SFNClient(AWS_CLIENT), requireEnv(ENV.stateMachineArn));
-const secrets = new Secrets(new SecretsManagerClient(AWS_CLIENT), requireEnv(ENV.secretArn));
-const hosts = new Set(requireEnv(ENV.xmppHosts).split(',').filter((host) => host !== ''));
+/** What a webhook needs of the world. */
+export interface WebhookPorts {
+  readonly table: Pick<Table, 'record' | 'recordClose'>;
+  readonly workflow: Pick<Workflow, 'start'>;
+  readonly secrets: Pick<Secrets, 'keys' | 'renewed'>;
+  /** The XMPP hosts that may report; empty: any that knows the secret. */
+  readonly hosts: ReadonlySet<string>;
+}
 
-/** Takes a webhook: verifies it, records its joins and leaves, starts the checks of its closes. */
-export async function handler(event: APIGatewayProxyEventV2, context: Context): Promise<APIGatewayProxyStructuredResultV2> {
+export const handler = webhookHandler({
+  table: new Table(new DynamoDBClient(AWS_CLIENT), requireEnv(ENV.tableName)),
+  workflow: new Workflow(new SFNClient(AWS_CLIENT), requireEnv(ENV.stateMachineArn)),
+  secrets: new Secrets(new SecretsManagerClient(AWS_CLIENT), requireEnv(ENV.secretArn)),
+  hosts: new Set(requireEnv(ENV.xmppHosts).split(',').filter((host) => host !== '')),
+});
+
+type Handler = (event: APIGatewayProxyEventV2, context: Context) => Promise<APIGatewayProxyStructuredResultV2>;
+
+/** Takes webhooks: verifies them, records their joins and leaves, starts the checks of their closes. */
+export function webhookHandler(ports: WebhookPorts): Handler {
+  return (event, context) => take(event, context, ports);
+}
+
+async function take(event: APIGatewayProxyEventV2, context: Context, ports: WebhookPorts): Promise<APIGatewayProxyStructuredResultV2> {
   const log = logger({ requestId: context.awsRequestId, webhookId: event.headers['webhook-id']?.slice(0, 255) });
   const body = Buffer.from(event.body ?? '', event.isBase64Encoded ? 'base64' : 'utf8');
   if (body.length > MAX_BODY_BYTES) return refuse(log, 413, `the body may take ${MAX_BODY_BYTES} bytes, got ${body.length}`);
   try {
-    const { timestamp } = await authenticate(event.headers, body);
+    const { timestamp } = await authenticate(event.headers, body, ports.secrets);
     if (!isUtf8(body)) return refuse(log, 400, 'the body must be JSON in UTF-8'); // decoded all the same, it would name others than it does
     const webhook = readWebhook(body.toString(), timestamp);
-    if (hosts.size > 0 && !hosts.has(webhook.host)) return refuse(log, 400, `host: ${webhook.host} is none of the hosts that this stack serves`);
-    await store(webhook, timestamp, log);
+    if (ports.hosts.size > 0 && !ports.hosts.has(webhook.host)) return refuse(log, 400, `host: ${webhook.host} is none of the hosts that this stack serves`);
+    await store(webhook, timestamp, log, ports);
     return answer(200, 'application/json', { accepted: webhook.accepted, rejected: webhook.rejected });
   } catch (error) {
     if (error instanceof SignatureError) return refuse(log, 401, error.message);
@@ -44,7 +61,7 @@ export async function handler(event: APIGatewayProxyEventV2, context: Context): 
   }
 }
 
-async function authenticate(headers: APIGatewayProxyEventV2['headers'], body: Buffer): Promise<{ timestamp: number }> {
+async function authenticate(headers: APIGatewayProxyEventV2['headers'], body: Buffer, secrets: WebhookPorts['secrets']): Promise<{ timestamp: number }> {
   const now = Date.now() / 1000;
   try {
     return verify(await secrets.keys(), headers, body, now);
@@ -57,7 +74,7 @@ async function authenticate(headers: APIGatewayProxyEventV2['headers'], body: Bu
 }
 
 /** Joins before closes, so that a check never overlooks a join that came with its close. */
-async function store(webhook: Webhook, sentSeconds: number, log: Logger): Promise<void> {
+async function store(webhook: Webhook, sentSeconds: number, log: Logger, { table, workflow }: WebhookPorts): Promise<void> {
   const now = Date.now() / 1000;
   let joined = 0;
   let left = 0;
