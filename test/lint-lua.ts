@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import { ensurePackage } from './debian.ts';
 
-/** Lints the Lua module with luacheck. */
+/** Lints the Lua modules with luacheck. */
 ensurePackage('luacheck', 'lua-check');
-const { status } = spawnSync('luacheck', ['--quiet', 'prosody'], { stdio: 'inherit' });
+const { status } = spawnSync('luacheck', ['--quiet', 'prosody', 'bench'], { stdio: 'inherit' });
 process.exitCode = status ?? 1;

@@ -1,19 +1,17 @@
 import { readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
-import { once } from 'node:events';
-import { Agent, type IncomingHttpHeaders, createServer, request as httpRequest } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { Agent, type IncomingHttpHeaders, request as httpRequest } from 'node:http';
 import { fileURLToPath } from 'node:url';
 import { Parser, escapeXML } from '@xmpp/xml';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import fc from 'fast-check';
 import { type Key, decodeSecret, sign } from '../../functions/core/signature.ts';
 import { batch, notice, ping, readAnswers } from '../../functions/core/stanzas.ts';
-import { readRequestBody } from '../../local/http.ts';
 import { type FuzzOptions, type Signing, Tally, type Violation, fuzz, mangled, signing, strangeText } from './fuzz.ts';
 import { Lab, sleep, until } from './lab.ts';
 import { Prosody } from './prosody.ts';
 import { ScriptedMuc } from './scripted-muc.ts';
+import { startSink } from './sink.ts';
 import { User } from './user.ts';
 
 /**
@@ -347,28 +345,14 @@ class Scene {
   static async open(): Promise<Scene> {
     const lab = await Lab.open();
     try {
-      const events: { type: string; at: number }[] = [];
-      const sink = createServer((request, response) => {
-        void readRequestBody(request, 1_000_000).then((body) => {
-          events.push(...(JSON.parse(body.toString()) as { events: typeof events }).events);
-          response.end('{"accepted":1,"rejected":[]}');
-        });
-      });
-      sink.listen(0, '127.0.0.1');
-      await once(sink, 'listening');
-      lab.keep({
-        async stop() {
-          sink.closeAllConnections();
-          await new Promise<void>((resolve) => sink.close(() => resolve()));
-        },
-      });
+      const { url, events } = await startSink(lab);
       const host = lab.address(2);
       const home = await Prosody.start(lab, {
         host,
         users: ['juliet'],
         global: `plugin_paths = { ${JSON.stringify(fileURLToPath(new URL('../../prosody', import.meta.url)))} }`,
         forHost: `modules_enabled = { "ping_muc_webhook" }
-ping_muc_webhook_url = "http://127.0.0.1:${(sink.address() as AddressInfo).port}/"
+ping_muc_webhook_url = "${url}"
 ping_muc_secret = "whsec_${SECRET.toString('base64')}"`,
       });
       const domain = lab.address(4);

@@ -1,111 +1,110 @@
-import xml from '@xmpp/xml';
+import type { Totals } from '../../functions/core/check.ts';
+import { Crowd, type ForgetfulService, RealRooms, type Told } from './crowd.ts';
 import { Lab, sleep, until } from './lab.ts';
 import { Prosody } from './prosody.ts';
-import { Runtime } from './runtime.ts';
+import { type LogLine, Runtime } from './runtime.ts';
 import { ScriptedMuc } from './scripted-muc.ts';
-import { User } from './user.ts';
-import type { Totals } from '../../functions/core/check.ts';
 
-/** Rooms that one session is in: the module watches 1,000. */
-const ROOMS_PER_SESSION = 500;
-const DELAY_SECONDS = 3;
-/** Presences that are on their way into rooms at a time. */
-const JOINING = 2000;
+const DELAY_SECONDS = 2;
 /** Recording is as slow as the embedded database, some 1,000 a second on a quiet machine. */
 const MS_PER_JOIN = 10;
+/** What comes too late, or twice, has come by then. */
+const AFTERMATH_MS = 2000;
 
-export interface ScaleResult {
-  readonly joins: number;
-  /** Notices to joins that the service still knew. */
-  readonly wrong: number;
-  /** Lost joins without a notice. */
-  readonly missed: number;
-  /** Notices beyond the first for one join. */
-  readonly double: number;
-  readonly notices: number;
-  readonly pings: number;
-  readonly discos: number;
-  /** From the moment that the check was due to its end. */
-  readonly seconds: number;
+/** One loss, and what came of it. Times are counted from the moment that the check was due. */
+export interface Loss extends Told {
+  readonly totals: Totals;
+  /** Seconds until the check was done: all verdicts given, all notices sent, all rows that ended deleted. */
+  readonly done: number;
+  /** Seconds until the last notice reached its client; 0 where there was none. */
+  readonly lastNotice: number;
   /** The most that the check function's heap held after a full collection, in megabytes. */
   readonly heldMb: number;
-  readonly totals: Totals;
 }
 
-/**
- * Plays one loss at size, on real servers: many joins in a chat service that does as it is told, both streams cut, and
- * every notice counted that reached a client.
- * @param isLost which joins the service forgets, by their index
- */
-export async function playScale(joins: number, isLost: (index: number) => boolean, progress: (step: string) => void = () => undefined): Promise<ScaleResult> {
-  const lab = await Lab.open();
-  try {
-    const runtime = await Runtime.start(lab);
-    const sessions = Math.ceil(joins / ROOMS_PER_SESSION);
-    const names = Array.from({ length: sessions }, (_, index) => `user${index}`);
-    const settings = runtime.prosodySettings({ ping_muc_delay: DELAY_SECONDS, ping_muc_timeout: 60 });
-    const home = await Prosody.start(lab, { host: lab.address(2), users: names, ...settings });
-    const domain = lab.address(4);
-    const away = await Prosody.start(lab, { host: lab.address(3), components: [domain] });
-    const muc = await ScriptedMuc.open(lab, away, domain);
-    const users: User[] = [];
-    for (const name of names) users.push(await User.connect(lab, home, name, 'phone'));
+export interface ScaleOptions {
+  readonly joins: number;
+  /** A real server's rooms, or a service that counts what it is asked. */
+  readonly rooms?: 'real' | 'scripted';
+  /** What else the configuration of the users' server holds: in its global section, below its host. */
+  readonly global?: string;
+  readonly forHost?: string;
+}
 
-    const occupant = (index: number): { user: User; room: string; nick: string } => ({
-      user: users[Math.floor(index / ROOMS_PER_SESSION)] as User,
-      room: muc.room(`room${index % ROOMS_PER_SESSION}`),
-      nick: `nick${index}`,
-    });
-    for (let index = 0; index < joins; index += 1) {
-      const { user, room, nick } = occupant(index);
-      await user.send(xml('presence', { to: `${room}/${nick}` }, xml('x', { xmlns: 'http://jabber.org/protocol/muc' })));
-      if (index % JOINING === JOINING - 1) {
-        progress(`${index + 1} of ${joins} are joining`);
-        await until('the service keeps up', () => muc.count('enter') > index - JOINING, JOINING * MS_PER_JOIN);
-      }
-    }
-    const recorded = (): number => runtime.lines.reduce((sum, line) => sum + Number(line['JoinsRecorded'] ?? 0), 0);
-    progress('the joins are being recorded');
-    await until(`${joins} joins are recorded`, () => recorded() >= joins, 30_000 + joins * MS_PER_JOIN);
-    const baseline = { pings: muc.count('ping'), discos: muc.count('disco') };
+/** Losses at size, on real servers: many joins, both streams cut, and every notice counted that reached a client. */
+export class Scale {
+  readonly lab: Lab;
+  readonly runtime: Runtime;
+  readonly home: Prosody;
+  readonly away: Prosody;
+  readonly service: ForgetfulService;
+  readonly crowd: Crowd;
 
-    for (let index = 0; index < joins; index += 1) {
-      const { user, room } = occupant(index);
-      if (isLost(index)) muc.forget(room, user.jid);
-    }
-    progress('both streams are cut');
-    const cut = Date.now();
-    for (const server of [home, away]) for (const link of server.links.values()) link.drop();
-    const done = await until(
-      'the check is done',
-      () => runtime.lines.find((line) => line['message'] === 'check done' && Date.parse(String(line['time'])) >= cut),
-      60_000 + joins * MS_PER_JOIN,
-    );
-    const reports = (): typeof runtime.lines => runtime.lines.filter((line) => line['message'] === 'REPORT' && line['requestId'] === done['requestId']);
-    await until('the function reports', () => reports()[0]);
-    await sleep(2000); // what comes too late, or twice, has come by now
-    const [report] = reports();
+  private constructor(lab: Lab, runtime: Runtime, home: Prosody, away: Prosody, service: ForgetfulService, crowd: Crowd) {
+    this.lab = lab;
+    this.runtime = runtime;
+    this.home = home;
+    this.away = away;
+    this.service = service;
+    this.crowd = crowd;
+  }
 
-    const told = users.map((user) => Map.groupBy(user.notices(), ({ stanza }) => String(stanza.attrs['from'])));
-    const counts = { wrong: 0, missed: 0, double: 0 };
-    for (let index = 0; index < joins; index += 1) {
-      const { room, nick } = occupant(index);
-      const notices = told[Math.floor(index / ROOMS_PER_SESSION)]?.get(`${room}/${nick}`)?.length ?? 0;
-      if (!isLost(index)) counts.wrong += notices;
-      else if (notices === 0) counts.missed += 1;
-      else counts.double += notices - 1;
+  /** Starts everything; nobody is in a room yet. */
+  static async open({ joins, rooms = 'real', global = '', forHost = '' }: ScaleOptions): Promise<Scale> {
+    const lab = await Lab.open();
+    try {
+      const runtime = await Runtime.start(lab);
+      const settings = runtime.prosodySettings({ ping_muc_delay: DELAY_SECONDS, ping_muc_timeout: 60 });
+      const home = await Prosody.start(lab, {
+        host: lab.address(2),
+        users: Crowd.users(joins),
+        global: `${settings.global}\n${global}`,
+        forHost: `${settings.forHost}\n${forHost}`,
+      });
+      const domain = lab.address(4);
+      const away = await Prosody.start(lab, { host: lab.address(3), [rooms === 'real' ? 'mucs' : 'components']: [domain] });
+      const service = rooms === 'real' ? new RealRooms(lab, away, domain) : await ScriptedMuc.open(lab, away, domain);
+      return new Scale(lab, runtime, home, away, service, await Crowd.open(lab, home, service, joins));
+    } catch (error) {
+      await lab.close();
+      throw error;
     }
+  }
+
+  /** Everyone who is not in a room enters, and is recorded. */
+  async enter(progress?: (entered: number) => void): Promise<void> {
+    const before = this.#recorded();
+    const entered = await this.crowd.enter(progress);
+    await until(`${entered} joins are recorded`, () => this.#recorded() - before >= entered, 30_000 + entered * MS_PER_JOIN);
+  }
+
+  #recorded(): number {
+    return this.runtime.lines.reduce((sum, line) => sum + Number(line['JoinsRecorded'] ?? 0), 0);
+  }
+
+  /** The rooms forget some, by their index, and both streams are cut. Returns when the check is done and nothing more comes. */
+  async lose(isLost: (index: number) => boolean): Promise<Loss> {
+    await this.crowd.lose(isLost);
+    const since = this.runtime.lines.length;
+    for (const server of [this.home, this.away]) for (const link of server.links.values()) link.drop();
+    const line = (message: string, matches: (line: LogLine) => boolean = () => true): LogLine | undefined =>
+      this.runtime.lines.slice(since).find((candidate) => candidate['message'] === message && matches(candidate));
+    const done = await until('the check is done', () => line('check done'), 60_000 + this.crowd.members.length * MS_PER_JOIN);
+    const report = await until('the function reports', () => line('REPORT', ({ requestId }) => requestId === done['requestId']));
+    await sleep(AFTERMATH_MS);
+    const seconds = (Number(done['CheckLateness']) + Number(report['durationMs'])) / 1000;
+    const due = Date.parse(String(done['time'])) - seconds * 1000;
+    const told = this.crowd.told();
     return {
-      joins,
-      ...counts,
-      notices: users.reduce((sum, user) => sum + user.notices().length, 0),
-      pings: muc.count('ping') - baseline.pings,
-      discos: muc.count('disco') - baseline.discos,
-      seconds: (Number(done['CheckLateness']) + Number(report?.['durationMs'])) / 1000,
-      heldMb: Number(report?.['heldMb']),
+      ...told,
       totals: done['totals'] as Totals,
+      done: seconds,
+      lastNotice: told.notices === 0 ? 0 : (this.crowd.lastNotice - due) / 1000,
+      heldMb: Number(report['heldMb']),
     };
-  } finally {
-    await lab.close();
+  }
+
+  close(): Promise<void> {
+    return this.lab.close();
   }
 }

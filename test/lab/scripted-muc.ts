@@ -1,5 +1,6 @@
 import { component } from '@xmpp/component';
 import { type Element, escapeXML, escapeXMLText } from '@xmpp/xml';
+import type { ForgetfulService, Member } from './crowd.ts';
 import type { Lab } from './lab.ts';
 import type { Prosody } from './prosody.ts';
 
@@ -33,7 +34,7 @@ export type Reaction = (question: Question) => string | undefined | Promise<stri
  * Unless scripted otherwise it behaves: it lets in who enters, out who leaves, answers the pings of its occupants, and says
  * `not-acceptable` to those of others.
  */
-export class ScriptedMuc {
+export class ScriptedMuc implements ForgetfulService {
   readonly domain: string;
   /** All that it was asked, in order. */
   readonly asked: Question[] = [];
@@ -84,6 +85,12 @@ export class ScriptedMuc {
   /** Takes a user for an occupant no longer, without a word: what a service that restarted has done to all. */
   forget(room: string, user: string): void {
     this.#nicks.delete(`${room} ${user}`);
+  }
+
+  /** The same for many. */
+  forgetThem(members: readonly Member[]): Promise<void> {
+    for (const { room, user } of members) this.forget(room, user.jid);
+    return Promise.resolve();
   }
 
   /** Whoever was in any room is in none. */
