@@ -2,14 +2,14 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { readResources, synthesize } from '../local/assembly.ts';
-import { type Counts, CountedStack } from './counted-stack.ts';
-import { startStandIn } from './stand-in.ts';
+import type { Counts } from './counted-stack.ts';
+import { SAMPLE, countCosts } from './counts.ts';
 
 /** Counts what AWS would bill, and writes docs/cost.md. */
 
-/** US dollars, us-east-1, list prices without free tiers. */
 /** When the pages below were looked at. */
 const PRICES_READ = '2026-11-22';
+/** US dollars, us-east-1, list prices without free tiers. */
 const PRICES = {
   'HTTP API, a million requests': 1,
   'Lambda, a million invocations': 0.2,
@@ -43,48 +43,6 @@ const DAYS = [
 /** Joins that a check finds lost. */
 const LOST_SHARE = 0.1;
 const DAYS_PER_MONTH = 30.4;
-const SAMPLE = 1000;
-
-const HOST = 'example.net';
-let last = Date.now() * 1000;
-const at = (): number => (last += 1);
-const user = (index: number): string => `user${index}@${HOST}/phone`;
-const joined = (remote: string, index: number): object => ({ type: 'muc.joined', at: at(), user: user(index), room: `room@${remote}`, nick: `nick ${index}` });
-const closed = (remote: string): object => ({ type: 's2s.closed', at: at(), remote, direction: 'outgoing', delay: 1, timeout: 60, patience: 0, dry_run: false });
-
-async function count(stack: CountedStack, act: () => Promise<void>): Promise<Counts> {
-  await stack.settled();
-  stack.take();
-  await act();
-  await stack.settled();
-  return stack.take();
-}
-
-async function measure(assembly: string): Promise<Record<string, Counts>> {
-  const counted: Record<string, Counts> = {};
-  for (const answers of ['joined', 'left'] as const) {
-    const standIn = await startStandIn(answers);
-    const stack = await CountedStack.start(assembly, standIn.url);
-    try {
-      await stack.send(HOST, [joined('warm.example', 0)]);
-      await stack.send(HOST, [closed('warm.example')]);
-      if (answers === 'joined') {
-        counted['a join, alone in its request'] = await count(stack, () => stack.send(HOST, [joined('one.example', 1)]));
-        counted['a leave, alone in its request'] = await count(stack, () => stack.send(HOST, [{ type: 'muc.left', at: at(), user: user(1), room: 'room@one.example' }]));
-      }
-      counted[`${SAMPLE} joins in one request`] = await count(stack, () =>
-        stack.send(HOST, Array.from({ length: SAMPLE }, (_, index) => joined('many.example', index))),
-      );
-      counted['a close and a check that finds nobody'] = await count(stack, () => stack.send(HOST, [closed('none.example')]));
-      counted[`a close and a check of ${SAMPLE}, all ${answers}`] = await count(stack, () => stack.send(HOST, [closed('many.example')]));
-    } finally {
-      await stack.close();
-      await standIn.close();
-    }
-    process.stderr.write(`counted with all ${answers}\n`);
-  }
-  return counted;
-}
 
 const NAMES: readonly (keyof Counts)[] = ['requests', 'writeUnits', 'readUnits', 'transitions', 'invocations', 'functionMs', 'logBytes'];
 
@@ -190,7 +148,7 @@ try {
     alarms: ofType('AWS::CloudWatch::Alarm').length,
     keys: ofType('AWS::KMS::Key').length,
   };
-  const text = document(await measure(directory), fixed);
+  const text = document(await countCosts(directory, [10, SAMPLE], (step) => process.stderr.write(`${step}\n`)), fixed);
   const file = new URL('../docs/cost.md', import.meta.url);
   const before = await readFile(file, 'utf8').catch(() => '');
   await writeFile(file, text);

@@ -6,6 +6,8 @@ import { readRequestBody } from '../local/http.ts';
 export interface StandIn {
   /** The base of its stanza API. */
   readonly url: string;
+  /** What its rooms say of everyone. */
+  answers: 'joined' | 'left';
   close(): Promise<void>;
 }
 
@@ -13,11 +15,11 @@ export interface StandIn {
  * A server's stanza API without a server, where it is the functions alone that are measured: every ping is answered as
  * `answers` says, every notice is delivered.
  */
-export async function startStandIn(answers: 'joined' | 'left'): Promise<StandIn> {
+export async function startStandIn(): Promise<StandIn> {
   const server = createServer((request, response) => {
     void readRequestBody(request, 1024 * 1024).then((body) => {
       const pings = [...body.toString().matchAll(/<iq type="get" id="([^"]+)"/g)].map(([, id]) =>
-        answers === 'joined'
+        standIn.answers === 'joined'
           ? `<iq type="result" id="${id}"/>`
           : `<iq type="error" id="${id}"><error type="cancel"><not-acceptable xmlns="urn:ietf:params:xml:ns:xmpp-stanzas"/></error></iq>`,
       );
@@ -26,11 +28,13 @@ export async function startStandIn(answers: 'joined' | 'left'): Promise<StandIn>
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
-  return {
+  const standIn: StandIn = {
+    answers: 'joined',
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
     async close() {
       server.closeAllConnections();
       await new Promise<void>((resolve) => server.close(() => resolve()));
     },
   };
+  return standIn;
 }

@@ -1,0 +1,200 @@
+import { randomBytes } from 'node:crypto';
+import { batch, ping, readAnswers } from '../functions/core/stanzas.ts';
+import type { Told } from '../test/lab/crowd.ts';
+import { sleep, until } from '../test/lab/lab.ts';
+import { post } from '../test/lab/requests.ts';
+import { Scale } from '../test/lab/scale.ts';
+import { startSink } from '../test/lab/sink.ts';
+import { Collection, type Findings, type Progress, REPETITIONS, median } from './measure.ts';
+import { BENCH_GLOBAL, BenchModule, type Pair, benchModules, openPair } from './server.ts';
+
+/**
+ * A check, against the limit (the same pings sent by as little code as can send them) and against today's in-server way;
+ * turn by turn on the same machine, so that whatever else it does is spread over all three.
+ */
+const SIZES = [1000, 5000, 20_000];
+/** The size that the budgets speak of. */
+const BUDGETED = 5000;
+const WRONG_AT = 50_000;
+/** How often today's in-server way is played, by size: its time grows with the square of the joins. */
+const TODAY_TURNS: Readonly<Record<string, Readonly<Record<number, number>>>> = { kept: { 1000: REPETITIONS, 5000: 1, 20_000: 1 }, lost: { 1000: REPETITIONS, 5000: 1 } };
+/** And how long it is waited for. */
+const TODAY_SECONDS = 60;
+/** Notices that come twice, and late, have come by then. */
+const AFTERMATH_MS = 1000;
+
+const CASES = [
+  ['kept', () => false],
+  ['lost', () => true],
+] as const;
+
+/** Today's in-server way: one loss. Its seconds are what the server says, or those after which it was given up. */
+async function loseInServer({ home, away, crowd, bench }: Pair, isLost: () => boolean): Promise<Told & { readonly isDone: boolean; readonly seconds: number }> {
+  await crowd.lose(isLost);
+  const due = Date.now() + 1000;
+  for (const server of [home, away]) for (const link of server.links.values()) link.drop();
+  await sleep(1500); // the delay; and the last check is not taken for this one
+  let state = await bench.inServer();
+  while (!state.done && Date.now() < due + TODAY_SECONDS * 1000) {
+    await sleep(250);
+    state = await bench.inServer();
+  }
+  await sleep(AFTERMATH_MS);
+  return { ...crowd.told(), isDone: state.done, seconds: state.done ? state.seconds : (Date.now() - due) / 1000 };
+}
+
+const row = (joins: number, name: string, whose: string): string => `${joins.toLocaleString('en')} joins, all ${name}: ${whose}`;
+const [OURS, LIMIT, TODAY] = ['ours', 'the limit', "today's in-server way"];
+const [DONE, LAST_NOTICE, RATE, NOTICES, WRONG, STALL] = ['due to last verdict', 'due to last notice', 'pings', 'notices', 'wrong, missed, double', 'longest stall'];
+
+async function compareAt(joins: number, found: Collection, progress: Progress): Promise<void> {
+  const label = joins.toLocaleString('en');
+  progress(`check of ${label}: joining`);
+  const ours = await Scale.open({ joins, global: BENCH_GLOBAL, forHost: benchModules('ping_muc_webhook') });
+  const today = await openPair(joins, () => `${benchModules()}\nbench_in_server = true\nbench_delay = 1\n`);
+  try {
+    const bench = new BenchModule(ours.home);
+    await ours.enter();
+    await today.crowd.enter();
+    for (const [name, isLost] of CASES) {
+      for (let turn = 1; turn <= REPETITIONS; turn += 1) {
+        const step = `check of ${label}, all ${name}, ${turn} of ${REPETITIONS}`;
+        progress(`${step}: ours`);
+        const { value: loss, ...stalls } = await bench.watch(() => ours.lose(isLost));
+        const mine = row(joins, name, OURS);
+        const lastVerdict = name === 'lost' ? loss.lastNotice : loss.done; // whom it tells, it tells after the verdict
+        found.add(mine, DONE, 's', lastVerdict);
+        if (name === 'lost') {
+          found.add(mine, LAST_NOTICE, 's', loss.lastNotice);
+          found.add(mine, 'due to last row deleted', 's', loss.done);
+        }
+        found.add(mine, RATE, '/s', joins / lastVerdict);
+        found.add(mine, NOTICES, '', loss.notices);
+        found.add(mine, WRONG, '', loss.wrong + loss.missed + loss.double);
+        for (const kind of ['median', 'p99'] as const) found.add(mine, `${kind} stall`, 'ms', stalls[kind]);
+        found.add(mine, STALL, 'ms', stalls.longest);
+        found.add(mine, 'longest work', 'ms', stalls.own);
+
+        if (name === 'kept') {
+          progress(`${step}: the limit`);
+          const { seconds } = await bench.pings();
+          found.add(row(joins, name, LIMIT), DONE, 's', seconds);
+          found.add(row(joins, name, LIMIT), RATE, '/s', joins / seconds);
+        }
+
+        if (turn <= (TODAY_TURNS[name]?.[joins] ?? 0)) {
+          progress(`${step}: today's in-server way`);
+          await today.home.shell(`module:reload("bench", "${today.home.host}")`); // what its last check has left behind would slow this one down
+          const { value: theirs, ...theirStalls } = await today.bench.watch(() => loseInServer(today, isLost));
+          const yours = row(joins, name, TODAY);
+          found.add(yours, DONE, 's', theirs.seconds);
+          found.add(yours, 'given up', 'times', theirs.isDone ? 0 : 1);
+          found.add(yours, NOTICES, '', theirs.notices);
+          found.add(yours, WRONG, '', theirs.wrong + theirs.missed + theirs.double);
+          found.add(yours, STALL, 'ms', theirStalls.longest);
+          found.add(yours, 'longest work', 'ms', theirStalls.own);
+        }
+
+        if (name === 'lost' && turn < REPETITIONS) {
+          progress(`${step}: joining again`);
+          await ours.enter();
+          if (turn < (TODAY_TURNS[name]?.[joins] ?? 0)) await today.crowd.enter();
+        }
+      }
+    }
+  } finally {
+    await ours.close();
+    await today.lab.close();
+  }
+}
+
+/** 50,000 joins: nobody is told, then exactly every other one. */
+async function wrongNotices(found: Collection, progress: Progress): Promise<void> {
+  const label = WRONG_AT.toLocaleString('en');
+  progress(`${label} joins are made`);
+  const scale = await Scale.open({ joins: WRONG_AT });
+  try {
+    await scale.enter((entered) => progress(`${entered.toLocaleString('en')} of ${label} joins are made`));
+    for (const [name, isLost] of [['kept', () => false], ['half lost', (index: number) => index % 2 === 0]] as const) {
+      progress(`check of ${label}, ${name}`);
+      const loss = await scale.lose(isLost);
+      const mine = row(WRONG_AT, name, OURS);
+      found.add(mine, DONE, 's', loss.done);
+      found.add(mine, RATE, '/s', WRONG_AT / loss.done);
+      found.add(mine, NOTICES, '', loss.notices);
+      found.add(mine, WRONG, '', loss.wrong + loss.missed + loss.double);
+      found.add(mine, 'held by the function', 'MB', loss.heldMb);
+    }
+  } finally {
+    await scale.close();
+  }
+}
+
+const THROUGH_API = `${BUDGETED.toLocaleString('en')} pings through the stanza API, without the functions`;
+
+/** Pings through the stanza API alone, from a caller that does nothing but call. */
+async function throughApi(found: Collection, progress: Progress): Promise<void> {
+  const [perRequest, inFlight] = [250, 4];
+  const secret = `whsec_${randomBytes(32).toString('base64')}`;
+  let events: Awaited<ReturnType<typeof startSink>>['events'] = [];
+  const pair = await openPair(BUDGETED, async (lab) => {
+    const sink = await startSink(lab);
+    events = sink.events;
+    return `${benchModules('ping_muc_webhook')}\nping_muc_webhook_url = "${sink.url}"\nping_muc_secret = "${secret}"\n`;
+  });
+  try {
+    progress('stanza API: joining');
+    await pair.crowd.enter();
+    const joins = await until('all joins are reported', () => events.filter(({ type }) => type === 'muc.joined').length === BUDGETED && events, 30_000);
+    const stanzas = joins.map(({ at, user = '', room = '', nick = '' }) => ping({ host: pair.home.host, remote: '', at, user, room, nick }));
+    for (let turn = 1; turn <= REPETITIONS; turn += 1) {
+      progress(`stanza API, ${turn} of ${REPETITIONS}`);
+      const began = performance.now();
+      let [next, results] = [0, 0];
+      const worker = async (): Promise<void> => {
+        while (next < stanzas.length) {
+          const body = batch(stanzas.slice(next, (next += perRequest)), 60);
+          const reply = await post({ url: `http://${pair.home.host}:5280/ping_muc/stanzas`, secret, body, type: 'application/xmpp+xml' });
+          if (reply.status !== 200) throw new Error(`the stanza API answered ${reply.status}: ${reply.body.slice(0, 200)}`);
+          results += [...readAnswers(reply.body).values()].filter(({ kind }) => kind === 'result').length;
+        }
+      };
+      await Promise.all(Array.from({ length: inFlight }, worker));
+      if (results !== BUDGETED) throw new Error(`${results} of ${BUDGETED} pings were answered by their rooms`);
+      found.add(THROUGH_API, RATE, '/s', BUDGETED / ((performance.now() - began) / 1000));
+    }
+  } finally {
+    await pair.lab.close();
+  }
+}
+
+export async function benchCheck(progress: Progress): Promise<Findings> {
+  const found = new Collection();
+  await throughApi(found, progress);
+  for (const joins of SIZES) await compareAt(joins, found, progress);
+  await wrongNotices(found, progress);
+  const mine = row(BUDGETED, 'kept', OURS);
+  const line = (name: string, whose: string, quantity: string) => ({
+    name: `${whose}, all ${name}: ${quantity}`,
+    points: SIZES.filter((size) => found.has(row(size, name, whose), quantity)).map((size) => [size, median(found.get(row(size, name, whose), quantity))] as const),
+  });
+  return {
+    budgets: {
+      'wrong notices, 50,000 joins, both streams cut': ['kept', 'half lost'].flatMap((name) => found.get(row(WRONG_AT, name, OURS), WRONG)),
+      'notices for one loss': SIZES.flatMap((size) => found.get(row(size, 'lost', OURS), NOTICES).map((notices) => notices / size)),
+      'longest stall of the event loop, check of 5,000': found.get(mine, STALL),
+      'from due to the last verdict, 5,000 joins': found.get(mine, DONE),
+      'pings through the stanza API': found.get(THROUGH_API, RATE),
+    },
+    samples: found.all(),
+    growth: [
+      {
+        title: 'A check',
+        x: 'joins',
+        y: 'seconds',
+        lines: [line('kept', OURS, DONE), line('lost', OURS, LAST_NOTICE), line('kept', LIMIT, DONE), line('kept', TODAY, DONE), line('lost', TODAY, DONE)],
+      },
+      { title: 'The longest stall of the event loop during a check', x: 'joins', y: 'milliseconds', lines: [line('kept', OURS, STALL), line('lost', OURS, STALL), line('kept', TODAY, STALL)] },
+    ],
+  };
+}

@@ -1,0 +1,83 @@
+import { fileURLToPath } from 'node:url';
+import { Crowd, RealRooms } from '../test/lab/crowd.ts';
+import { Lab } from '../test/lab/lab.ts';
+import { Prosody } from '../test/lab/prosody.ts';
+
+const folder = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
+
+/** Of a server's configuration, the global section and a host's: what it takes to run mod_bench, beside other modules. */
+export const BENCH_GLOBAL = `plugin_paths = { "${folder('../prosody')}", "${folder('.')}" }`;
+export const benchModules = (...others: readonly string[]): string => `modules_enabled = { ${['bench', ...others].map((name) => `"${name}"`).join(', ')} }`;
+/** A check that takes long is what is measured; it is no reason to give up. */
+const TIMEOUT_MS = 600_000;
+
+/** What the event loop was seen to do, in milliseconds. */
+export interface Stalls {
+  readonly looks: number;
+  readonly median: number;
+  readonly p99: number;
+  /** The longest time for which a timer that was due did not fire, whatever else the machine did. */
+  readonly longest: number;
+  /** The most processor time that the server took between two looks. */
+  readonly own: number;
+}
+
+/** Asks mod_bench of a server. */
+export class BenchModule {
+  readonly #url: string;
+
+  constructor(server: Prosody) {
+    this.#url = `http://${server.host}:5280/bench`;
+  }
+
+  /** A raw ping for each join: how long they all take, in seconds. */
+  pings(): Promise<{ readonly pings: number; readonly seconds: number }> {
+    return this.#ask('POST', 'pings');
+  }
+
+  /** Processor time of the server so far, in seconds; its memory, in megabytes; the joins that it knows. */
+  use(): Promise<{ readonly cpu: number; readonly luaMb: number; readonly joins: number }> {
+    return this.#ask('GET', 'use');
+  }
+
+  /** What the event loop did meanwhile. */
+  async watch<Value>(meanwhile: () => Promise<Value>): Promise<Stalls & { readonly value: Value }> {
+    await this.#ask('POST', 'watch');
+    const value = await meanwhile();
+    return { ...(await this.#ask<Stalls>('POST', 'watched')), value };
+  }
+
+  /** The last check of today's in-server way, once it is done. */
+  inServer(): Promise<{ readonly done: boolean; readonly checks: number; readonly pings: number; readonly notices: number; readonly seconds: number }> {
+    return this.#ask('GET', 'in_server');
+  }
+
+  async #ask<Answer>(method: string, path: string): Promise<Answer> {
+    const response = await fetch(`${this.#url}/${path}`, { method, signal: AbortSignal.timeout(TIMEOUT_MS) });
+    if (!response.ok) throw new Error(`mod_bench answered ${response.status} to ${path}`);
+    return (await response.json()) as Answer;
+  }
+}
+
+export interface Pair {
+  readonly lab: Lab;
+  readonly home: Prosody;
+  readonly away: Prosody;
+  readonly crowd: Crowd;
+  readonly bench: BenchModule;
+}
+
+/** Two real servers and a crowd, without the functions. @param forHost what the host of the users' server is configured with */
+export async function openPair(joins: number, forHost: (lab: Lab) => string | Promise<string>): Promise<Pair> {
+  const lab = await Lab.open();
+  try {
+    const home = await Prosody.start(lab, { host: lab.address(2), users: Crowd.users(joins), global: BENCH_GLOBAL, forHost: await forHost(lab) });
+    const domain = lab.address(4);
+    const away = await Prosody.start(lab, { host: lab.address(3), mucs: [domain] });
+    const crowd = await Crowd.open(lab, home, new RealRooms(lab, away, domain), joins);
+    return { lab, home, away, crowd, bench: new BenchModule(home) };
+  } catch (error) {
+    await lab.close();
+    throw error;
+  }
+}
