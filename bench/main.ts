@@ -10,8 +10,9 @@ import { benchCheck } from './check.ts';
 import { benchColdStart } from './cold-start.ts';
 import { benchComfort } from './comfort.ts';
 import { benchCost } from './counts.ts';
-import { BUDGETS, type Budget, type Findings, type Progress, type Sample, type Verdict, judge, median } from './measure.ts';
-import { picture, slope } from './pictures.ts';
+import { BUDGETS, type Budget, type Findings, type Progress, judge } from './measure.ts';
+import { picture } from './pictures.ts';
+import { type Results, budgetTable, fileOf, growthTable, markdown, sampleTable, unmeasured } from './report.ts';
 import { benchWebhook } from './webhook.ts';
 
 /** Measures what the design promises, and prints it beside the promises: `npm run bench [-- part …]`. */
@@ -32,26 +33,6 @@ if (unknown.length > 0) {
 }
 const parts = positionals.length === 0 ? Object.keys(PARTS) : positionals;
 
-const round = (value: number): number => Number(value.toPrecision(4));
-const rounded = (value: number): string => (Number.isInteger(value) ? value.toLocaleString('en') : String(round(value)));
-const spread = (least: number, most: number): string => (least === most ? '' : `${rounded(least)} – ${rounded(most)}`);
-
-function budgetRow({ budget, limit, measured, ratio, least, most, isMet }: Verdict): Record<string, string> {
-  const bound = limit.most !== undefined ? `≤ ${limit.most}` : `≥ ${limit.least}`;
-  return { budget, limit: `${bound} ${limit.unit}`, measured: `${rounded(measured)} ${limit.unit}`, ratio: ratio?.toFixed(2) ?? '', spread: spread(least, most), '': isMet ? 'met' : 'MISSED' };
-}
-
-/** A part's table: a row for each thing, a column for each quantity, in each cell the median and the spread. */
-function table(samples: readonly Sample[]): Record<string, Record<string, string>> {
-  const rows: Record<string, Record<string, string>> = {};
-  for (const { what, quantity, unit, values } of samples) {
-    const [least, most] = [Math.min(...values), Math.max(...values)];
-    const range = least === most ? '' : ` (${spread(least, most)})`;
-    rows[what] = { ...rows[what], [quantity]: `${rounded(median(values))} ${unit}${range}`.trim() };
-  }
-  return rows;
-}
-
 const began = Date.now();
 const progress: Progress = (step) => {
   const seconds = String(Math.round((Date.now() - began) / 1000)).padStart(5);
@@ -71,28 +52,36 @@ try {
 }
 if (process.stderr.isTTY) process.stderr.write('\r\u001b[K');
 
-const samples = findings.flatMap((found) => found.samples);
 const growth = findings.flatMap((found) => found.growth);
 const measured = Object.assign({}, ...findings.map(({ budgets }) => budgets)) as Findings['budgets'];
 const verdicts = (Object.keys(BUDGETS) as Budget[]).flatMap((budget) => {
   const values = measured[budget];
   return values === undefined || values.length === 0 ? [] : [judge(budget, values)];
 });
-const machine = {
-  processor: cpus()[0]?.model,
-  cores: cpus().length,
-  node: process.version,
-  prosody: /^Prosody ([\d.]+)/m.exec(spawnSync('prosodyctl', ['about'], { encoding: 'utf8', timeout: 30_000 }).stdout)?.[1],
+const results: Results = {
+  machine: {
+    processor: cpus()[0]?.model,
+    cores: cpus().length,
+    node: process.version,
+    prosody: /^Prosody ([\d.]+)/m.exec(spawnSync('prosodyctl', ['about'], { encoding: 'utf8', timeout: 30_000 }).stdout)?.[1],
+  },
+  minutes: (Date.now() - began) / 60_000,
+  verdicts,
+  samples: Object.fromEntries(parts.map((part, index) => [part, findings[index]?.samples ?? []])),
+  growth,
 };
-await mkdir(RESULTS, { recursive: true });
-await writeFile(join(RESULTS, positionals.length === 0 ? 'bench.json' : `bench-${parts.join('-')}.json`), `${JSON.stringify({ machine, minutes: round((Date.now() - began) / 60_000), verdicts, samples, growth }, null, 1)}\n`);
-for (const one of growth) await writeFile(join(RESULTS, `${one.title.toLowerCase().replace(/[^a-z]+/g, '-')}.svg`), picture(one));
+const isWhole = positionals.length === 0;
+if (isWhole) {
+  await mkdir(RESULTS, { recursive: true });
+  await writeFile(join(RESULTS, 'bench.json'), `${JSON.stringify(results, undefined, 1)}\n`);
+  await writeFile(join(RESULTS, 'README.md'), markdown(results));
+  for (const one of growth) await writeFile(join(RESULTS, fileOf(one)), picture(one));
+}
 
-for (const found of findings) console.table(table(found.samples));
-if (growth.length > 0) console.table(growth.flatMap(({ title, lines }) => lines.map(({ name, points }) => ({ 'how it grows': title, line: name, slope: slope(points) }))));
-if (verdicts.length > 0) console.table(verdicts.map(budgetRow));
-const missed = verdicts.filter(({ isMet }) => !isMet);
-process.stdout.write(
-  `${missed.length === 0 ? `All ${verdicts.length} budgets measured are met` : `Missed: ${missed.map(({ budget }) => budget).join('; ')}`}. Numbers and pictures: bench/results/\n`,
-);
+for (const samples of Object.values(results.samples)) console.table(sampleTable(samples));
+if (growth.length > 0) console.table(growthTable(growth));
+if (verdicts.length > 0) console.table(budgetTable(verdicts));
+const missed = [...verdicts.filter(({ isMet }) => !isMet).map(({ budget }) => budget), ...(isWhole ? unmeasured(verdicts) : [])];
+const said = missed.length === 0 ? `${isWhole ? 'Every budget is' : `${verdicts.length} budgets were measured, and`} met` : `Missed: ${missed.join('; ')}`;
+process.stdout.write(`${said}.${isWhole ? ' Numbers and pictures: bench/results/' : ''}\n`);
 process.exitCode = missed.length === 0 ? 0 : 1;

@@ -121,8 +121,9 @@ export interface Verdict {
   readonly isMet: boolean;
 }
 
-/** Holds what was measured against a budget. */
+/** Holds what was measured against a budget. @throws where nothing was */
 export function judge(budget: Budget, values: readonly number[]): Verdict {
+  if (values.length === 0) throw new Error(`not measured: ${budget}`);
   const limit: Limit = BUDGETS[budget];
   const [least, most] = [Math.min(...values), Math.max(...values)];
   const measured = limit.isCounted === true ? most : median(values);

@@ -13,7 +13,6 @@ const TIMEOUT_MS = 600_000;
 
 /** What the event loop was seen to do, in milliseconds. */
 export interface Stalls {
-  readonly looks: number;
   readonly median: number;
   readonly p99: number;
   /** The longest time for which a timer that was due did not fire, whatever else the machine did. */
@@ -30,25 +29,25 @@ export class BenchModule {
     this.#url = `http://${server.host}:5280/bench`;
   }
 
-  /** A raw ping for each join: how long they all take, in seconds. */
-  pings(): Promise<{ readonly pings: number; readonly seconds: number }> {
+  /** A raw ping for each join: how many of them their rooms confirm, and how long they all take, in seconds. */
+  pings(): Promise<{ readonly results: number; readonly seconds: number }> {
     return this.#ask('POST', 'pings');
   }
 
-  /** Processor time of the server so far, in seconds; its memory, in megabytes; the joins that it knows. */
-  use(): Promise<{ readonly cpu: number; readonly luaMb: number; readonly joins: number }> {
+  /** Processor time of the server so far, in seconds; the joins that it knows; the s2s connections that have closed. */
+  use(): Promise<{ readonly cpu: number; readonly joins: number; readonly closes: number }> {
     return this.#ask('GET', 'use');
   }
 
-  /** What the event loop did meanwhile. */
-  async watch<Value>(meanwhile: () => Promise<Value>): Promise<Stalls & { readonly value: Value }> {
+  /** What the event loop did from when a check was due until it was done: two moments in milliseconds. */
+  async watch<Check extends { readonly due: number; readonly doneAt: number }>(meanwhile: () => Promise<Check>): Promise<Stalls & { readonly value: Check }> {
     await this.#ask('POST', 'watch');
     const value = await meanwhile();
-    return { ...(await this.#ask<Stalls>('POST', 'watched')), value };
+    return { ...(await this.#ask<Stalls>('POST', `watched?from=${value.due / 1000}&to=${value.doneAt / 1000}`)), value };
   }
 
   /** The last check of today's in-server way, once it is done. */
-  inServer(): Promise<{ readonly done: boolean; readonly checks: number; readonly pings: number; readonly notices: number; readonly seconds: number }> {
+  inServer(): Promise<{ readonly done: false } | { readonly done: true; readonly seconds: number }> {
     return this.#ask('GET', 'in_server');
   }
 

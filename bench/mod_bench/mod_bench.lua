@@ -1,8 +1,9 @@
 -- mod_bench: what the benchmarks need inside the users' own server. For benchmarks only: whoever reaches it may do anything.
 --
 --   POST /bench/pings        the limit: a raw ping for each join, by as little code as can send it
---   POST /bench/watch        begins to watch the event loop; POST /bench/watched ends it and tells what it saw
---   GET  /bench/use          processor time and memory of the server so far
+--   POST /bench/watch        begins to watch the event loop; POST /bench/watched?from=…&to=… ends it and tells what it saw between
+--                            two moments, in seconds since the epoch
+--   GET  /bench/use          processor time of the server so far, the joins it knows, the s2s connections that have closed
 --   GET  /bench/in_server    the last check of today's in-server way, which runs where bench_in_server is set
 --
 -- Today's in-server way is written from what the documentation of mod_ping_muc and mod_track_muc_joins says they do: some
@@ -60,19 +61,24 @@ local function joins_on(remote)
 	return list;
 end
 
+local template = st.stanza("iq", { type = "get" }):tag("ping", { xmlns = "urn:xmpp:ping" }):reset();
+
 local function ping(join, id)
-	return st.iq({ type = "get", id = id, from = join.full, to = join.occupant }):tag("ping", { xmlns = "urn:xmpp:ping" });
+	local stanza = st.clone(template);
+	stanza.attr.id, stanza.attr.from, stanza.attr.to = id, join.full, join.occupant;
+	return stanza;
 end
 
 -- The limit
 
-local pinging; -- { waiting = { id → true }, in_flight, next, list, done }
+local pinging; -- { waiting = { id → occupant }, in_flight, results, next, list, done }
 
 local function send_more()
+	if not pinging then return; end
 	local last = math.min(#pinging.list, pinging.next + math.min(SLICE, WINDOW - pinging.in_flight) - 1);
 	for i = pinging.next, last do
 		local id = new_id();
-		pinging.waiting[id], pinging.in_flight = true, pinging.in_flight + 1;
+		pinging.waiting[id], pinging.in_flight = pinging.list[i].occupant, pinging.in_flight + 1;
 		module:send(ping(pinging.list[i], id));
 	end
 	pinging.next = last + 1;
@@ -80,9 +86,10 @@ local function send_more()
 end
 
 module:hook("iq/full", function (event)
-	local id = event.stanza.attr.id;
-	if not pinging or not pinging.waiting[id] then return; end
-	pinging.waiting[id], pinging.in_flight = nil, pinging.in_flight - 1;
+	local attr = event.stanza.attr;
+	if not pinging or pinging.waiting[attr.id] ~= attr.from then return; end
+	pinging.waiting[attr.id], pinging.in_flight = nil, pinging.in_flight - 1;
+	if attr.type == "result" then pinging.results = pinging.results + 1; end
 	if pinging.next <= #pinging.list and pinging.in_flight <= WINDOW - SLICE then
 		send_more();
 	elseif pinging.in_flight == 0 and pinging.next > #pinging.list then
@@ -98,8 +105,7 @@ local watch;
 local function look()
 	if not watch then return; end
 	local time, cpu = now(), os.clock();
-	table.insert(watch.late, math.max(0, time - watch.time - TICK) * 1000);
-	watch.own = math.max(watch.own, (cpu - watch.cpu) * 1000);
+	table.insert(watch.looks, { at = time, late = math.max(0, time - watch.time - TICK) * 1000, own = (cpu - watch.cpu) * 1000 });
 	watch.time, watch.cpu = time, cpu;
 	return TICK;
 end
@@ -107,6 +113,7 @@ end
 -- Today's in-server way
 
 local last_check;
+local closes = 0;
 
 local function tell(join)
 	local session = full_sessions[join.full];
@@ -150,6 +157,10 @@ local function closed(event)
 	module:add_timer(delay, function () check(remote); end);
 end
 
+local function count_close() closes = closes + 1; end
+module:hook("s2sin-destroyed", count_close);
+module:hook("s2sout-destroyed", count_close);
+
 if in_server then
 	module:hook("s2sin-destroyed", closed);
 	module:hook("s2sout-destroyed", closed);
@@ -172,38 +183,42 @@ module:provides("http", {
 	route = {
 		["POST /pings"] = function (event)
 			local began, list = now(), joins_on();
-			pinging = { waiting = {}, in_flight = 0, next = 1, list = list };
+			pinging = { waiting = {}, in_flight = 0, results = 0, next = 1, list = list };
 			function pinging.done()
+				local results = pinging.results;
 				pinging = nil;
-				respond(event.response, { pings = #list, seconds = now() - began });
+				respond(event.response, { results = results, seconds = now() - began });
 			end
 			send_more();
 			return true;
 		end;
 		["POST /watch"] = function ()
-			watch = { late = {}, own = 0, time = now(), cpu = os.clock() };
+			watch = { looks = {}, time = now(), cpu = os.clock() };
 			module:add_timer(TICK, look);
 			return answer({});
 		end;
-		["POST /watched"] = function ()
-			local seen = watch;
+		["POST /watched"] = function (event)
+			local from, to = event.request.url.query:match("^from=([%d.]+)&to=([%d.]+)$");
+			local late, own = {}, 0;
+			for _, one in ipairs(watch.looks) do
+				if one.at >= tonumber(from) and one.at <= tonumber(to) then
+					table.insert(late, one.late);
+					own = math.max(own, one.own);
+				end
+			end
 			watch = nil;
-			table.sort(seen.late);
-			local n = #seen.late;
-			return answer({
-				looks = n; own = seen.own; median = seen.late[math.ceil(n / 2)];
-				p99 = seen.late[math.ceil(n * 0.99)]; longest = seen.late[n];
-			});
+			table.sort(late);
+			return answer({ own = own, median = late[math.ceil(#late / 2)], p99 = late[math.ceil(#late * 0.99)], longest = late[#late] });
 		end;
 		["GET /use"] = function ()
 			local count = 0;
 			for _, rooms in pairs(joins) do for _ in pairs(rooms) do count = count + 1; end end
-			return answer({ cpu = os.clock(), luaMb = collectgarbage("count") / 1024, joins = count });
+			return answer({ cpu = os.clock(), joins = count, closes = closes });
 		end;
 		["GET /in_server"] = function ()
 			local done = last_check and last_check.checks == last_check.closes and last_check.verdicts == last_check.pings;
 			return answer(done and {
-				done = true; checks = last_check.checks; pings = last_check.pings; notices = last_check.notices;
+				done = true;
 				seconds = last_check.last_verdict - last_check.due;
 			} or { done = false });
 		end;

@@ -1,7 +1,7 @@
 import { type Answer, type Stanza, stanzaId } from '../core/stanzas.ts';
 
-/** Joins whose answers are kept: those in flight, and as many again. */
-const MAX_JOINS = 2000;
+/** Joins whose answers are kept: those in flight, and those that wait to be written (5,000 in all), and as many again. */
+const MAX_JOINS = 10_000;
 
 /**
  * What was answered about joins, for the log lines that say what became of them. The answers of those that are simply

@@ -25,7 +25,7 @@ const REQUESTS_IN_FLIGHT = 4;
 const WRITES_IN_FLIGHT = 16;
 const BATCHES_WRITTEN = 4;
 /** Batches that may wait to be written, so that nobody's notice waits for a slow table. */
-const BATCHES_BEHIND = 20;
+const BATCHES_BEHIND = 12;
 /** Rooms whose answer one invocation remembers. */
 const MAX_ROOMS_REMEMBERED = 10_000;
 /** A flapping link postpones a check by at most so many delays (rule 5). */
@@ -33,8 +33,11 @@ const MAX_DELAYS_POSTPONED = 5;
 /** Seconds before undecided joins are asked about again: doubling from the first to the last. */
 const REASK_FIRST_SECONDS = 5;
 const REASK_LAST_SECONDS = 60;
-/** What notices and table writes of a last batch may take, in milliseconds. */
-const CLOSING_MS = 60_000;
+/**
+ * What is kept for the end of an invocation, in milliseconds: the notices of the last batches, and the writes of all that may be
+ * behind. With four that are pinged and four that are written, 5,000 of them: 42 a second will do.
+ */
+const CLOSING_MS = 120_000;
 
 export interface Totals {
   /** Pings sent, over all rounds. */
@@ -205,7 +208,12 @@ class Page {
       this.#failed = true;
       throw error;
     };
-    await allToTheirEnd(Array.from({ length: REQUESTS_IN_FLIGHT }, () => worker().catch(stop))).finally(() => this.#writes.end());
+    const workers = Array.from({ length: REQUESTS_IN_FLIGHT }, () => worker().catch(stop));
+    const rest = Promise.allSettled(workers).then(async () => {
+      await batches.return();
+      await this.#writes.end();
+    });
+    await allToTheirEnd([...workers, rest]);
   }
 
   result(): CheckState {
@@ -247,17 +255,24 @@ class Page {
     };
     const pages = this.#ports.readJoins(this.#state, this.#state.cursor)[Symbol.asyncIterator]();
     let page = pages.next();
-    for (let joins = await page; !joins.done; joins = await page) {
-      let ahead: typeof page | undefined;
-      for (const join of joins.value) {
-        if (!this.#isDue(join)) continue;
-        batch.push(join);
-        if (batch.length < (taken === 0 ? 1 : BATCH)) continue;
-        if (!mayTake()) return;
-        yield take();
-        ahead ??= readAhead(pages); // only now: a host that is out of reach costs one page
+    try {
+      for (let joins = await page; !joins.done; joins = await page) {
+        let isAhead = false;
+        for (const join of joins.value) {
+          if (!this.#isDue(join)) continue;
+          batch.push(join);
+          if (batch.length < (taken === 0 ? 1 : BATCH)) continue;
+          if (!mayTake()) return;
+          yield take();
+          if (isAhead || !mayTake()) continue;
+          page = pages.next(); // read while this one is pinged
+          page.catch(() => undefined); // whoever awaits it has the error
+          isAhead = true;
+        }
+        if (!isAhead) page = pages.next();
       }
-      page = ahead ?? pages.next();
+    } finally {
+      await page.catch(() => undefined);
     }
     if (batch.length > 0) {
       if (!mayTake()) return;
@@ -360,13 +375,6 @@ class Page {
     if (!stays) await this.#ports.forget(join);
     else if (join.undecidedBy !== undefined) await this.#ports.markUndecided(join, undefined);
   }
-}
-
-/** Reads the next page while this one is being pinged. What goes wrong is thrown to who awaits it; where nobody does, it does not matter. */
-function readAhead(pages: AsyncIterator<readonly StoredJoin[], void>): Promise<IteratorResult<readonly StoredJoin[], void>> {
-  const page = pages.next();
-  page.catch(() => undefined);
-  return page;
 }
 
 function roomsOwnText(answer: Answer | undefined, host: string): string | undefined {

@@ -38,8 +38,9 @@ export interface Told {
   readonly wrong: number;
   /** Lost joins without a notice. */
   readonly missed: number;
-  /** Notices beyond the first for one lost join. */
+  /** Notices beyond the first for one lost join, summed up; and the most that one of them got. */
   readonly double: number;
+  readonly most: number;
   readonly notices: number;
 }
 
@@ -123,12 +124,13 @@ export class Crowd {
 
   /** What clients have been told since the last loss. */
   told(): Told {
-    const told = { wrong: 0, missed: 0, double: 0, notices: 0 };
+    const told = { wrong: 0, missed: 0, double: 0, most: 0, notices: 0 };
     for (const { isLost, notices } of this.members) {
       told.notices += notices;
       if (!isLost) told.wrong += notices;
       else if (notices === 0) told.missed += 1;
       else told.double += notices - 1;
+      if (isLost) told.most = Math.max(told.most, notices);
     }
     return told;
   }

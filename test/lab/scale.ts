@@ -11,9 +11,12 @@ const MS_PER_JOIN = 10;
 /** What comes too late, or twice, has come by then. */
 const AFTERMATH_MS = 2000;
 
-/** One loss, and what came of it. Times are counted from the moment that the check was due. */
+/** One loss, and what came of it. Times are counted from the moment that the check was due: the delay after the streams were cut. */
 export interface Loss extends Told {
   readonly totals: Totals;
+  /** When the check was due, and when it was done, in milliseconds. */
+  readonly due: number;
+  readonly doneAt: number;
   /** Seconds until the check was done: all verdicts given, all notices sent, all rows that ended deleted. */
   readonly done: number;
   /** Seconds until the last notice reached its client; 0 where there was none. */
@@ -86,19 +89,21 @@ export class Scale {
   async lose(isLost: (index: number) => boolean): Promise<Loss> {
     await this.crowd.lose(isLost);
     const since = this.runtime.lines.length;
+    const due = Date.now() + DELAY_SECONDS * 1000;
     for (const server of [this.home, this.away]) for (const link of server.links.values()) link.drop();
     const line = (message: string, matches: (line: LogLine) => boolean = () => true): LogLine | undefined =>
       this.runtime.lines.slice(since).find((candidate) => candidate['message'] === message && matches(candidate));
     const done = await until('the check is done', () => line('check done'), 60_000 + this.crowd.members.length * MS_PER_JOIN);
     const report = await until('the function reports', () => line('REPORT', ({ requestId }) => requestId === done['requestId']));
     await sleep(AFTERMATH_MS);
-    const seconds = (Number(done['CheckLateness']) + Number(report['durationMs'])) / 1000;
-    const due = Date.parse(String(done['time'])) - seconds * 1000;
+    const doneAt = Date.parse(String(done['time']));
     const told = this.crowd.told();
     return {
       ...told,
       totals: done['totals'] as Totals,
-      done: seconds,
+      due,
+      doneAt,
+      done: (doneAt - due) / 1000,
       lastNotice: told.notices === 0 ? 0 : (this.crowd.lastNotice - due) / 1000,
       heldMb: Number(report['heldMb']),
     };

@@ -1,0 +1,18 @@
+import { expect, it } from 'vitest';
+import { Trail } from '../../functions/adapters/trail.ts';
+import type { Answer } from '../../functions/core/stanzas.ts';
+import { stanzaId } from '../../functions/core/stanzas.ts';
+
+it('what rooms answered is known for as many joins as can wait to be written, and in the end forgotten', () => {
+  const trail = new Trail();
+  const left: Answer = { kind: 'error', type: 'cancel', condition: 'not-acceptable', noAnswer: false };
+  const ask = (from: number, count: number): void => {
+    const stanzas = Array.from({ length: count }, (_, index) => ({ id: stanzaId({ at: from + index }), xml: '' }));
+    trail.keep(stanzas, new Map(stanzas.map(({ id }) => [id, left])));
+  };
+  for (let at = 0; at < 6000; at += 250) ask(at, 250);
+  expect(trail.of(0)).toEqual(['not-acceptable']);
+  for (let at = 6000; at < 20_000; at += 250) ask(at, 250);
+  expect(trail.of(0)).toEqual([]);
+  expect(trail.of(19_999)).toEqual(['not-acceptable']);
+});
