@@ -184,6 +184,9 @@ async function throughApi(found: Collection, progress: Progress): Promise<void> 
   }
 }
 
+/** Of two cases, the values of the one with the longer median: a budget is kept in both, or it is not. */
+const worse = (one: readonly number[], other: readonly number[]): readonly number[] => (median(one) > median(other) ? one : other);
+
 export async function benchCheck(progress: Progress): Promise<Findings> {
   const found = new Collection();
   await throughApi(found, progress);
@@ -197,7 +200,7 @@ export async function benchCheck(progress: Progress): Promise<Findings> {
     budgets: {
       'wrong notices, 50,000 joins, both streams cut': ['kept', 'half lost'].flatMap((name) => found.get(row(WRONG_AT, name, OURS), WRONG)),
       'notices for one loss': SIZES.flatMap((size) => found.get(row(size, 'lost', OURS), MOST)),
-      'longest stall of the event loop, check of 5,000': ['kept', 'lost'].flatMap((name) => found.get(row(BUDGETED, name, OURS), STALL)),
+      'longest stall of the event loop, check of 5,000': worse(found.get(row(BUDGETED, 'kept', OURS), STALL), found.get(row(BUDGETED, 'lost', OURS), STALL)),
       'from due to the last verdict, 5,000 joins': found.get(row(BUDGETED, 'kept', OURS), DONE),
       'pings through the stanza API': found.get(THROUGH_API, RATE),
     },
