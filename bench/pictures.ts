@@ -1,7 +1,7 @@
 import * as echarts from 'echarts';
 import { type Growth, exponent } from './measure.ts';
 
-const [WIDTH, HEIGHT] = [860, 480];
+const [WIDTH, HEIGHT, LEGEND_LINE] = [860, 460, 24];
 
 /** How a quantity grows, in words: an exponent of 1 is linear. */
 export function slope(points: Growth['lines'][number]['points']): string {
@@ -14,13 +14,13 @@ export function slope(points: Growth['lines'][number]['points']): string {
 
 /** A picture of growth, both axes logarithmic, so that a straight line's slope is the exponent. Returns SVG. */
 export function picture({ title, x, y, lines }: Growth): string {
-  const chart = echarts.init(null, null, { renderer: 'svg', ssr: true, width: WIDTH, height: HEIGHT });
+  const chart = echarts.init(null, null, { renderer: 'svg', ssr: true, width: WIDTH, height: HEIGHT + lines.length * LEGEND_LINE });
   chart.setOption({
     animation: false,
     backgroundColor: '#ffffff',
     title: { text: title, left: 'center' },
-    legend: { bottom: 4, type: 'plain' },
-    grid: { left: 70, right: 40, top: 60, bottom: 110 },
+    legend: { orient: 'vertical', bottom: 4, left: 70 },
+    grid: { left: 70, right: 40, top: 60, bottom: 60 + lines.length * LEGEND_LINE },
     xAxis: { type: 'log', name: x, nameLocation: 'middle', nameGap: 28, minorSplitLine: { show: true } },
     yAxis: { type: 'log', name: y, minorSplitLine: { show: true } },
     series: lines
