@@ -385,8 +385,8 @@ const apiSlow: Play = (stage, extent) => {
 /** The function gives an answer five seconds, for which the server waits for rooms, and fifteen of grace. */
 const BEYOND_PATIENCE_MS = 22_000;
 
-/** Holds the second of some requests that pass a tap, kills the function that asks, and drops the request. */
-function functionDies(way: 'stanzas' | 'aws', when: (body: string, target: string) => boolean): Play {
+/** Holds the second, or the nth, of some requests that pass a tap, kills the function that asks, and drops the request. */
+function functionDies(way: 'stanzas' | 'aws', when: (body: string, target: string) => boolean, nth = 2): Play {
   return (stage, extent) => {
     const tap = way === 'aws' ? stage.aws : stage.scene.stanzas;
     let count = 0;
@@ -394,9 +394,8 @@ function functionDies(way: 'stanzas' | 'aws', when: (body: string, target: strin
     return lossDuring(stage, extent, {
       begin: () => {
         tap.gate.before = async (body, headers) => {
-          if (!when(body, String(headers['x-amz-target'])) || (count += 1) !== 2) return;
-          await stage.killCheckFunction();
-          died.resolve(undefined);
+          if (!when(body, String(headers['x-amz-target'])) || (count += 1) !== nth) return;
+          await stage.killCheckFunction().then(() => died.resolve(undefined), died.reject);
           throw new Error('who asked is dead');
         };
       },
@@ -683,7 +682,7 @@ export const FAULTS: Readonly<Record<string, Play>> = {
   'stanza API: answers 503': apiUnavailable,
   'stanza API: slow': apiSlow,
   'check function dies before the pings': functionDies('stanzas', (body) => body.includes('<ping ')),
-  'check function dies between pings and notices': functionDies('stanzas', (body) => body.includes('<presence')),
+  'check function dies between pings and notices': functionDies('stanzas', (body) => body.split('<presence ').length > 2, 1), // there may be but one such request
   'check function dies between notice and delete': functionDies('aws', (_body, target) => target.endsWith('.DeleteItem')),
   'DynamoDB throttles': dynamoThrottles,
   'DynamoDB fails some writes': dynamoFails,
