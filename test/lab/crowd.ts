@@ -1,6 +1,5 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import xml from '@xmpp/xml';
 import { type Lab, until } from './lab.ts';
 import type { Prosody } from './prosody.ts';
 import { User, statusCodes } from './user.ts';
@@ -94,7 +93,7 @@ export class Crowd {
     const entering = this.members.filter(({ isIn }) => !isIn);
     const underWay = (sent: number): number => entering.slice(Math.max(0, sent - 2 * JOINING), sent).filter(({ isIn }) => !isIn).length;
     for (const [index, { user, room, nick }] of entering.entries()) {
-      await user.send(xml('presence', { to: `${room}/${nick}` }, xml('x', { xmlns: 'http://jabber.org/protocol/muc' })));
+      await user.enter(room, nick);
       if (index % JOINING !== JOINING - 1) continue;
       progress(index + 1);
       await until('the service keeps up', () => underWay(index + 1) <= JOINING, 2 * JOINING * MS_PER_JOIN);
