@@ -1,0 +1,286 @@
+-- Joins: which session of this host is in which room of a remote host
+
+local cache = require "util.cache";
+local jid = require "util.jid";
+local st = require "util.stanza";
+local time_now = require "util.time".now;
+
+local resourceprep = require "util.encodings".stringprep.resourceprep;
+local hosts, full_sessions = prosody.hosts, prosody.full_sessions;
+
+local xmlns_disco = "http://jabber.org/protocol/disco#info";
+local xmlns_muc = "http://jabber.org/protocol/muc";
+local xmlns_muc_user = "http://jabber.org/protocol/muc#user";
+
+local MAX_JOINS = 1000; -- of one session; beyond this joins are not tracked
+local MAX_ASKS = 1000; -- rooms a session has asked to enter, all at once after a login, and not heard from; the oldest is forgotten
+local RENEW_SLICE, RENEW_PAUSE = 1000, 0.1; -- joins announced again in one go; seconds until the next
+local ADOPT_IN_FLIGHT, ADOPT_WITHIN = 50, 60; -- queries to rooms that users were in before we were loaded; seconds
+
+local measure_joins = module:measure("joins", "amount");
+
+return function (settings, state, sender, queries)
+	local enqueue = sender.enqueue;
+
+	module:hook_global("stats-update", function () measure_joins(state.joins); end);
+
+	-- Microseconds; strictly increasing, because it orders events and names joins
+	local function next_at()
+		state.last_at = math.max(state.last_at + 1, math.floor(time_now() * 1e6));
+		return state.last_at;
+	end
+
+	local function join_key(full, room)
+		return room.."\0"..full;
+	end
+
+	local function find_join(full, room)
+		local track = state.tracks[full];
+		return track and track.rooms[room];
+	end
+
+	local function track_of(full)
+		local track = state.tracks[full];
+		if not track then
+			track = { rooms = {}; count = 0; asks = cache.new(MAX_ASKS) };
+			state.tracks[full] = track;
+		end
+		return track;
+	end
+
+	local function drop_idle_track(full)
+		local track = state.tracks[full];
+		if track and track.count == 0 and track.asks:count() == 0 then state.tracks[full] = nil; end
+	end
+
+	local function is_watched(remote)
+		return remote and not hosts[remote] and not settings.excluded[remote];
+	end
+
+	local function announce(full, room, join)
+		enqueue("muc.joined", join_key(full, room), join.at, { user = full, room = room, nick = join.nick }, join);
+	end
+
+	local function record_join(full, room, nick)
+		local track = track_of(full);
+		local join = track.rooms[room];
+		track.asks:set(room, nil);
+		if not join then
+			if track.count >= MAX_JOINS then
+				if not track.warned then module:log("warn", "%s is in %d rooms, more are not watched", full, MAX_JOINS); end
+				track.warned = true;
+				return;
+			end
+			local remote = jid.host(room);
+			-- A leave that still waits is about to be replaced: the receiver knows an earlier join.
+			join = { announced = state.queue:get(join_key(full, room)) ~= nil };
+			track.rooms[room], track.count = join, track.count + 1;
+			state.remotes[remote], state.joins = (state.remotes[remote] or 0) + 1, state.joins + 1;
+		end
+		join.at, join.nick, join.rejoining = next_at(), nick, nil;
+		announce(full, room, join);
+	end
+
+	local function end_join(full, room, quietly)
+		local join = find_join(full, room);
+		if not join then return; end
+		local track, remote, key = state.tracks[full], jid.host(room), join_key(full, room);
+		track.rooms[room], track.count = nil, track.count - 1;
+		state.remotes[remote] = state.remotes[remote] > 1 and state.remotes[remote] - 1 or nil;
+		state.joins = state.joins - 1;
+		drop_idle_track(full);
+		if join.announced and not quietly then
+			enqueue("muc.left", key, next_at(), { user = full, room = room });
+		else
+			state.queue:set(key, nil);
+		end
+	end
+
+	-- Late, so that what another module swallowed is not taken for asked.
+	module:hook("pre-presence/full", function (event)
+		local origin, stanza = event.origin, event.stanza;
+		local full, node, remote = origin.full_jid, jid.split(stanza.attr.to);
+		-- The broadcast presence also goes to whoever probes; it asks for nothing.
+		if stanza.attr.type ~= nil or rawequal(stanza, origin.presence) then return; end
+		if not full or not is_watched(remote) then return; end
+		local room = jid.join(node, remote);
+		local join = find_join(full, room);
+		if join and stanza:get_child("x", xmlns_muc) then join.rejoining = true; end
+		if not join or join.rejoining then track_of(full).asks:set(room, true); end
+	end, -1000);
+
+	local function leave(event)
+		local full = event.origin.full_jid;
+		if event.stanza.attr.type ~= "unavailable" or not full or not state.tracks[full] then return; end
+		local room = jid.bare(event.stanza.attr.to);
+		state.tracks[full].asks:set(room, nil);
+		end_join(full, room);
+		drop_idle_track(full);
+	end
+	module:hook("pre-presence/full", leave, 1000);
+	module:hook("pre-presence/bare", leave, 1000);
+
+	-- Late: by then mod_presence has said goodbye to the rooms that it knows of.
+	module:hook("resource-unbind", function (event)
+		local full = event.session.full_jid;
+		local track = state.tracks[full];
+		if not track then return; end
+		for room in pairs(track.rooms) do end_join(full, room); end
+		state.tracks[full] = nil;
+	end, -1000);
+
+	module:hook("presence/full", function (event)
+		local stanza, full = event.stanza, event.stanza.attr.to;
+		local track = state.tracks[full];
+		local node, remote, nick = jid.split(stanza.attr.from);
+		if not track or not node or not is_watched(remote) then return; end
+		local room = jid.join(node, remote);
+		local join, asked = track.rooms[room], track.asks:get(room);
+		if not join and not asked then return; end
+
+		local statuses, x = {}, stanza:get_child("x", xmlns_muc_user);
+		for status in (x or stanza):childtags("status", xmlns_muc_user) do statuses[status.attr.code or ""] = true; end
+
+		local presence_type = stanza.attr.type;
+		if presence_type == "error" then
+			track.asks:set(room, nil);
+			if join and join.rejoining then end_join(full, room); end
+			drop_idle_track(full);
+		elseif presence_type == nil and nick and statuses["110"] then
+			if not join or join.rejoining or join.nick ~= nick then record_join(full, room, nick); end
+		elseif presence_type == "unavailable" and join and (statuses["110"] or nick == join.nick) then
+			if not statuses["303"] then return end_join(full, room); end
+			-- Taken from here already: not every service marks the new nick's presence with 110. One that does has the last word.
+			local item = x:get_child("item");
+			local new_nick = item and item.attr.nick and resourceprep(item.attr.nick);
+			if new_nick and new_nick ~= "" and new_nick ~= join.nick then record_join(full, room, new_nick); end
+		end
+	end, 1000);
+
+	module:add_timer(settings.refresh, function ()
+		local all = {};
+		for full, track in pairs(state.tracks) do
+			for room in pairs(track.rooms) do table.insert(all, { full, room }); end
+		end
+		local function renew(from)
+			for i = from, math.min(from + RENEW_SLICE - 1, #all) do
+				local full, room = all[i][1], all[i][2];
+				local join = find_join(full, room);
+				if join and not state.queue:get(join_key(full, room)) then announce(full, room, join); end
+			end
+			if from + RENEW_SLICE <= #all then module:add_timer(RENEW_PAUSE, function () renew(from + RENEW_SLICE); end); end
+		end
+		renew(1);
+		return settings.refresh;
+	end);
+
+	-- Joins that are older than this module: mod_presence knows to whom a session sent directed presence, the room knows
+	-- whether it is one, and whether the session is in it.
+	local function adopt_joins()
+		local rooms, tasks, busy = {}, {}, 0;
+		local pump;
+
+		local function query(from, to, template, on_answer)
+			local id, timer;
+			busy = busy + 1;
+			local function finish(...)
+				timer:stop();
+				busy = busy - 1;
+				on_answer(...);
+				pump();
+			end
+			timer = module:add_timer(ADOPT_WITHIN, function ()
+				if not queries.forget(id) then return; end
+				finish();
+			end);
+			id = queries.send(from, to, template, finish);
+		end
+
+		local function is_still_there(candidate)
+			local session, join = full_sessions[candidate.full], find_join(candidate.full, candidate.room);
+			return not join and session and session.directed and session.directed[candidate.occupant];
+		end
+
+		local function verify(candidate)
+			if not is_still_there(candidate) then return; end
+			query(candidate.full, candidate.occupant, queries.ping, function (answer, genuine)
+				local joined = not genuine or answer.attr.type == "result";
+				if not joined then
+					local error_type, condition = answer:get_error();
+					joined = error_type == "wait" or condition == "service-unavailable" or condition == "feature-not-implemented"
+						or condition == "item-not-found" or condition == "remote-server-not-found" or condition == "remote-server-timeout";
+				end
+				if joined and is_still_there(candidate) then
+					record_join(candidate.full, candidate.room, jid.resource(candidate.occupant));
+				end
+			end);
+		end
+
+		local function explore(candidates)
+			local asker;
+			for _, candidate in ipairs(candidates) do asker = asker or is_still_there(candidate) and candidate; end
+			if not asker then return; end
+			query(asker.full, asker.room, queries.disco, function (answer, genuine)
+				local info = genuine and answer.attr.type == "result" and answer:get_child("query", xmlns_disco);
+				local is_room = false;
+				for tag in (info or st.stanza("nothing")):childtags() do
+					is_room = is_room or tag.attr.var == xmlns_muc or (tag.name == "identity" and tag.attr.category == "conference");
+				end
+				for _, candidate in ipairs(is_room and candidates or {}) do
+					table.insert(tasks, function () verify(candidate); end);
+				end
+			end);
+		end
+
+		function pump()
+			while busy < ADOPT_IN_FLIGHT and tasks[1] do table.remove(tasks)(); end
+		end
+
+		for _, user in pairs(hosts[module.host].sessions or {}) do
+			for _, session in pairs(user.sessions) do
+				for occupant in pairs(session.directed or {}) do
+					local node, remote, nick = jid.split(occupant);
+					local room = jid.join(node, remote);
+					if node and nick and is_watched(remote) and not find_join(session.full_jid, room) then
+						rooms[room] = rooms[room] or {};
+						table.insert(rooms[room], { full = session.full_jid, room = room, occupant = occupant });
+					end
+				end
+			end
+		end
+		for _, candidates in pairs(rooms) do
+			table.insert(tasks, function () explore(candidates); end);
+		end
+		pump();
+	end
+
+	-- Ends the joins of which this does not hold.
+	local function keep_only(is_kept)
+		for full, track in pairs(state.tracks) do
+			for room in pairs(track.rooms) do
+				if not is_kept(full, room) then end_join(full, room); end
+			end
+		end
+	end
+
+	local function drop_unwatched()
+		keep_only(function (_, room) return is_watched(jid.host(room)); end);
+	end
+
+	-- While nobody looked, sessions may have ended, and users may have left their rooms.
+	local function drop_ended()
+		keep_only(function (full, room)
+			local session = full_sessions[full];
+			if not session or not is_watched(jid.host(room)) then return false; end
+			for occupant in pairs(session.directed or {}) do
+				if jid.bare(occupant) == room then return true; end
+			end
+			return false;
+		end);
+	end
+
+	return {
+		next_at = next_at, find = find_join, finish = end_join;
+		adopt = adopt_joins, drop_unwatched = drop_unwatched, drop_ended = drop_ended;
+	};
+end
