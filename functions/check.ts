@@ -8,7 +8,8 @@ import { ServerUnreachableError, StanzaApi } from './adapters/server.ts';
 import { Table } from './adapters/table.ts';
 import { type Logger, describe, logger } from './adapters/telemetry.ts';
 import { Trail } from './adapters/trail.ts';
-import { type CheckState, type StoredJoin, type Totals, runCheck } from './core/check.ts';
+import { runCheck } from './core/check.ts';
+import type { CheckState, StoredJoin, Totals } from './core/check-state.ts';
 import { ENV } from './names.ts';
 
 const table = new Table(new DynamoDBClient(AWS_CLIENT), requireEnv(ENV.tableName));
@@ -37,6 +38,7 @@ export async function handler(state: CheckState, context: Context): Promise<Chec
       },
       readClose: (close) => table.readClose(close),
       claimClose: (close, seen) => table.claimClose(close, seen),
+      passOn: (close, oldest) => table.passOn(close, oldest),
       now: () => Date.now(),
       remaining,
     });
@@ -48,19 +50,28 @@ export async function handler(state: CheckState, context: Context): Promise<Chec
   }
 }
 
+const OUTCOMES = {
+  superseded: 'check superseded by a newer close',
+  done: 'check done',
+  page: 'check goes on',
+  wait: 'check will ask again',
+} as const;
+
 function report(log: Logger, before: CheckState, after: CheckState, began: number): void {
-  if (after.superseded) {
-    log.measure('check superseded by a newer close', { ChecksSuperseded: 1 });
+  if (after.superseded && after.totals.pinged === before.totals.pinged) {
+    log.measure(OUTCOMES.superseded, { ChecksSuperseded: 1 });
     return;
   }
-  const more = (name: keyof Totals): number => after.totals[name] - before.totals[name];
+  // an execution of the release before counted less
+  const more = (name: keyof Totals): number => after.totals[name] - ((before.totals as Partial<Totals>)[name] ?? 0);
   const notified = more('notified');
   const isFirst = before.round === 0 && before.cursor === undefined;
   log.measure(
-    after.next === 'done' ? 'check done' : after.next === 'page' ? 'check goes on' : 'check will ask again',
+    OUTCOMES[after.superseded ? 'superseded' : after.next],
     {
       PingsSent: more('pinged'),
       VerdictJoined: more('joined'),
+      JoinsProved: more('proved'),
       VerdictLeft: more('left'),
       VerdictUndecided: more('undecided'),
       VerdictGone: more('gone'),
@@ -68,7 +79,7 @@ function report(log: Logger, before: CheckState, after: CheckState, began: numbe
       ...(before.dryRun ? { DryRunNotices: notified } : { Notices: notified }),
       ...(isFirst ? { CheckLateness: Math.max(0, began - before.due * 1000) } : {}),
       ...(notified > 0 ? { DueToTold: Math.max(0, Date.now() - before.due * 1000) } : {}),
-      ...(after.next === 'done' ? { ChecksDone: 1 } : {}),
+      ...(after.superseded ? { ChecksSuperseded: 1 } : after.next === 'done' ? { ChecksDone: 1 } : {}),
     },
     { totals: after.totals, open: after.open, round: before.round, ...(after.next === 'wait' ? { wait: after.wait } : {}) },
   );

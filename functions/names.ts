@@ -39,6 +39,8 @@ export const METRICS = {
   ChecksDone: 'Count',
   PingsSent: 'Count',
   VerdictJoined: 'Count',
+  /** Of the joined: proved by what the room had sent, so that its answer was not needed. */
+  JoinsProved: 'Count',
   VerdictLeft: 'Count',
   VerdictUndecided: 'Count',
   VerdictGone: 'Count',

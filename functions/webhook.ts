@@ -9,7 +9,7 @@ import { Secrets } from './adapters/secrets.ts';
 import { Table } from './adapters/table.ts';
 import { type Logger, describe, logger } from './adapters/telemetry.ts';
 import { Workflow } from './adapters/workflow.ts';
-import { inParallel } from './core/check.ts';
+import { inParallel } from './core/concurrency.ts';
 import { MAX_BODY_BYTES, type Webhook, WebhookError, readWebhook } from './core/events.ts';
 import { SignatureError, verify } from './core/signature.ts';
 import { ENV } from './names.ts';

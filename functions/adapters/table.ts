@@ -7,7 +7,7 @@ import {
   UpdateItemCommand,
   type AttributeValue,
 } from '@aws-sdk/client-dynamodb';
-import type { CloseRecord, StoredJoin } from '../core/check.ts';
+import type { CloseRecord, StoredJoin } from '../core/check-state.ts';
 import type { Close, JoinedEvent, LeftEvent } from '../core/events.ts';
 
 /**
@@ -164,7 +164,7 @@ export class Table {
 
   /**
    * Records that the check of this close has begun. What has come since is unanswered: the oldest of it is not on record,
-   * so the five delays (rule 5) are counted from this close.
+   * so the five delays (rule 5, docs/rules.md) are counted from this close.
    * Returns false when the record has changed since it was read.
    */
   async claimClose(close: Close, seen: CloseRecord): Promise<boolean> {
@@ -178,6 +178,21 @@ export class Table {
           ConditionExpression: '#at = :seen',
           ExpressionAttributeNames: { '#at': 'at' },
           ExpressionAttributeValues: { ':close': number(close.at), ':seen': number(seen.at) },
+        }),
+      ),
+    );
+  }
+
+  /** Records that the closes since `oldest` (µs) are unanswered. An older moment that is on record stays. */
+  async passOn(close: Close, oldest: number): Promise<void> {
+    await holds(
+      this.#client.send(
+        new UpdateItemCommand({
+          TableName: this.#name,
+          Key: closeKey(close),
+          UpdateExpression: 'SET since = :oldest',
+          ConditionExpression: 'attribute_exists(pk) AND (attribute_not_exists(since) OR since > :oldest)',
+          ExpressionAttributeValues: { ':oldest': number(oldest) },
         }),
       ),
     );

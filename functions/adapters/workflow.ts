@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto';
 import { ExecutionAlreadyExists, StartExecutionCommand, type SFNClient } from '@aws-sdk/client-sfn';
-import { type CheckState, NO_TOTALS, waitSeconds } from '../core/check.ts';
+import { firstState } from '../core/check-state.ts';
 import type { Close } from '../core/events.ts';
+import { waitSeconds } from '../core/supersession.ts';
 
 /**
  * The name of a close's check: the same for each report of the same close, so that a repeated report starts nothing.
@@ -30,8 +31,7 @@ export class Workflow {
    */
   async start(close: Close, sentSeconds: number, nowSeconds: number): Promise<boolean> {
     const id = executionName(close);
-    const wait = waitSeconds(close, sentSeconds);
-    const state: CheckState = { ...close, id, wait, due: nowSeconds + wait, next: 'wait', round: 0, open: 0, totals: NO_TOTALS };
+    const state = firstState(close, id, waitSeconds(close, sentSeconds), nowSeconds);
     try {
       await this.#client.send(new StartExecutionCommand({ stateMachineArn: this.#stateMachineArn, name: id, input: JSON.stringify(state) }));
       return true;

@@ -1,6 +1,8 @@
-import type { Close, Join } from './events.ts';
+import { type CheckPorts, type CheckState, type StoredJoin, type Totals, readState } from './check-state.ts';
+import { Backlog, allToTheirEnd, inParallel } from './concurrency.ts';
 import { type Answer, type Stanza, notice, ping, roomQuery, stanzaId } from './stanzas.ts';
-import { type PingVerdict, type Verdict, pingVerdict, roomVerdict, speaksForHost } from './verdict.ts';
+import { isNewerToDecide, isSuperseded, oldestOf } from './supersession.ts';
+import { type PingVerdict, type Verdict, pingVerdict, roomVerdict, speakForHost } from './verdict.ts';
 
 /**
  * One check: what follows one close, after the delay.
@@ -13,6 +15,10 @@ import { type PingVerdict, type Verdict, pingVerdict, roomVerdict, speaksForHost
  *
  * The last step goes on behind the others: the next batch is pinged meanwhile.
  *
+ * Only an answer of the room puts anybody out, or its host's being out of reach for as long as patience lasts with no newer
+ * close in between (rules 6 and 7 in docs/rules.md). Where a newer close is on record when silence is about to count, the
+ * check leaves those it could not decide to that close, and ends.
+ *
  * Whatever dies on the way is run again from the invocation's own input. That is safe: a join that was told has ended on
  * the server, which answers `conflict` to the second notice.
  */
@@ -24,131 +30,35 @@ const REQUESTS_IN_FLIGHT = 4;
 /** Table writes in flight for one batch, and batches that are written at a time. */
 const WRITES_IN_FLIGHT = 16;
 const BATCHES_WRITTEN = 4;
-/** Batches that may wait to be written, so that nobody's notice waits for a slow table. */
-const BATCHES_BEHIND = 12;
+/** Batches that may wait to be written, as notices go first: with those that are pinged, and the first join, some 6,000 joins. */
+const BATCHES_BEHIND = 20;
 /** Rooms whose answer one invocation remembers. */
 const MAX_ROOMS_REMEMBERED = 10_000;
-/** A flapping link postpones a check by at most so many delays (rule 5). */
-const MAX_DELAYS_POSTPONED = 5;
 /** Seconds before undecided joins are asked about again: doubling from the first to the last. */
 const REASK_FIRST_SECONDS = 5;
 const REASK_LAST_SECONDS = 60;
 /**
- * What is kept for the end of an invocation, in milliseconds: the notices of the last batches, and the writes of all that may be
- * behind. With four that are pinged and four that are written, 5,000 of them: 42 a second will do.
+ * What is kept for the end of an invocation, in milliseconds: the notices of the last batches, and the writes of all that
+ * may be behind, 6,000 of them: 50 a second will do.
  */
 const CLOSING_MS = 120_000;
-
-export interface Totals {
-  /** Pings sent, over all rounds. */
-  readonly pinged: number;
-  readonly joined: number;
-  readonly left: number;
-  /** Treated as left, as nothing could be learned of them. */
-  readonly undecided: number;
-  readonly gone: number;
-  readonly stale: number;
-  /** Notices delivered; in a dry run, those that would have been sent. */
-  readonly notified: number;
-}
-
-/** The state of one execution: the input and the output of each invocation. */
-export interface CheckState extends Close {
-  /** The execution's name, for logs. */
-  readonly id: string;
-  /** When the delay is over by our own clock, in seconds since the epoch. */
-  readonly due: number;
-  /** What the next Wait state waits for, in seconds. */
-  readonly wait: number;
-  readonly next: 'page' | 'wait' | 'done';
-  readonly round: number;
-  /** Where this round goes on: the key of the last join that was dealt with. */
-  readonly cursor?: string;
-  /** In a later round: joins after this key have never been asked about, as their host was out of reach. */
-  readonly unaskedAfter?: string;
-  /** When patience ends, in seconds since the epoch. */
-  readonly deadline?: number;
-  /** This round is the last: the undecided are told. */
-  readonly final?: boolean;
-  /** Joins that this round left undecided. */
-  readonly open: number;
-  readonly superseded?: boolean;
-  readonly totals: Totals;
-}
-
-export const NO_TOTALS: Totals = { pinged: 0, joined: 0, left: 0, undecided: 0, gone: 0, stale: 0, notified: 0 };
-
-/** A join as the table holds it. */
-export interface StoredJoin extends Join {
-  readonly key: string;
-  /** `at` of the check that left it undecided. */
-  readonly undecidedBy?: number;
-}
-
-/** What the table remembers of the closes of one pair of hosts. */
-export interface CloseRecord {
-  /** The newest close. */
-  readonly at: number;
-  /** The delay that it asks for, in seconds. */
-  readonly delay: number;
-  /** No later than the oldest close that no check has begun to answer. */
-  readonly since?: number;
-  /** The close whose check began last. */
-  readonly checked?: number;
-}
-
-/** What a check needs of the world. */
-export interface CheckPorts {
-  /** Joins on a remote host made before a moment (µs), in the order of their keys, after `cursor`. */
-  readJoins(close: Close, cursor: string | undefined): AsyncIterable<readonly StoredJoin[], void>;
-  /** Sends stanzas to the server and returns the answers by id. `timeout` in seconds. */
-  send(host: string, stanzas: readonly Stanza[], timeout: number): Promise<Map<string, Answer>>;
-  /** Deletes a join's row, unless a newer join has taken its place. */
-  forget(join: StoredJoin): Promise<void>;
-  /** Remembers, or forgets, that a check left this join undecided. */
-  markUndecided(join: StoredJoin, checkAt: number | undefined): Promise<void>;
-  readClose(close: Close): Promise<CloseRecord | undefined>;
-  /** Records that this check has begun. Returns false when the record is no longer the one that was read. */
-  claimClose(close: Close, seen: CloseRecord): Promise<boolean>;
-  /** Milliseconds since the epoch. */
-  now(): number;
-  /** Milliseconds that this invocation may still take. */
-  remaining(): number;
-}
-
 /**
- * How long to wait so that the check begins `delay` seconds after the close, in whole seconds (rule 3).
- *
- * Both moments are of the server's clock, so that it does not matter how far ours is from it.
- * @param sentSeconds the sender's own timestamp of the report
+ * After patience, those whose ping was lost with its stream, and those who are just now joining again, are asked about for so
+ * many more time-outs: one for their own attempt to join, one for a ping after it.
  */
-export function waitSeconds(close: Close, sentSeconds: number): number {
-  const elapsed = sentSeconds - close.at / 1e6;
-  return Math.min(close.delay, Math.max(0, Math.ceil(close.delay - elapsed)));
-}
+const MORE_TIMEOUTS = 2;
 
-/**
- * Whether a newer close's check will do this one's work (rule 5).
- *
- * A newer close postpones, but never beyond five delays after the oldest close that is still unanswered.
- */
-export function isSuperseded(close: Close, record: CloseRecord): boolean {
-  if (record.checked === close.at) return false; // it is this check that began, and now runs again
-  if (record.checked !== undefined && record.checked > close.at) return true;
-  if (record.at <= close.at) return false;
-  const oldest = Math.min(record.since ?? close.at, close.at);
-  return record.at + record.delay * 1e6 <= oldest + MAX_DELAYS_POSTPONED * record.delay * 1e6;
-}
-
-/** Takes up the check, unless a newer one stands in for it. */
-async function begin(state: CheckState, ports: CheckPorts): Promise<boolean> {
+/** Takes up the check. Returns undefined where a newer one stands in for it. */
+async function begin(state: CheckState, ports: CheckPorts): Promise<CheckState | undefined> {
+  let oldest = state.at;
   for (let attempt = 0; attempt < 5; attempt += 1) {
     const record = await ports.readClose(state);
-    if (record === undefined) return true; // expired, or deleted by hand: better checked twice than never
-    if (isSuperseded(state, record)) return false;
-    if (await ports.claimClose(state, record)) return true;
+    if (record === undefined) break; // expired, or deleted by hand: better checked twice than never
+    if (isSuperseded(state, record)) return undefined;
+    oldest = oldestOf(state, record);
+    if (await ports.claimClose(state, record)) break;
   }
-  return true; // closes come faster than they can be read: the joins are all the same
+  return { ...state, oldest }; // or closes come faster than they can be read: the joins are all the same
 }
 
 /**
@@ -156,9 +66,12 @@ async function begin(state: CheckState, ports: CheckPorts): Promise<boolean> {
  * @throws whatever the ports throw, once what was in flight has come to its end
  */
 export async function runCheck(input: CheckState, ports: CheckPorts): Promise<CheckState> {
-  const state = input.cursor === undefined ? startRound(input, ports.now()) : input;
-  if (state.round === 0 && state.cursor === undefined && !(await begin(state, ports))) {
-    return { ...state, next: 'done', superseded: true };
+  let state = readState(input);
+  if (state.cursor === undefined) {
+    state = startRound(state, ports.now());
+    const begun = state.round === 0 ? await begin(state, ports) : state;
+    if (begun === undefined) return { ...state, next: 'done', superseded: true };
+    state = begun;
   }
   const page = new Page(state, ports);
   await page.run();
@@ -182,6 +95,10 @@ class Page {
   #open: number;
   /** The host is out of reach: nothing more is sent to it in this invocation. */
   #refused = false;
+  /** The newest close that the server's answers have told of, µs: its report may still be on its way. */
+  #newest = 0;
+  /** A newer close is to decide what this check has not: nothing more is asked. */
+  #isPassedOn = false;
   #failed = false;
   /** The key of the last join taken up. */
   #cursor: string | undefined;
@@ -214,12 +131,14 @@ class Page {
       await this.#writes.end();
     });
     await allToTheirEnd([...workers, rest]);
+    if (this.#isPassedOn) await this.#ports.passOn(this.#state, this.#state.oldest ?? this.#state.at);
   }
 
   result(): CheckState {
     const { cursor: _cursor, unaskedAfter, ...rest } = this.#state;
     const state = { ...rest, totals: this.#totals, open: this.#open };
     const keep = (key: string | undefined): { unaskedAfter?: string } => (key === undefined ? {} : { unaskedAfter: key });
+    if (this.#isPassedOn) return { ...state, open: 0, next: 'done', superseded: true };
     if (this.#finished) {
       if (this.#open === 0) return { ...state, next: 'done' };
       return { ...state, next: 'wait', wait: this.#reaskSeconds(), round: state.round + 1 };
@@ -237,7 +156,21 @@ class Page {
   #reaskSeconds(): number {
     const backoff = Math.min(REASK_LAST_SECONDS, REASK_FIRST_SECONDS * 2 ** Math.min(this.#state.round, 10));
     const left = (this.#state.deadline ?? 0) - this.#ports.now() / 1000;
-    return Math.max(1, Math.ceil(Math.min(backoff, left)));
+    return Math.max(1, Math.ceil(left > 0 ? Math.min(backoff, left) : backoff));
+  }
+
+  /** Nothing is put off any more. */
+  #isOver(): boolean {
+    const { deadline = 0, timeout } = this.#state;
+    return this.#ports.now() / 1000 >= deadline + MORE_TIMEOUTS * timeout;
+  }
+
+  /** Whether a newer close is to decide what this check can't. Looked up each time, as it may have come this moment. */
+  async #passOn(): Promise<boolean> {
+    if (this.#isPassedOn) return true;
+    const record = await this.#ports.readClose(this.#state);
+    this.#isPassedOn = isNewerToDecide(this.#state, Math.max(this.#newest, record?.at ?? 0));
+    return this.#isPassedOn;
   }
 
   /** The joins of this round, first one alone, then in batches, for as long as there is time. */
@@ -245,7 +178,8 @@ class Page {
     const mayTakeMs = 2 * this.#state.timeout * 1000 + CLOSING_MS; // a ping, a question to its room, and the rest
     let taken = 0;
     let batch: StoredJoin[] = [];
-    const mayTake = (): boolean => taken === 0 || (!this.#failed && !this.#isHopeless() && this.#ports.remaining() > mayTakeMs);
+    const mayTake = (): boolean =>
+      taken === 0 || (!this.#failed && !this.#isPassedOn && !this.#isHopeless() && this.#ports.remaining() > mayTakeMs);
     const take = (): readonly StoredJoin[] => {
       const ready = batch;
       batch = [];
@@ -290,21 +224,39 @@ class Page {
   async #settle(batch: readonly StoredJoin[]): Promise<void> {
     const { host, final } = this.#state;
     const answers = await this.#ping(batch);
-    const verdicts = new Map(batch.map((join): [StoredJoin, PingVerdict] => [join, pingVerdict(answers.get(stanzaId(join)), host)]));
+    const verdicts = new Map(
+      batch.map((join): [StoredJoin, PingVerdict] => [join, pingVerdict(answers.get(stanzaId(join)), host)]),
+    );
     await this.#askRooms(verdicts);
+    const isOver = this.#isOver();
+    for (const [join, verdict] of verdicts) if (verdict === 'inconclusive' && isOver) verdicts.set(join, 'undecided');
+    const isOpen = (join: StoredJoin): boolean => ['undecided', 'inconclusive'].includes(verdicts.get(join) ?? '');
+    const isPassedOn = this.#isPassedOn || (final === true && batch.some(isOpen) && (await this.#passOn()));
+    const ours = isPassedOn ? batch.filter((join) => !isOpen(join)) : batch;
     const told = await this.#tell(
-      batch.filter((join) => verdicts.get(join) === 'left' || (final === true && verdicts.get(join) === 'undecided')),
+      ours.filter((join) => verdicts.get(join) === 'left' || (final === true && verdicts.get(join) === 'undecided')),
       answers,
     );
-    const records = batch.map((join) => () => this.#record(join, verdicts.get(join) as Verdict, told.get(join)));
+    const records = ours.map((join) => () => this.#record(join, verdicts.get(join) as Verdict, told.get(join), answers));
     await this.#writes.add(() => inParallel(records, WRITES_IN_FLIGHT));
   }
 
   async #ping(batch: readonly StoredJoin[]): Promise<ReadonlyMap<string, Answer>> {
     if (this.#refused) return new Map();
-    const answers = await this.#ports.send(this.#state.host, batch.map(ping), this.#state.timeout);
+    const { at, host, timeout } = this.#state;
+    const answers = await this.#send(batch.map((join) => ping(join, at)), timeout);
     this.#totals.pinged += batch.length;
-    if (batch.every((join) => speaksForHost(answers.get(stanzaId(join)), this.#state.host))) this.#refused = true;
+    const isOutOfReach = speakForHost(batch.map((join) => answers.get(stanzaId(join))), host);
+    if (isOutOfReach && !(await this.#passOn())) this.#refused = true;
+    return answers;
+  }
+
+  /** Sends stanzas, and remembers what the answers say of newer closes. */
+  async #send(stanzas: readonly Stanza[], timeout: number): Promise<ReadonlyMap<string, Answer>> {
+    const answers = await this.#ports.send(this.#state.host, stanzas, timeout);
+    for (const answer of answers.values()) {
+      if (answer.kind === 'error' && answer.by === this.#state.host) this.#newest = Math.max(this.#newest, answer.closed ?? 0);
+    }
     return answers;
   }
 
@@ -337,7 +289,7 @@ class Page {
     for (let turn = 0; ; turn += 1) {
       const asking = [...rooms].filter(([room]) => !verdicts.has(room)).flatMap(([, occupants]) => occupants.slice(turn, turn + 1));
       if (asking.length === 0) break;
-      const answers = await this.#ports.send(host, asking.map(roomQuery), timeout);
+      const answers = await this.#send(asking.map(roomQuery), timeout);
       for (const join of asking) {
         const verdict = roomVerdict(answers.get(stanzaId(join)), host);
         if (verdict !== 'gone' && verdict !== 'stale') verdicts.set(join.room, verdict);
@@ -348,34 +300,43 @@ class Page {
   }
 
   /** Sends the notices. Returns what has become of each join: told is its own verdict confirmed. */
-  async #tell(joins: readonly StoredJoin[], pings: ReadonlyMap<string, Answer>): Promise<ReadonlyMap<StoredJoin, 'told' | 'gone' | 'stale'>> {
+  async #tell(joins: readonly StoredJoin[], pings: ReadonlyMap<string, Answer>): Promise<ReadonlyMap<StoredJoin, Told>> {
     const { host, timeout, dryRun } = this.#state;
     if (dryRun || joins.length === 0) return new Map(joins.map((join) => [join, 'told']));
     const notices = joins.map((join) => notice(join, roomsOwnText(pings.get(stanzaId(join)), host)));
-    const answers = await this.#ports.send(host, notices, timeout);
+    const answers = await this.#send(notices, timeout);
     return new Map(
       joins.map((join) => {
         const answer = answers.get(stanzaId(join));
         if (answer?.kind !== 'error') return [join, 'told'];
-        return [join, answer.condition === 'recipient-unavailable' ? 'gone' : 'stale'];
+        if (answer.condition === 'recipient-unavailable') return [join, 'gone'];
+        return [join, answer.isRejoining ? 'rejoining' : 'stale'];
       }),
     );
   }
 
-  async #record(join: StoredJoin, verdict: Verdict, told: 'told' | 'gone' | 'stale' | undefined): Promise<void> {
+  async #record(join: StoredJoin, verdict: Verdict, told: Told | undefined, pings: ReadonlyMap<string, Answer>): Promise<void> {
     const { at, dryRun } = this.#state;
-    if (verdict === 'undecided' && told === undefined) {
+    const isAskedAgain = told === 'rejoining' ? !this.#isOver() : told === undefined && ['undecided', 'inconclusive'].includes(verdict);
+    if (isAskedAgain) {
       this.#open += 1;
       if (join.undecidedBy !== at) await this.#ports.markUndecided(join, at);
       return;
     }
-    this.#totals[told === undefined || told === 'told' ? verdict : told] += 1;
+    const outcome = told === 'rejoining' ? 'stale' : told === undefined || told === 'told' ? verdict : told;
+    this.#totals[outcome as Exclude<Verdict, 'inconclusive'>] += 1;
     if (told === 'told') this.#totals.notified += 1;
-    const stays = verdict === 'joined' || (told === 'told' && dryRun);
+    const answer = pings.get(stanzaId(join));
+    if (verdict === 'joined' && answer?.kind === 'result' && answer.isProof) this.#totals.proved += 1;
+    // who is just now joining again has a row that the room's answer replaces; without an answer, the next check needs it
+    const stays = verdict === 'joined' || told === 'rejoining' || (told === 'told' && dryRun);
     if (!stays) await this.#ports.forget(join);
     else if (join.undecidedBy !== undefined) await this.#ports.markUndecided(join, undefined);
   }
 }
+
+/** What a notice came to. */
+type Told = 'told' | 'gone' | 'stale' | 'rejoining';
 
 function roomsOwnText(answer: Answer | undefined, host: string): string | undefined {
   return answer?.kind === 'error' && answer.by !== host ? answer.text : undefined;
@@ -384,68 +345,4 @@ function roomsOwnText(answer: Answer | undefined, host: string): string | undefi
 /** The later of two keys in the table's own order, that of their bytes. */
 function later(one: string, other: string): string {
   return Buffer.compare(Buffer.from(one), Buffer.from(other)) > 0 ? one : other;
-}
-
-/** Tasks that are done behind those who hand them in: some at a time, in their order, while only so many may wait. */
-class Backlog {
-  readonly #atATime: number;
-  readonly #mayWait: number;
-  #waiting: (() => Promise<void>)[] = [];
-  readonly #running = new Set<Promise<void>>();
-  #failure: { readonly error: unknown } | undefined;
-
-  constructor(atATime: number, mayWait: number) {
-    this.#atATime = atATime;
-    this.#mayWait = mayWait;
-  }
-
-  /** Takes a task, and returns once no more wait than may. @throws what a task has thrown; then nothing more is begun */
-  async add(task: () => Promise<void>): Promise<void> {
-    this.#waiting.push(task);
-    this.#begin();
-    while (this.#waiting.length > this.#mayWait) await Promise.race(this.#running);
-    this.#check();
-  }
-
-  /** Returns once all is done. @throws what a task has thrown */
-  async end(): Promise<void> {
-    while (this.#running.size > 0) await Promise.race(this.#running);
-    this.#check();
-  }
-
-  #begin(): void {
-    if (this.#failure !== undefined) this.#waiting = [];
-    while (this.#running.size < this.#atATime) {
-      const task = this.#waiting.shift();
-      if (task === undefined) return;
-      const running = task()
-        .catch((error: unknown) => {
-          this.#failure ??= { error };
-        })
-        .finally(() => {
-          this.#running.delete(running);
-          this.#begin();
-        });
-      this.#running.add(running);
-    }
-  }
-
-  #check(): void {
-    if (this.#failure !== undefined) throw this.#failure.error;
-  }
-}
-
-async function allToTheirEnd(promises: readonly Promise<void>[]): Promise<void> {
-  const ends = await Promise.allSettled(promises);
-  const failure = ends.find((end) => end.status === 'rejected');
-  if (failure) throw failure.reason;
-}
-
-/** Runs tasks, at most `limit` of them at a time. All that began come to an end before the first failure is thrown. */
-export async function inParallel(tasks: readonly (() => Promise<void>)[], limit: number): Promise<void> {
-  let next = 0;
-  const worker = async (): Promise<void> => {
-    for (let task = tasks[next++]; task !== undefined; task = tasks[next++]) await task();
-  };
-  await allToTheirEnd(Array.from({ length: Math.min(limit, tasks.length) }, worker));
 }

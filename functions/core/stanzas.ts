@@ -26,7 +26,11 @@ const MAX_REASON = 256;
 
 /** What came back for one stanza. A notice that was delivered has no answer. */
 export type Answer =
-  | { readonly kind: 'result' }
+  | {
+      readonly kind: 'result';
+      /** The room did not say so itself: it has sent the session something since the close that only occupants get. */
+      readonly isProof?: true;
+    }
   | {
       readonly kind: 'error';
       /** RFC 6120 §8.3.2: auth, cancel, continue, modify, wait. */
@@ -36,8 +40,16 @@ export type Answer =
       /** Who made the error, where that is said. */
       readonly by?: string;
       readonly text?: string;
-      /** This room is silent, but its host is not out of reach. */
-      readonly noAnswer: boolean;
+      /**
+       * No answer came in time. `room`: other things came from its host, so an answer could have. `host`: nothing came
+       * from it at all. `broken`: a stream ended meanwhile, and the answer may be lost with it. Without silence, it is the
+       * server's own word that the host is out of reach.
+       */
+      readonly silence?: 'room' | 'host' | 'broken';
+      /** The newest close of the pair of hosts that the server knows, µs; its report may still be on its way. */
+      readonly closed?: number;
+      /** The session has just now asked to enter the room again. */
+      readonly isRejoining?: true;
     };
 
 /** A stanza to be sent, with the id under which its answer comes. */
@@ -56,12 +68,17 @@ export function stanzaId(join: Pick<Join, 'at'>): string {
   return `ping-muc-${join.at}`;
 }
 
-const naming = (join: Pick<Join, 'at'>): Element => xml('join', { xmlns: NS_JOIN, at: String(join.at) });
+const naming = (join: Pick<Join, 'at'>, more: Readonly<Record<string, string>> = {}): Element =>
+  xml('join', { xmlns: NS_JOIN, at: String(join.at), ...more });
 
-/** XEP-0410 §3: a ping from the occupant's session to its own occupant JID. */
-export function ping(join: Join): Stanza {
+/**
+ * XEP-0410 §3: a ping from the occupant's session to its own occupant JID.
+ * @param closeAt the close whose check asks, µs: what the room has sent the session since then answers it, too
+ */
+export function ping(join: Join, closeAt?: number): Stanza {
   const id = stanzaId(join);
-  const iq = xml('iq', { type: 'get', id, from: join.user, to: `${join.room}/${join.nick}` }, xml('ping', { xmlns: NS_PING }), naming(join));
+  const attributes = { type: 'get', id, from: join.user, to: `${join.room}/${join.nick}` };
+  const iq = xml('iq', attributes, xml('ping', { xmlns: NS_PING }), naming(join, closeAt === undefined ? {} : { close: String(closeAt) }));
   return { id, xml: iq.toString() };
 }
 
@@ -72,7 +89,7 @@ export function roomQuery(join: Join): Stanza {
   return { id, xml: iq.toString() };
 }
 
-/** The presence that tells a client that it is out (design, rule 8; XEP-0045 §9.8 for 333). */
+/** The presence that tells a client that it is out (rule 8, docs/rules.md; XEP-0045 §9.8 for 333). */
 export function notice(join: Join, reason: string | undefined): Stanza {
   const id = stanzaId(join);
   const presence = xml(
@@ -154,19 +171,32 @@ export function readAnswers(body: string): Map<string, Answer> {
 }
 
 function readAnswer(element: Element): Answer {
-  if (element.attrs['type'] === 'result') return { kind: 'result' };
+  if (element.attrs['type'] === 'result') {
+    return element.getChild('proof', NS_JOIN) === undefined ? { kind: 'result' } : { kind: 'result', isProof: true };
+  }
   const error = element.getChild('error');
   const condition = error?.children.find(
     (child): child is Element => typeof child !== 'string' && child.attrs['xmlns'] === NS_STANZAS && child.name !== 'text',
   );
   const by = error?.attrs['by'] as string | undefined;
   const text = error?.getChildText('text', NS_STANZAS) ?? undefined;
+  const silence = readSilence(error?.getChild('no-answer', NS_JOIN));
+  const closed = Number(error?.getChild('closed', NS_JOIN)?.attrs['at']);
   return {
     kind: 'error',
     type: String(error?.attrs['type'] ?? 'cancel'),
     condition: condition?.name ?? 'undefined-condition',
-    noAnswer: error?.getChild('no-answer', NS_JOIN) !== undefined,
     ...(by === undefined ? {} : { by }),
     ...(text === undefined ? {} : { text }),
+    ...(silence === undefined ? {} : { silence }),
+    ...(Number.isSafeInteger(closed) ? { closed } : {}),
+    ...(error?.getChild('rejoining', NS_JOIN) === undefined ? {} : { isRejoining: true }),
   };
+}
+
+/** The server of the release before says only that there is no answer: its streams were up. */
+function readSilence(noAnswer: Element | undefined): 'room' | 'host' | 'broken' | undefined {
+  if (noAnswer === undefined) return undefined;
+  if (noAnswer.attrs['heard'] === 'false') return 'host';
+  return noAnswer.attrs['streams'] === 'broken' ? 'broken' : 'room';
 }

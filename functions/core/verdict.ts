@@ -1,6 +1,6 @@
 import type { Answer } from './stanzas.ts';
 
-/** The design's rule 6, after XEP-0410 1.1.0 §3.2: what the answer to a self-ping says of a join. */
+/** Rule 6 (docs/rules.md), after XEP-0410 1.1.0 §3.2: what the answer to a self-ping says of a join. */
 export type Verdict =
   /** The room knows the occupant. */
   | 'joined'
@@ -8,6 +8,8 @@ export type Verdict =
   | 'left'
   /** It can't be told, now. */
   | 'undecided'
+  /** Nothing at all was learned: the stream broke while the answer was awaited. Never a reason to tell anybody. */
+  | 'inconclusive'
   /** The session itself has ended. */
   | 'gone'
   /** The join was replaced by a newer one, or has ended. */
@@ -16,6 +18,8 @@ export type Verdict =
 /** The occupant may have changed its nick, or the whole room may be gone: only the room can tell. */
 export type PingVerdict = Verdict | 'ask-room';
 
+/** What the local server itself says of a join. Nothing else that it says is a verdict, a refusal least of all. */
+const OWN_WORD: Readonly<Record<string, Verdict>> = { 'recipient-unavailable': 'gone', conflict: 'stale' };
 const OUT_OF_REACH: ReadonlySet<string> = new Set(['remote-server-not-found', 'remote-server-timeout']);
 
 /**
@@ -25,9 +29,9 @@ const OUT_OF_REACH: ReadonlySet<string> = new Set(['remote-server-not-found', 'r
 export function pingVerdict(answer: Answer | undefined, host: string): PingVerdict {
   if (answer === undefined) return 'undecided';
   if (answer.kind === 'result') return 'joined';
-  const { condition, type, by } = answer;
-  if (OUT_OF_REACH.has(condition)) return 'undecided';
-  if (by === host) return condition === 'recipient-unavailable' ? 'gone' : 'stale';
+  const { condition, type, by, silence } = answer;
+  if (OUT_OF_REACH.has(condition)) return by === host && silence === 'broken' ? 'inconclusive' : 'undecided';
+  if (by === host) return OWN_WORD[condition] ?? 'inconclusive';
   if (condition === 'service-unavailable' || condition === 'feature-not-implemented') return 'joined';
   if (condition === 'item-not-found') return 'ask-room';
   return type === 'wait' ? 'undecided' : 'left';
@@ -44,9 +48,14 @@ export function roomVerdict(answer: Answer | undefined, host: string): Verdict {
 }
 
 /**
- * Whether this answer speaks for the whole remote host: nothing reaches it, so nothing more need be sent.
- * Where the local server says that it is only this room that is silent, it does not.
+ * Whether the answers to a batch of pings speak for the whole remote host: it is out of reach, so nothing more need be sent.
+ *
+ * Only the local server can say so. One silent room does not, even where it is the only one that was asked: it takes several
+ * pings, and nothing at all from that host meanwhile.
  */
-export function speaksForHost(answer: Answer | undefined, host: string): boolean {
-  return answer?.kind === 'error' && OUT_OF_REACH.has(answer.condition) && !(answer.noAnswer && answer.by === host);
+export function speakForHost(answers: readonly (Answer | undefined)[], host: string): boolean {
+  return answers.every((answer) => {
+    if (answer?.kind !== 'error' || answer.by !== host || !OUT_OF_REACH.has(answer.condition)) return false;
+    return answer.silence === undefined || (answer.silence === 'host' && answers.length > 1);
+  });
 }

@@ -2,6 +2,7 @@
 
 local json = require "util.json";
 local st = require "util.stanza";
+local time_now = require "util.time".now;
 
 local utf8_valid, xml_escape = require "util.encodings".utf8.valid, st.xml_escape;
 local hosts, full_sessions = prosody.hosts, prosody.full_sessions;
@@ -13,15 +14,21 @@ local xmlns_ping_muc = "urn:ping-muc:0";
 local xmlns_stanzas = "urn:ietf:params:xml:ns:xmpp-stanzas";
 
 local MAX_BODY = 1024 * 1024; -- bytes of a stanza request
-local MAX_REQUESTS = 16; -- stanza requests in flight
+local MAX_REQUESTS = 16; -- stanza requests that are being read and sent on
+local MAX_WAITING = 256; -- stanza requests that wait for rooms
+local MAX_WAITING_FOR_HOST = 8; -- of those, the ones that wait for one remote host: a silent one must not hold up the others
 local MAX_IN_FLIGHT = 1000; -- queries to one remote host: it reads them at its own pace
+local MAX_ALL_IN_FLIGHT = 32000; -- queries to all remote hosts
+local WARN_AGAIN = 60; -- seconds after which a refusal for the same reason may be a warning again
 local MAX_ID, MAX_ANSWER, MAX_ANSWER_TEXT = 128, 8192, 1024; -- bytes: of a condition; of a room's answer passed as it came; of its text otherwise
 local SLICE, TICK = 50, 0.001; -- stanzas dealt with before others get the event loop; seconds until the next
 
 local count_pings = module:measure("pings", "counter");
 local count_notices = module:measure("notices", "counter");
+local count_proofs = module:measure("proofs", "counter"); -- pings answered by what the room had sent the session
+local count_requests = module:metric("counter", "requests", "", "Requests to the stanza API by HTTP status", { "status" });
 
-return function (state, signature, joins, queries)
+return function (settings, state, signature, joins, queries, closes)
 	local REPLAY_MEMORY = 2 * signature.TOLERANCE; -- seconds: a timestamp may be ahead, too
 
 	local titles = {
@@ -29,14 +36,37 @@ return function (state, signature, joins, queries)
 		[429] = "Too Many Requests"; [503] = "Service Unavailable";
 	};
 
+	local wrong_request = "Whoever sent it is not the receiver of our webhooks, or not of a release that this one understands";
+	local busy = "The receiver tries again by itself. If this goes on, look for a remote host that answers slowly";
+	local advice = {
+		[400] = wrong_request; [401] = "Check that the receiver knows the ping_muc_secret, and that the clocks of both sides are right";
+		[413] = wrong_request; [415] = wrong_request; [429] = busy; [503] = busy;
+	};
+	local last_status; -- of the request before
+	local warned = {}; -- status → when it was warned of
+
+	-- The first of a row of refusals is for the operator, the rest for those who look closely.
+	local function note(status, detail)
+		count_requests:with_labels(("%d"):format(status)):add(1);
+		if status ~= 200 then
+			local is_first = last_status ~= status and time_now() - (warned[status] or -math.huge) >= WARN_AGAIN;
+			if is_first then warned[status] = time_now(); end
+			module:log(is_first and "warn" or "debug", "A request to the stanza API was refused (%d: %s). %s",
+				status, detail, advice[status]);
+		end
+		last_status = status;
+	end
+
 	local function problem(status, detail)
 		local later = status == 429 or status == 503;
+		note(status, detail);
 		return {
 			status_code = status;
 			headers = { content_type = "application/problem+json"; retry_after = later and "1" or nil };
 			body = json.encode({ type = "about:blank", title = titles[status], status = status, detail = detail });
 		};
 	end
+
 	local function replay_key(headers)
 		return headers.webhook_id.."\0"..headers.webhook_timestamp;
 	end
@@ -58,20 +88,42 @@ return function (state, signature, joins, queries)
 		return st.stanza(item.name, { type = answer_type, id = item.id, from = item.to, to = item.from });
 	end
 
-	local function server_error(item, error_type, condition, text, extra)
+	-- extra: an element of ours, and its attributes
+	local function server_error(item, error_type, condition, text, extra, attributes)
 		local answer = answer_to(item, "error"):tag("error", { type = error_type, by = module.host })
 			:tag(condition, { xmlns = xmlns_stanzas }):up();
 		if text then answer:text_tag("text", text, { xmlns = xmlns_stanzas }); end
-		if extra then answer:tag(extra, { xmlns = xmlns_ping_muc }):up(); end
+		if extra then
+			attributes = attributes or {};
+			attributes.xmlns = xmlns_ping_muc;
+			answer:tag(extra, attributes):up();
+		end
+		local closed = condition:find("^remote%-server") and closes.newest(item.remote);
+		if closed then answer:tag("closed", { xmlns = xmlns_ping_muc, at = ("%d"):format(closed) }):up(); end
 		return tostring(answer);
 	end
 
+	-- Nearly every answer, so written as it is, without building it before
+	local function result(item, content)
+		return ("<iq type='result' id='%s' from='%s' to='%s'%s"):format(xml_escape(item.id), xml_escape(item.to), xml_escape(item.from),
+			content and ">"..content.."</iq>" or "/>");
+	end
+
+	-- The room has sent the session what only its occupants get, over a stream younger than the close that is asked about.
+	-- It is no news where the room has answered itself.
+	local function proof(item)
+		local join = item.close and joins.find(item.full, item.room);
+		if not join or join.at ~= item.at or (join.proof or 0) <= item.close then return; end
+		count_proofs(1);
+		return result(item, "<proof xmlns='"..xmlns_ping_muc.."'/>");
+	end
+
 	local function room_answer(item, stanza, genuine)
-		if stanza.attr.type == "result" then -- nearly every answer, so written as it is, without building it before
-			return ("<iq type='result' id='%s' from='%s' to='%s'/>"):format(xml_escape(item.id), xml_escape(item.to), xml_escape(item.from));
-		end
+		if stanza.attr.type == "result" then return result(item); end
 		local error_type, condition, text = stanza:get_error();
 		if not genuine then
+			local proven = proof(item);
+			if proven then return proven; end
 			if condition == "remote-server-not-found" then return server_error(item, "cancel", condition); end
 			return server_error(item, "wait", "remote-server-timeout");
 		end
@@ -98,9 +150,21 @@ return function (state, signature, joins, queries)
 		return session and (session.type == "s2sout" or session.type == "s2sin");
 	end
 
+	-- Streams that broke while an answer was awaited may have taken it along; without any, the server's own word is that
+	-- the host cannot be reached; else the room did not answer, and perhaps nobody there did.
+	local function no_answer(item)
+		local broken = closes.count(item.remote) ~= item.breaks;
+		if not broken and not is_reachable(item.remote) then return server_error(item, "wait", "remote-server-timeout"); end
+		local heard = (joins.heard(item.remote) or 0) > item.sent;
+		return server_error(item, "wait", "remote-server-timeout", nil, "no-answer", {
+			streams = broken and "broken" or "kept", heard = heard and "true" or "false";
+		});
+	end
+
 	-- Stanza API: requests
 
-	local requests, request_count = {}, 0;
+	local requests, reading, waiting, in_flight = {}, 0, 0, 0; -- the numbers of requests that are read, that wait, and of queries
+	local waiting_for = {}; -- remote host → number of requests that wait for it
 	local planned = {}; -- remote host → number of queries that requests have yet to send
 
 	-- The queries of a request count from when it is taken: another that comes before they are sent must not fit in, too.
@@ -112,35 +176,69 @@ return function (state, signature, joins, queries)
 
 	local function close_request(request)
 		if not requests[request] then return; end
-		requests[request], request_count = nil, request_count - 1;
+		requests[request] = nil;
+		if request.is_waiting then
+			waiting = waiting - 1;
+			for remote in pairs(request.planned) do
+				waiting_for[remote] = waiting_for[remote] > 1 and waiting_for[remote] - 1 or nil;
+			end
+		else
+			reading = reading - 1;
+		end
 		if request.timer then request.timer:stop(); end
 		for remote, count in pairs(request.planned) do plan(request, remote, -count); end
-		for id in pairs(request.waiting) do queries.forget(id); end
+		for id in pairs(request.waiting) do
+			queries.forget(id);
+			in_flight = in_flight - 1;
+		end
 	end
 
-	local function respond(request, result)
+	local function respond(request, reply)
 		close_request(request);
 		local response = request.response;
-		response.status_code = result.status_code or 200;
-		for name, value in pairs(result.headers) do response.headers[name] = value; end
-		response:send(result.body);
+		response.status_code = reply.status_code or 200;
+		for name, value in pairs(reply.headers) do response.headers[name] = value; end
+		response:send(reply.body);
 	end
 
 	local function respond_when_done(request)
 		if not requests[request] or request.next <= #request.items or next(request.waiting) then return; end
+		note(200);
 		respond(request, {
 			headers = { content_type = "application/xmpp+xml" };
 			body = "<xmpp>"..table.concat(request.answers).."</xmpp>";
 		});
 	end
 
+	-- The session has asked to enter again, and the room may be about to let it in: a notice now would put it out once more.
+	-- An attempt that nobody answers has its time-out; a ping after it says more than one before it.
+	local function is_rejoining(join)
+		local attempt = join.attempt;
+		return attempt and (time_now() - attempt < settings.timeout or attempt > (join.pinged or 0));
+	end
+
 	-- The notice is built here from a room's name, a nick that the room confirmed, and a text: nothing else can be said.
-	local function deliver_notice(item, session)
+	local sending; -- the notice that is being sent, for as long as it is
+
+	-- A client that is inactive (XEP-0352) gets it at once, and not when something else wakes it up.
+	module:hook("csi-is-stanza-important", function (event)
+		local attr = st.is_stanza(event.stanza) and event.stanza.attr;
+		if sending and attr and attr.id == sending.id and attr.from == sending.occupant then
+			event.reason = "notice";
+			return true;
+		end
+	end, 1);
+
+	local function deliver_notice(item, session, join)
+		if is_rejoining(join) then return server_error(item, "cancel", "conflict", nil, "rejoining"); end
+		sending = item;
 		local sent = session.send(st.presence({ type = "unavailable", id = item.id, from = item.occupant, to = item.full })
 			:tag("x", { xmlns = xmlns_muc_user })
 				:tag("item", { affiliation = "none", role = "none" }):text_tag("reason", item.reason):up()
 				:tag("status", { code = "110" }):up():tag("status", { code = "330" }):up():tag("status", { code = "333" }):up());
+		sending = nil;
 		if not sent then return server_error(item, "cancel", "recipient-unavailable"); end
+		module:log("debug", "Notice to %s: out of %s", item.full, item.room);
 		count_notices(1);
 		joins.finish(item.full, item.room, true);
 	end
@@ -150,34 +248,38 @@ return function (state, signature, joins, queries)
 		if item.kind ~= "notice" then plan(request, item.remote, -1); end
 		local session, join = full_sessions[item.full], joins.find(item.full, item.room);
 		if not session then return server_error(item, "cancel", "recipient-unavailable"); end
-		if not join or (item.at and (join.at ~= item.at or join.nick ~= item.nick or join.rejoining)) then
+		if not join or (item.at and (join.at ~= item.at or join.nick ~= item.nick)) then
 			return server_error(item, "cancel", "conflict");
 		end
-		if item.kind == "notice" then return deliver_notice(item, session); end
+		if item.kind == "notice" then return deliver_notice(item, session, join); end
+		local proven = proof(item);
+		if proven then return proven; end
 
 		local id, early;
+		item.sent, item.breaks = time_now(), closes.count(item.remote);
 		local function on_answer(stanza, genuine)
 			if not id then early = room_answer(item, stanza, genuine); return; end
-			request.waiting[id] = nil;
+			request.waiting[id], in_flight = nil, in_flight - 1;
 			table.insert(request.answers, room_answer(item, stanza, genuine));
 			respond_when_done(request);
 		end
 		if item.kind == "ping" then
 			count_pings(1);
+			join.pinged = item.sent;
 			id = queries.send(item.full, item.occupant, queries.ping, on_answer);
 		else
 			id = queries.send(item.full, item.room, queries.disco, on_answer);
 		end
 		-- A local bounce can come back before the sending returns.
-		if not early then request.waiting[id] = item; end
+		if not early then request.waiting[id], in_flight = item, in_flight + 1; end
 		return early;
 	end
 
 	local function expire(request)
 		for id, item in pairs(request.waiting) do
-			local extra = is_reachable(item.remote) and "no-answer" or nil;
-			table.insert(request.answers, server_error(item, "wait", "remote-server-timeout", nil, extra));
+			table.insert(request.answers, proof(item) or no_answer(item));
 			queries.forget(id);
+			in_flight = in_flight - 1;
 		end
 		request.waiting = {};
 		respond_when_done(request);
@@ -200,6 +302,9 @@ return function (state, signature, joins, queries)
 		end
 		-- From here on, so that a slow start of a long request does not look like silence of the rooms
 		if next(request.waiting) then
+			request.is_waiting, request.stanzas = true, nil;
+			reading, waiting = reading - 1, waiting + 1;
+			for remote in pairs(request.planned) do waiting_for[remote] = (waiting_for[remote] or 0) + 1; end
 			request.timer = module:add_timer(request.timeout, function () expire(request); end);
 		end
 		respond_when_done(request);
@@ -227,11 +332,20 @@ return function (state, signature, joins, queries)
 			later(examine, request);
 			return;
 		end
+		local count = 0;
 		for _, item in ipairs(items) do
-			if item.kind == "ping" or item.kind == "disco" then plan(request, item.remote, 1); end
+			if item.kind == "ping" or item.kind == "disco" then
+				plan(request, item.remote, 1);
+				count = count + 1;
+			end
+		end
+		if count > 0 and (waiting >= MAX_WAITING or in_flight + count > MAX_ALL_IN_FLIGHT) then
+			return turn_away(request, 503, "too many requests wait for rooms");
 		end
 		for remote in pairs(request.planned) do
-			if planned[remote] + (queries.in_flight[remote] or 0) > MAX_IN_FLIGHT then
+			if (waiting_for[remote] or 0) >= MAX_WAITING_FOR_HOST then
+				return turn_away(request, 429, ("%d requests wait for one remote host already"):format(MAX_WAITING_FOR_HOST));
+			elseif planned[remote] + (queries.in_flight[remote] or 0) > MAX_IN_FLIGHT then
 				return turn_away(request, 429, ("more than %d pings would be in flight to one remote host"):format(MAX_IN_FLIGHT));
 			end
 		end
@@ -260,7 +374,7 @@ return function (state, signature, joins, queries)
 		if not (headers.content_type or ""):lower():find("^application/xmpp%+xml%f[%s;%z]") then
 			return problem(415, "the content type must be application/xmpp+xml");
 		end
-		if request_count >= MAX_REQUESTS then return problem(503, "too many requests in flight"); end
+		if reading >= MAX_REQUESTS then return problem(503, "too many requests in flight"); end
 		if not utf8_valid(body) or body:find("\0", 1, true) then return problem(400, "the body is not UTF-8"); end
 		-- What looks like markup counts as such, so that no body within its size limit can stall the event loop
 		if contract.has_too_many_marks(body) then return problem(400, "the body has too much markup"); end
@@ -268,9 +382,10 @@ return function (state, signature, joins, queries)
 		if not key then return problem(503, "too many requests within "..REPLAY_MEMORY.." seconds"); end
 
 		local request = {
-			response = event.response; key = key; read_on = contract.reader(body); items = {}; next = 1; answers = {}; waiting = {}; planned = {};
+			response = event.response; key = key; read_on = contract.reader(body);
+			items = {}; next = 1; answers = {}; waiting = {}; planned = {};
 		};
-		requests[request], request_count = true, request_count + 1;
+		requests[request], reading = true, reading + 1;
 		event.response.on_destroy = function () close_request(request); end;
 		read(request);
 		return true;

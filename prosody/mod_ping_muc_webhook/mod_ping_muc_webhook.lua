@@ -34,8 +34,8 @@ local signature = module:require "signature"(settings);
 local sender = module:require "sender"(settings, state, signature);
 local queries = module:require "queries";
 local joins = module:require "joins"(settings, state, sender, queries);
-module:require "closes"(settings, state, sender, joins);
-local api = module:require "api"(state, signature, joins, queries);
+local closes = module:require "closes"(settings, state, sender, joins);
+local api = module:require "api"(settings, state, signature, joins, queries, closes);
 
 function module.load()
 	if module.reloading then

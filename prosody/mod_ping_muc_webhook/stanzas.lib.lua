@@ -24,8 +24,8 @@ end
 
 local function check_join(stanza)
 	local join = stanza:get_child("join", xmlns_ping_muc);
-	local at = join and join.attr.at or "";
-	return #at <= 16 and at:find("^%d+$") and tonumber(at) or nil;
+	local function moment(text) return text and #text <= 16 and text:find("^%d+$") and tonumber(text) or nil; end
+	if join then return moment(join.attr.at), moment(join.attr.close); end
 end
 
 local function check_notice_x(x)
@@ -86,7 +86,7 @@ local function check_stanza(stanza, host)
 	elseif not is_notice and named ~= xmlns_ping.." ping" then
 		return nil, "an <iq> must hold urn:xmpp:ping or disco#info";
 	end
-	item.at = check_join(stanza);
+	item.at, item.close = check_join(stanza);
 	if not item.at or not nick or #stanza.tags ~= 2 then
 		return nil, "a ping and a notice name an occupant, and its join in <join xmlns='"..xmlns_ping_muc.."' at='...'/>";
 	elseif not is_notice then

@@ -12,7 +12,7 @@ beforeAll(async () => {
 });
 afterAll(() => scene.close());
 
-/** The design's rule 8. */
+/** Rule 8 (docs/rules.md). */
 function expectNotice(user: User, room: string, nick: string): void {
   const [notice, ...more] = user.notices();
   expect(more).toEqual([]);
@@ -60,7 +60,7 @@ it('kept: both streams close, and the room still knows its users; nobody is told
   await scene.join(romeo, scene.room('garden'), 'Romeo');
 
   const cut = scene.dropStreams();
-  expect(await scene.checkDone(cut)).toMatchObject({ pinged: 2, joined: 2, left: 0, notified: 0 });
+  expect(await scene.checkDone(cut)).toMatchObject({ pinged: 2, joined: 2, proved: 0, left: 0, notified: 0 });
   await sleep(cut + (DELAY + 3) * 1000 - Date.now());
   expect([...juliet.notices(), ...romeo.notices()]).toEqual([]);
   await juliet.leaveServer();
@@ -81,7 +81,7 @@ it.each([
   const cut = scene.dropStreams();
   await sleep(500);
   await scene.forget(room, juliet);
-  expect(await scene.checkDone(cut)).toMatchObject({ pinged: 2, joined: 1, left: 1, notified: 1 });
+  expect(await scene.checkDone(cut)).toMatchObject({ pinged: 2, joined: 1, proved: 0, left: 1, notified: 1 });
   await until('the notice', () => juliet.notices()[0]);
   const [notice] = juliet.notices();
   expect(notice?.stanza.attrs['from']).toBe(`${room}/${nick}`);

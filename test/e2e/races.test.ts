@@ -9,7 +9,7 @@ import type { Tap } from '../lab/tap.ts';
 import type { User } from '../lab/user.ts';
 
 /**
- * The design's rule 5 and what `docs/decisions.md` says of it: whatever meets whatever, each lost user is told exactly once, and nobody
+ * Rule 5 (docs/rules.md) and what `docs/decisions.md` says of it: whatever meets whatever, each lost user is told exactly once, and nobody
  * who is in, or in again, is told at all. Each race is forced: a gate or the chat service holds one side until the other has come.
  */
 const DELAY = 1;

@@ -20,7 +20,7 @@ it.each([
       const { wrong, missed, double, notices, totals } = await scale.lose(isLost);
       expect({ wrong, missed, double, notices }).toEqual({ wrong: 0, missed: 0, double: 0, notices: lost });
       expect(service.count('ping')).toBe(JOINS);
-      expect(totals).toMatchObject({ pinged: JOINS, joined: JOINS - lost, left: lost, notified: lost });
+      expect(totals).toMatchObject({ pinged: JOINS, joined: JOINS - lost, proved: 0, left: lost, notified: lost });
     } finally {
       await scale.close();
     }

@@ -19,7 +19,7 @@ it('two resources of one user in one room, of which one is lost: only that one i
   const cut = scene.dropStreams();
   await sleep(300);
   await scene.forget(room, phone);
-  expect(await scene.checkDone(cut)).toMatchObject({ pinged: 2, joined: 1, left: 1, notified: 1 });
+  expect(await scene.checkDone(cut)).toMatchObject({ pinged: 2, joined: 1, proved: 0, left: 1, notified: 1 });
   await until('the notice', () => phone.notices()[0]);
   await sleep(500);
   expect(phone.notices()).toHaveLength(1);
@@ -36,7 +36,7 @@ it('two rooms on one remote host, of which one is lost: the user is told of that
   const cut = scene.dropStreams();
   await sleep(300);
   await scene.forget(lost, juliet);
-  expect(await scene.checkDone(cut)).toMatchObject({ pinged: 2, joined: 1, left: 1, notified: 1 });
+  expect(await scene.checkDone(cut)).toMatchObject({ pinged: 2, joined: 1, proved: 0, left: 1, notified: 1 });
   await until('the notice', () => juliet.notices()[0]);
   await sleep(500);
   expect(juliet.notices().map(({ stanza }) => String(stanza.attrs['from']))).toEqual([`${lost}/Juliet`]);

@@ -5,7 +5,7 @@ import { mucPresence, refusal, silence } from '../lab/scripted-muc.ts';
 import { ScriptedScene } from '../lab/scripted-scene.ts';
 import type { User } from '../lab/user.ts';
 
-/** The design's rule 1: what a server takes for a join, and for its end. What counts is what reaches the functions. */
+/** Rule 1 (docs/rules.md): what a server takes for a join, and for its end. What counts is what reaches the functions. */
 const HIBERNATION_SECONDS = 25;
 let scene: ScriptedScene;
 /** Her connection dies before all else. */

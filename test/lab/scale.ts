@@ -1,4 +1,4 @@
-import type { Totals } from '../../functions/core/check.ts';
+import type { Totals } from '../../functions/core/check-state.ts';
 import { Crowd, type ForgetfulService, RealRooms, type Told } from './crowd.ts';
 import { Lab, sleep, until } from './lab.ts';
 import { Prosody } from './prosody.ts';

@@ -1,4 +1,4 @@
-import type { Totals } from '../../functions/core/check.ts';
+import type { Totals } from '../../functions/core/check-state.ts';
 import { Lab } from './lab.ts';
 import { Prosody } from './prosody.ts';
 import { Runtime } from './runtime.ts';

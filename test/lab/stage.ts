@@ -1,4 +1,4 @@
-import type { Totals } from '../../functions/core/check.ts';
+import type { Totals } from '../../functions/core/check-state.ts';
 import { type Lab, until } from './lab.ts';
 import type { Prosody } from './prosody.ts';
 import type { LogLine, Runtime } from './runtime.ts';

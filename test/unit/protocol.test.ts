@@ -261,17 +261,19 @@ describe('stanza samples', () => {
     });
     expect(kinds).toEqual([
       ['ping-result', 'iq', 'result', '', ''],
+      ['ping-proof', 'iq', 'result', '', ''],
       ['disco-result', 'iq', 'result', '', ''],
       ['ping-not-acceptable', 'iq', 'cancel', '', 'not-acceptable text'],
       ['ping-item-not-found', 'iq', 'cancel', '', 'item-not-found'],
       ['ping-remote-server-not-found', 'iq', 'cancel', '', 'remote-server-not-found text'],
-      ['ping-remote-server-timeout', 'iq', 'wait', 'example.net', 'remote-server-timeout'],
-      ['ping-no-answer', 'iq', 'wait', 'example.net', 'remote-server-timeout no-answer'],
+      ['ping-remote-server-timeout', 'iq', 'wait', 'example.net', 'remote-server-timeout closed'],
+      ['ping-no-answer', 'iq', 'wait', 'example.net', 'remote-server-timeout no-answer closed'],
       ['ping-recipient-unavailable', 'iq', 'cancel', 'example.net', 'recipient-unavailable'],
       ['ping-conflict', 'iq', 'cancel', 'example.net', 'conflict'],
       ['ping-policy-violation', 'iq', 'modify', 'example.net', 'policy-violation text'],
       ['notice-recipient-unavailable', 'presence', 'cancel', 'example.net', 'recipient-unavailable'],
       ['notice-conflict', 'presence', 'cancel', 'example.net', 'conflict'],
+      ['notice-rejoining', 'presence', 'cancel', 'example.net', 'conflict rejoining'],
     ]);
   });
 

@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { Join } from '../../functions/core/events.ts';
 import { isNick, isXmlText } from '../../functions/core/jid.ts';
-import { AnswerError, DEFAULT_REASON, MAX_STANZAS, type Stanza, batch, notice, ping, readAnswers, requests, roomQuery, stanzaId } from '../../functions/core/stanzas.ts';
+import { type Answer, AnswerError, DEFAULT_REASON, MAX_STANZAS, type Stanza, batch, notice, ping, readAnswers, requests, roomQuery, stanzaId } from '../../functions/core/stanzas.ts';
 import { elements } from './world.ts';
 
 const sample = (name: string): string => readFileSync(new URL(`../../protocol/samples/${name}`, import.meta.url), 'utf8');
@@ -31,7 +31,7 @@ const reasonOf = (stanza: { xml: string }): string | null | undefined => reread(
 describe('requests', () => {
   it('are what the sample of the contract shows, but for the ids', () => {
     const shown = elements(sample('stanzas-request.xml').replaceAll(/>\s+</g, '><'));
-    const made = elements(batch([ping(join()), roomQuery(join()), notice(hostile, undefined)], 60));
+    const made = elements(batch([ping(join(), 1_795_355_002_123_456), roomQuery(join()), notice(hostile, undefined)], 60));
     expect(made.map((stanza) => ({ ...stanza.attrs, id: '' }))).toEqual(shown.map((stanza) => ({ ...stanza.attrs, id: '' })));
     expect(made.map((stanza) => stanza.children.join(''))).toEqual(shown.map((stanza) => stanza.children.join('')));
   });
@@ -108,21 +108,23 @@ describe('the reason of a notice', () => {
 describe('answers', () => {
   it('of the sample are read, each under its id', () => {
     const answers = readAnswers(sample('stanzas-answer.xml'));
-    const error = (type: string, condition: string, more: object = {}): object => ({ kind: 'error', type, condition, noAnswer: false, ...more });
+    const error = (type: string, condition: string, more: object = {}): object => ({ kind: 'error', type, condition, ...more });
     const own = { by: 'example.net' };
     expect(Object.fromEntries(answers)).toEqual({
       'ping-result': { kind: 'result' },
+      'ping-proof': { kind: 'result', isProof: true },
       'disco-result': { kind: 'result' },
       'ping-not-acceptable': error('cancel', 'not-acceptable', { text: 'You are not in this room' }),
       'ping-item-not-found': error('cancel', 'item-not-found'),
       'ping-remote-server-not-found': error('cancel', 'remote-server-not-found', { text: 'Server-to-server connection failed: connection refused' }),
-      'ping-remote-server-timeout': error('wait', 'remote-server-timeout', own),
-      'ping-no-answer': error('wait', 'remote-server-timeout', { ...own, noAnswer: true }),
+      'ping-remote-server-timeout': error('wait', 'remote-server-timeout', { ...own, closed: 1_795_355_002_123_456 }),
+      'ping-no-answer': error('wait', 'remote-server-timeout', { ...own, silence: 'room', closed: 1_795_355_002_123_456 }),
       'ping-recipient-unavailable': error('cancel', 'recipient-unavailable', own),
       'ping-conflict': error('cancel', 'conflict', own),
       'ping-policy-violation': error('modify', 'policy-violation', { ...own, text: 'A ping must name a join' }),
       'notice-recipient-unavailable': error('cancel', 'recipient-unavailable', own),
       'notice-conflict': error('cancel', 'conflict', own),
+      'notice-rejoining': error('cancel', 'conflict', { ...own, isRejoining: true }),
     });
   });
 
@@ -140,10 +142,38 @@ describe('answers', () => {
     ['an error stanza without an error', '', { type: 'cancel', condition: 'undefined-condition' }],
     ['a text before the condition', '<error type="wait"><text xmlns="urn:ietf:params:xml:ns:xmpp-stanzas">x</text><conflict xmlns="urn:ietf:params:xml:ns:xmpp-stanzas"/></error>', { type: 'wait', condition: 'conflict', text: 'x' }],
     ['a condition in a namespace of its own', '<error type="cancel"><not-acceptable xmlns="urn:x"/></error>', { condition: 'undefined-condition' }],
-    ['no-answer in a namespace of its own', '<error type="wait"><no-answer xmlns="urn:x"/></error>', { noAnswer: false }],
     ['a text with markup', '<error type="cancel"><text xmlns="urn:ietf:params:xml:ns:xmpp-stanzas">&lt;b&gt; &amp; more</text></error>', { text: '<b> & more' }],
   ])('may be %s', (_what, error, expected) => {
     expect(readAnswers(`<xmpp><iq type="error" id="a">${error}</iq></xmpp>`).get('a')).toMatchObject({ kind: 'error', ...expected });
+  });
+
+  const errorHolding = (xml: string): Answer | undefined =>
+    readAnswers(`<xmpp><iq type="error" id="a"><error type="wait">${xml}</error></iq></xmpp>`).get('a');
+
+  it.each([
+    ['nothing that says so', '<no-answer xmlns="urn:x"/>', undefined],
+    ['what the release before says', '<no-answer xmlns="urn:ping-muc:0"/>', 'room'],
+    ['streams that stood, while others were heard', '<no-answer xmlns="urn:ping-muc:0" streams="kept" heard="true"/>', 'room'],
+    ['streams that stood, and nothing came', '<no-answer xmlns="urn:ping-muc:0" streams="kept" heard="false"/>', 'host'],
+    ['a stream that broke, while others were heard', '<no-answer xmlns="urn:ping-muc:0" streams="broken" heard="true"/>', 'broken'],
+    ['a stream that broke, and nothing came', '<no-answer xmlns="urn:ping-muc:0" streams="broken" heard="false"/>', 'host'],
+  ])('silence: %s', (_what, xml, silence) => {
+    expect(Object.entries(errorHolding(xml) ?? {}).find(([name]) => name === 'silence')?.[1]).toBe(silence);
+  });
+
+  it('name the newest close that the server knows, and a session that is just now joining again', () => {
+    expect(errorHolding('<closed xmlns="urn:ping-muc:0" at="1795355000123456"/>')).toMatchObject({ closed: 1_795_355_000_123_456 });
+    for (const at of ['', 'soon', '1e999', '0.5']) {
+      expect(errorHolding(`<closed xmlns="urn:ping-muc:0" at="${at}"/>`)).toEqual(errorHolding(at === '' ? '<closed xmlns="urn:ping-muc:0" at="0"/>' : ''));
+    }
+    expect(errorHolding('<rejoining xmlns="urn:ping-muc:0"/>')).toMatchObject({ isRejoining: true });
+    expect(errorHolding('<rejoining/>')).not.toHaveProperty('isRejoining');
+  });
+
+  it('that are a proof say so', () => {
+    const result = (xml: string): Answer | undefined => readAnswers(`<xmpp><iq type="result" id="a">${xml}</iq></xmpp>`).get('a');
+    expect(result('<proof xmlns="urn:ping-muc:0"/>')).toEqual({ kind: 'result', isProof: true });
+    expect(result('<proof/>')).toEqual({ kind: 'result' });
   });
 
   const whole = '<xmpp><iq type="result" id="a"/><iq type="error" id="b"><error type="cancel"><conflict xmlns="urn:ietf:params:xml:ns:xmpp-stanzas"/></error></iq></xmpp>';

@@ -6,7 +6,8 @@ import dynalite from 'dynalite';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { Table } from '../../functions/adapters/table.ts';
-import { type StoredJoin, inParallel } from '../../functions/core/check.ts';
+import type { StoredJoin } from '../../functions/core/check-state.ts';
+import { inParallel } from '../../functions/core/concurrency.ts';
 import type { Close, JoinedEvent, LeftEvent } from '../../functions/core/events.ts';
 import { TABLE_KEYS } from '../../functions/names.ts';
 import { MapTable } from './world.ts';
@@ -315,16 +316,35 @@ describe('closes', () => {
     expect(await table.claimClose(closeOf(newRemote(), T + 5), { at: T + 5, delay: 60 }), 'nor does one without a record').toBe(false);
   });
 
+  it('what a check leaves to a newer one counts from the oldest close that is unanswered', async () => {
+    const remote = newRemote();
+    const [first, second, third] = [closeOf(remote, T + 5), closeOf(remote, T + 9), closeOf(remote, T + 12)];
+    await table.passOn(first, T + 5); // nothing is on record: nothing is to be remembered
+    expect(await table.readClose(first)).toBeUndefined();
+    await table.recordClose(first, NOW);
+    expect(await table.claimClose(first, { at: T + 5, delay: 60 })).toBe(true);
+    await table.recordClose(second, NOW);
+    await table.passOn(first, T + 5);
+    expect(await table.readClose(first)).toEqual({ at: T + 9, delay: 60, checked: T + 5, since: T + 5 });
+    await table.passOn(second, T + 9); // an older one stays
+    await table.recordClose(third, NOW);
+    expect(await table.readClose(first)).toMatchObject({ at: T + 12, since: T + 5 });
+  });
+
   it('whatever happens to them, the plain map of the other tests does the same', async () => {
-    const operations = fc.array(fc.record({ claim: fc.boolean(), at: fc.integer({ min: 1, max: 6 }), stale: fc.boolean() }), { maxLength: 10 });
+    const kind = fc.constantFrom('record', 'claim', 'pass on');
+    const operations = fc.array(fc.record({ kind, at: fc.integer({ min: 1, max: 6 }), stale: fc.boolean() }), { maxLength: 10 });
     await fc.assert(
       fc.asyncProperty(operations, async (some) => {
         const remote = newRemote();
         const model = new MapTable();
-        for (const { claim, at, stale } of some) {
+        for (const { kind, at, stale } of some) {
           const close = closeOf(remote, T + at);
           const seen = model.readClose(close);
-          if (!claim) {
+          if (kind === 'pass on') {
+            model.passOn(close, T + at);
+            await table.passOn(close, T + at);
+          } else if (kind === 'record') {
             model.recordClose(close);
             await table.recordClose(close, NOW);
           } else if (seen !== undefined) {

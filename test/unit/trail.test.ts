@@ -5,7 +5,7 @@ import { stanzaId } from '../../functions/core/stanzas.ts';
 
 it('what rooms answered is known for as many joins as can wait to be written, and in the end forgotten', () => {
   const trail = new Trail();
-  const left: Answer = { kind: 'error', type: 'cancel', condition: 'not-acceptable', noAnswer: false };
+  const left: Answer = { kind: 'error', type: 'cancel', condition: 'not-acceptable' };
   const ask = (from: number, count: number): void => {
     const stanzas = Array.from({ length: count }, (_, index) => ({ id: stanzaId({ at: from + index }), xml: '' }));
     trail.keep(stanzas, new Map(stanzas.map(({ id }) => [id, left])));

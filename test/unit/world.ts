@@ -1,8 +1,10 @@
 import { setImmediate as turn } from 'node:timers/promises';
 import xml, { Parser, type Element } from '@xmpp/xml';
-import { type CheckPorts, type CheckState, type CloseRecord, NO_TOTALS, type StoredJoin, runCheck, waitSeconds } from '../../functions/core/check.ts';
+import { runCheck } from '../../functions/core/check.ts';
+import { type CheckPorts, type CheckState, type CloseRecord, type StoredJoin, firstState } from '../../functions/core/check-state.ts';
 import type { Close, Join, JoinedEvent, LeftEvent } from '../../functions/core/events.ts';
 import { batch, readAnswers } from '../../functions/core/stanzas.ts';
+import { waitSeconds } from '../../functions/core/supersession.ts';
 
 /**
  * A small world in memory: a table that is a plain map, an XMPP server that answers as the contract says, rooms on one
@@ -11,6 +13,7 @@ import { batch, readAnswers } from '../../functions/core/stanzas.ts';
 
 export const HOST = 'example.net';
 export const REMOTE = 'muc.host';
+const NS_JOIN = 'urn:ping-muc:0';
 /** When every world begins, in seconds since the epoch. */
 export const BEGINNING = 1_795_355_000;
 
@@ -93,10 +96,16 @@ export class MapTable {
     this.closes.set(slot, { ...rest, checked: close.at, ...(seen.at > close.at ? { since: close.at } : {}) });
     return true;
   }
+
+  passOn(close: Close, oldest: number): void {
+    const slot = this.#slot(close, '');
+    const known = this.closes.get(slot);
+    if (known !== undefined && (known.since === undefined || known.since > oldest)) this.closes.set(slot, { ...known, since: oldest });
+  }
 }
 
 /** What a script says of a stanza: nothing comes back, or an error of a type and a condition, perhaps with a text. */
-export type Scripted = 'silence' | { type: string; condition: string; text?: string; by?: string };
+export type Scripted = 'silence' | 'broken' | 'host silence' | { type: string; condition: string; text?: string; by?: string };
 
 export class Room {
   /** Nicks by the occupants' full JIDs. */
@@ -118,6 +127,10 @@ export class Server {
   readonly rooms = new Map<string, Room>();
   /** Whether stanzas reach the remote host; if not, how the server says so. */
   link: 'up' | 'remote-server-not-found' | 'remote-server-timeout' = 'up';
+  /** The newest close that the server knows, µs, where it says so. */
+  closed: number | undefined;
+  /** Rooms and sessions that have just now asked to enter again: no notice. */
+  readonly rejoining = new Set<string>();
   /** The notices that clients have got. */
   readonly notices: Notice[] = [];
   /** How many of them for each room and session. */
@@ -148,12 +161,15 @@ export class Server {
       this.queries.push(room);
       return this.#fromRoom(stanza, room, 'disco', user, nick);
     }
-    const at = Number(stanza.getChild('join', 'urn:ping-muc:0')?.attrs['at']);
+    const at = Number(stanza.getChild('join', NS_JOIN)?.attrs['at']);
     const join = this.joins.get(`${room} ${user}`);
     if (join?.at !== at || join.nick !== nick) return error(stanza, { type: 'cancel', condition: 'conflict', by: HOST });
     if (stanza.name === 'iq') {
       this.pings.push(`${room} ${user}`);
       return this.#fromRoom(stanza, room, 'ping', user, nick);
+    }
+    if (this.rejoining.has(`${room} ${user}`)) {
+      return error(stanza, { type: 'cancel', condition: 'conflict', by: HOST }, xml('rejoining', { xmlns: NS_JOIN }));
     }
     this.joins.delete(`${room} ${user}`);
     const item = stanza.getChild('x')?.getChild('item');
@@ -163,11 +179,16 @@ export class Server {
   }
 
   #fromRoom(stanza: Element, jid: string, kind: 'ping' | 'disco', user: string, nick: string): string {
-    if (this.link === 'remote-server-not-found') return error(stanza, { type: 'cancel', condition: this.link });
-    if (this.link === 'remote-server-timeout') return error(stanza, { type: 'wait', condition: this.link, by: HOST });
+    const closed = this.closed === undefined ? [] : [xml('closed', { xmlns: NS_JOIN, at: String(this.closed) })];
+    const unreached = { type: 'wait', condition: 'remote-server-timeout', by: HOST };
+    if (this.link === 'remote-server-not-found') return error(stanza, { ...unreached, condition: this.link }, ...closed);
+    if (this.link === 'remote-server-timeout') return error(stanza, unreached, ...closed);
     const room = this.rooms.get(jid);
     const scripted = room?.script?.(kind, user);
-    if (scripted === 'silence') return error(stanza, { type: 'wait', condition: 'remote-server-timeout', by: HOST }, xml('no-answer', { xmlns: 'urn:ping-muc:0' }));
+    if (typeof scripted === 'string') {
+      const [streams, heard] = { silence: ['kept', 'true'], broken: ['broken', 'true'], 'host silence': ['kept', 'false'] }[scripted];
+      return error(stanza, unreached, xml('no-answer', { xmlns: NS_JOIN, streams, heard }), ...closed);
+    }
     if (scripted !== undefined) return error(stanza, scripted);
     if (!room?.exists) return error(stanza, { type: 'cancel', condition: 'item-not-found' });
     if (kind === 'disco' || room.occupants.get(user) === nick) return answer(stanza, 'result').toString();
@@ -180,7 +201,7 @@ function answer(stanza: Element, type: string): Element {
   return xml(stanza.name, { type, id, from: to, to: from });
 }
 
-function error(stanza: Element, { type, condition, text, by }: Exclude<Scripted, 'silence'>, ...more: Element[]): string {
+function error(stanza: Element, { type, condition, text, by }: Exclude<Scripted, string>, ...more: Element[]): string {
   const xmlns = 'urn:ietf:params:xml:ns:xmpp-stanzas';
   const texts = text === undefined ? [] : [xml('text', { xmlns }, text)];
   const attrs = by === undefined ? { type } : { type, by };
@@ -300,6 +321,7 @@ export class World {
       markUndecided: (join, checkAt) => write('markUndecided', () => table.markUndecided(join, checkAt)),
       readClose: (close) => around('readClose', () => table.readClose(close)),
       claimClose: (close, seen) => around('claimClose', () => table.claimClose(close, seen)),
+      passOn: (close, oldest) => around('passOn', () => table.passOn(close, oldest)),
       now: () => this.now,
       remaining: () => ends - this.now,
     };
@@ -338,8 +360,7 @@ export class World {
 
   /** The first input of a close's check. */
   start(close: Close): CheckState {
-    const wait = waitSeconds(close, this.now / 1000);
-    return { ...close, id: `check-${close.at}`, wait, due: this.now / 1000 + wait, next: 'wait', round: 0, open: 0, totals: NO_TOTALS };
+    return firstState(close, `check-${close.at}`, waitSeconds(close, this.now / 1000), this.now / 1000);
   }
 
   /** Runs the workflow of a close from its delay to its end; what died is run again from its own input. */
