@@ -8,6 +8,7 @@ local time_now = require "util.time".now;
 local resourceprep = require "util.encodings".stringprep.resourceprep;
 local hosts, full_sessions = prosody.hosts, prosody.full_sessions;
 
+local xmlns_delay = "urn:xmpp:delay";
 local xmlns_disco = "http://jabber.org/protocol/disco#info";
 local xmlns_muc = "http://jabber.org/protocol/muc";
 local xmlns_muc_user = "http://jabber.org/protocol/muc#user";
@@ -19,16 +20,10 @@ local ADOPT_IN_FLIGHT, ADOPT_WITHIN = 50, 60; -- queries to rooms that users wer
 
 local measure_joins = module:measure("joins", "amount");
 
-return function (settings, state, sender, queries)
+return function (settings, state, sender, queries, folds, closes, next_at)
 	local enqueue = sender.enqueue;
 
 	module:hook_global("stats-update", function () measure_joins(state.joins); end);
-
-	-- Microseconds; strictly increasing, because it orders events and names joins
-	local function next_at()
-		state.last_at = math.max(state.last_at + 1, math.floor(time_now() * 1e6));
-		return state.last_at;
-	end
 
 	local function join_key(full, room)
 		return room.."\0"..full;
@@ -57,12 +52,16 @@ return function (settings, state, sender, queries)
 		return remote and not hosts[remote] and not settings.excluded[remote];
 	end
 
+	local function joined_fields(full, room, join)
+		return { user = full, room = room, nick = join.nick };
+	end
+
 	local function announce(full, room, join)
-		enqueue("muc.joined", join_key(full, room), join.at, { user = full, room = room, nick = join.nick }, join);
+		enqueue("muc.joined", join_key(full, room), join.at, joined_fields(full, room, join), join);
 	end
 
 	local function record_join(full, room, nick)
-		local track = track_of(full);
+		local track, key, remote = track_of(full), join_key(full, room), jid.host(room);
 		local join = track.rooms[room];
 		track.asks:set(room, nil);
 		if not join then
@@ -71,14 +70,14 @@ return function (settings, state, sender, queries)
 				track.warned = true;
 				return;
 			end
-			local remote = jid.host(room);
 			-- A leave that still waits is about to be replaced: the receiver knows an earlier join.
-			join = { announced = state.queue:get(join_key(full, room)) ~= nil };
+			join = { announced = state.queue:get(key) ~= nil or folds.has(key) };
 			track.rooms[room], track.count = join, track.count + 1;
 			state.remotes[remote], state.joins = (state.remotes[remote] or 0) + 1, state.joins + 1;
 		end
-		join.at, join.nick, join.rejoining = next_at(), nick, nil;
-		announce(full, room, join);
+		local earlier = join.at and join.at / 1e6;
+		join.at, join.nick, join.attempt = next_at(), nick, nil;
+		folds.tell("muc.joined", key, remote, join.at, joined_fields(full, room, join), join, earlier);
 	end
 
 	local function end_join(full, room, quietly)
@@ -88,10 +87,12 @@ return function (settings, state, sender, queries)
 		track.rooms[room], track.count = nil, track.count - 1;
 		state.remotes[remote] = state.remotes[remote] > 1 and state.remotes[remote] - 1 or nil;
 		state.joins = state.joins - 1;
+		if not state.remotes[remote] then closes.forget(remote); end
 		drop_idle_track(full);
 		if join.announced and not quietly then
-			enqueue("muc.left", key, next_at(), { user = full, room = room });
+			folds.tell("muc.left", key, remote, next_at(), { user = full, room = room }, nil, join.at / 1e6);
 		else
+			folds.drop(key);
 			state.queue:set(key, nil);
 		end
 	end
@@ -105,8 +106,8 @@ return function (settings, state, sender, queries)
 		if not full or not is_watched(remote) then return; end
 		local room = jid.join(node, remote);
 		local join = find_join(full, room);
-		if join and stanza:get_child("x", xmlns_muc) then join.rejoining = true; end
-		if not join or join.rejoining then track_of(full).asks:set(room, true); end
+		if join and stanza:get_child("x", xmlns_muc) then join.attempt = time_now(); end
+		if not join or join.attempt then track_of(full).asks:set(room, true); end
 	end, -1000);
 
 	local function leave(event)
@@ -129,6 +130,22 @@ return function (settings, state, sender, queries)
 		state.tracks[full] = nil;
 	end, -1000);
 
+	-- A room sends its messages, and its occupants' presence, to none but those who are in it. What was delayed it may have
+	-- sent before a stream broke.
+	local function prove(join, origin, stanza)
+		if (origin.type ~= "s2sin" and origin.type ~= "s2sout") or origin.dummy then return; end
+		local began = closes.began(origin) or 0;
+		if began > (join.proof or 0) and not stanza:get_child("delay", xmlns_delay) then join.proof = began; end
+	end
+
+	-- Before anybody swallows it
+	module:hook("message/full", function (event)
+		local attr = event.stanza.attr;
+		local track = attr.type == "groupchat" and state.tracks[attr.to];
+		local join = track and track.rooms[jid.bare(attr.from)];
+		if join then prove(join, event.origin, event.stanza); end
+	end, 1000);
+
 	module:hook("presence/full", function (event)
 		local stanza, full = event.stanza, event.stanza.attr.to;
 		local track = state.tracks[full];
@@ -142,12 +159,16 @@ return function (settings, state, sender, queries)
 		for status in (x or stanza):childtags("status", xmlns_muc_user) do statuses[status.attr.code or ""] = true; end
 
 		local presence_type = stanza.attr.type;
+		-- To one who is entering again a room sends the others' presence before it has said that it lets it in.
+		if join and presence_type == nil and nick and x and not join.attempt then prove(join, event.origin, stanza); end
 		if presence_type == "error" then
 			track.asks:set(room, nil);
-			if join and join.rejoining then end_join(full, room); end
+			if join and join.attempt then end_join(full, room); end
 			drop_idle_track(full);
 		elseif presence_type == nil and nick and statuses["110"] then
-			if not join or join.rejoining or join.nick ~= nick then record_join(full, room, nick); end
+			if not join or join.attempt or join.nick ~= nick then record_join(full, room, nick); end
+			join = find_join(full, room);
+			if join then prove(join, event.origin, stanza); end
 		elseif presence_type == "unavailable" and join and (statuses["110"] or nick == join.nick) then
 			if not statuses["303"] then return end_join(full, room); end
 			-- Taken from here already: not every service marks the new nick's presence with 110. One that does has the last word.
@@ -175,8 +196,8 @@ return function (settings, state, sender, queries)
 	end);
 
 	-- Joins that are older than this module: mod_presence knows to whom a session sent directed presence, the room knows
-	-- whether it is one, and whether the session is in it.
-	local function adopt_joins()
+	-- whether it is one, and whether the session is in it. `is_new` says of which hosts only; nothing: of all that are watched.
+	local function adopt_joins(is_new)
 		local rooms, tasks, busy = {}, {}, 0;
 		local pump;
 
@@ -241,7 +262,7 @@ return function (settings, state, sender, queries)
 				for occupant in pairs(session.directed or {}) do
 					local node, remote, nick = jid.split(occupant);
 					local room = jid.join(node, remote);
-					if node and nick and is_watched(remote) and not find_join(session.full_jid, room) then
+					if node and nick and is_watched(remote) and (not is_new or is_new(remote)) and not find_join(session.full_jid, room) then
 						rooms[room] = rooms[room] or {};
 						table.insert(rooms[room], { full = session.full_jid, room = room, occupant = occupant });
 					end
@@ -280,7 +301,7 @@ return function (settings, state, sender, queries)
 	end
 
 	return {
-		next_at = next_at, find = find_join, finish = end_join;
+		next_at = next_at, find = find_join, finish = end_join, heard = closes.heard;
 		adopt = adopt_joins, drop_unwatched = drop_unwatched, drop_ended = drop_ended;
 	};
 end

@@ -9,17 +9,46 @@
 --                             └────▶ notices ──▶ the clients
 
 local cache = require "util.cache";
+local time_now = require "util.time".now;
 
 local MAX_REPLAYS = 10000; -- stanza requests that are remembered
 
-local settings = module:require "settings".read();
-
-module:depends("http");
-module:add_feature("urn:ping-muc:0");
+local read_settings = module:require "settings".read;
 
 -- Outlives a reload, a failed one too: module.save and module.restore do not outlive the latter.
 local state = module:shared("state");
 local is_new = not state.tracks;
+
+-- A wrong setting stops the module from loading, but does not stop one that runs: it goes on with what it had.
+local before, wrong = state.settings or {}, nil;
+local set_status = module.set_status;
+
+-- No news of webhooks hides a wrong setting from the operator.
+function module:set_status(...) -- luacheck: ignore 212/self
+	if not wrong then return set_status(module, ...); end
+end
+
+local function read_or_complain()
+	local ok, result = pcall(read_settings);
+	if not ok and not state.settings then error(result, 0); end
+	if ok then
+		if wrong then
+			wrong = nil;
+			module:set_status("core", "The settings are right again", true);
+		end
+		return result;
+	end
+	wrong = nil;
+	module:log("error", "%s. The module goes on with the settings that it had", result);
+	module:set_status("error", result..". Until then the module goes on with the settings that it had", true);
+	wrong = result;
+end
+
+local settings = read_or_complain() or state.settings;
+
+module:depends("http");
+module:add_feature("urn:ping-muc:0");
+
 if is_new then
 	state.last_at = 0;
 	state.tracks = {}; -- full JID → { rooms = { room → join }, count, asks }
@@ -29,23 +58,86 @@ if is_new then
 	state.batch = nil; -- taken from the queue, and not accepted yet: its retry is the same request, byte for byte
 	state.replays = cache.new(MAX_REPLAYS, false); -- id and timestamp of accepted stanza requests → when to forget
 end
+state.settings = settings; -- the last ones that were right
+
+-- Microseconds; strictly increasing, because it orders events and names joins
+local function next_at()
+	state.last_at = math.max(state.last_at + 1, math.floor(time_now() * 1e6));
+	return state.last_at;
+end
 
 local signature = module:require "signature"(settings);
 local sender = module:require "sender"(settings, state, signature);
 local queries = module:require "queries";
-local joins = module:require "joins"(settings, state, sender, queries);
-local closes = module:require "closes"(settings, state, sender, joins);
+local closes = module:require "closes"(settings, state, sender, queries, next_at);
+local folds = module:require "folds"(settings, state, sender);
+local joins = module:require "joins"(settings, state, sender, queries, folds, closes, next_at);
 local api = module:require "api"(settings, state, signature, joins, queries, closes);
 
-function module.load()
-	if module.reloading then
-		joins.drop_unwatched();
-	else
-		if not is_new then joins.drop_ended(); end -- a reload failed, and users went on without us
-		joins.adopt();
+-- What follows from other settings than before
+local function apply()
+	joins.drop_unwatched();
+	local function is_new_here(remote) return before.excluded[remote]; end
+	for remote in pairs(before.excluded or {}) do
+		if not settings.excluded[remote] then
+			joins.adopt(is_new_here);
+			break;
+		end
 	end
+	-- Whoever answers at another address knows nobody yet.
+	if before.webhook_url and before.webhook_url ~= settings.webhook_url and sender.renew_all then sender.renew_all(); end
+end
+
+module:hook_global("config-reloaded", function ()
+	local fresh = read_or_complain();
+	if not fresh then return; end
+	before = {};
+	for name, value in pairs(fresh) do before[name], settings[name] = settings[name], value; end
+	apply();
+end);
+
+local function resume()
+	closes.resume();
+	folds.resume();
 	sender.resume();
 end
+
+function module.load()
+	if not module.reloading then
+		if not is_new then joins.drop_ended(); end -- a reload failed, and users went on without us
+		joins.adopt();
+	elseif is_new then
+		return; -- module.restore goes on
+	else
+		apply();
+	end
+	resume();
+end
+
+-- The release before kept its state like this: an upgrade by a reload takes it over.
+function module.restore(saved)
+	if not is_new then return; end
+	if saved.version == 1 then
+		for _, name in ipairs { "last_at", "tracks", "remotes", "joins", "queue", "batch", "replays" } do state[name] = saved[name]; end
+		for _, track in pairs(state.tracks) do
+			for _, join in pairs(track.rooms) do
+				if join.rejoining then join.attempt, join.rejoining = time_now(), nil; end
+			end
+		end
+		joins.drop_unwatched();
+	else
+		joins.adopt();
+	end
+	resume();
+end
+
+-- mod_ping_muc does the same job inside the server.
+local function warn_of_double(name)
+	if name ~= "ping_muc" then return; end
+	module:log("warn", "mod_ping_muc is loaded on this host, too, and users would be told twice. Take one of the two out of modules_enabled");
+end
+if prosody.hosts[module.host].modules.ping_muc then warn_of_double("ping_muc"); end
+module:hook("module-loaded", function (event) warn_of_double(event.module); end);
 
 function module.unload()
 	sender.stop();

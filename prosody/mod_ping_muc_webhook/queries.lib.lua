@@ -10,6 +10,11 @@ local xmlns_ping = "urn:xmpp:ping";
 local pending = {}; -- id on the wire → { from, to, remote, answered }
 local in_flight = {}; -- remote host → number of them
 
+-- Whether an iq with this id is one of ours that waits for its answer
+local function is_ours(id)
+	return pending[id] ~= nil;
+end
+
 -- Waits for the answer no longer. Returns whether it had been waited for.
 local function forget(id)
 	local query = pending[id];
@@ -46,4 +51,4 @@ module:hook("iq/full", function (event)
 	return true;
 end, 1000);
 
-return { send = send, forget = forget, ping = ping_query, disco = disco_query, in_flight = in_flight };
+return { send = send, forget = forget, ping = ping_query, disco = disco_query, in_flight = in_flight, is_ours = is_ours };

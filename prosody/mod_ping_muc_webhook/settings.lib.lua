@@ -91,7 +91,7 @@ local function read()
 		secrets = secrets_setting("ping_muc_secret");
 		delay = seconds_setting("ping_muc_delay", 60, 1, 86400);
 		timeout = seconds_setting("ping_muc_timeout", 60, 1, 300);
-		patience = seconds_setting("ping_muc_patience", 0, 0, 86400);
+		patience = seconds_setting("ping_muc_patience", 300, 0, 86400);
 		refresh = seconds_setting("ping_muc_refresh", 86400, 1, 259200);
 		excluded = hosts_setting("ping_muc_exclude");
 		dry_run = boolean_setting("ping_muc_dry_run");

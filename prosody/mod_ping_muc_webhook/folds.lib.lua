@@ -1,0 +1,94 @@
+-- Folds: events about one join that changes again and again wait, each longer than the one before, and the newest replaces those
+-- that wait. It is remote rooms that change a join, and every event costs the operator.
+
+local cache = require "util.cache";
+local time_now = require "util.time".now;
+
+local AT_ONCE = 4; -- events about one join that never wait: in, out, in again under another nick
+local LONGEST = 60; -- seconds that one waits at most; not more than a delay, so that it is there before a check that follows
+local RATE = 5; -- events a second about all joins on one remote host, as long as they keep changing; longer waits than LONGEST are to this
+local QUIET = 900; -- seconds after which it all begins anew
+local MAX_FOLDS = 100000; -- joins of which it is remembered; of the oldest, what waits goes out at once
+
+return function (settings, state, sender)
+	-- Key → { sent, at, remote, event, due }: how many events went out and when the last one did, which one waits and until when.
+	-- The one that changed last is at the head.
+	state.folds = state.folds or cache.new(2^31);
+	local folds = state.folds;
+	local waiting = {}; -- remote host → number of events that wait
+
+	local function wait_no_more(fold)
+		local event, remote = fold.event, fold.remote;
+		fold.event, fold.due = nil, nil;
+		waiting[remote] = waiting[remote] > 1 and waiting[remote] - 1 or nil;
+		return event;
+	end
+
+	local function send(key, fold, event)
+		fold.sent, fold.at = fold.sent + 1, time_now();
+		sender.enqueue(event.kind, key, event.at, event.fields, event.join);
+	end
+
+	local function wait(key, fold, seconds)
+		local due = time_now() + seconds;
+		fold.due = due;
+		waiting[fold.remote] = (waiting[fold.remote] or 0) + 1;
+		module:add_timer(seconds, function ()
+			if folds:get(key) == fold and fold.due == due then send(key, fold, wait_no_more(fold)); end
+		end);
+	end
+
+	local function forget_quiet()
+		while true do
+			local key, fold = folds:tail();
+			if not key then return; end
+			if folds:count() <= MAX_FOLDS and (fold.event or time_now() - fold.at < QUIET) then return; end
+			if fold.event then send(key, fold, wait_no_more(fold)); end
+			folds:set(key, nil);
+		end
+	end
+	module:add_timer(QUIET, function () forget_quiet(); return QUIET; end);
+
+	-- Sends an event about a join, now or in its time. `earlier` is when the one before was, in seconds, where there was one.
+	local function tell(kind, key, remote, at, fields, join, earlier)
+		local fold, now = folds:get(key), time_now();
+		if fold and not fold.event and now - fold.at >= QUIET then fold = nil; end
+		if not fold then fold = { sent = earlier and now - earlier < QUIET and 1 or 0; at = now; remote = remote }; end
+		local event = { kind = kind, at = at, fields = fields, join = join };
+		if fold.event then -- has its time already
+			fold.event = event;
+		elseif state.queue:get(key) then -- has not been sent yet, and is replaced
+			sender.enqueue(kind, key, at, fields, join);
+		elseif fold.sent < AT_ONCE then
+			send(key, fold, event);
+		else
+			local longest = math.max(1, math.min(LONGEST, settings.delay));
+			fold.event = event;
+			wait(key, fold, math.max(math.min(2 ^ math.min(fold.sent - AT_ONCE, 10), longest), (waiting[remote] or 0) / RATE));
+		end
+		-- Most joins never change: a first one is remembered by its own moment.
+		if earlier or kind ~= "muc.joined" or folds:get(key) then folds:set(key, fold); end
+		forget_quiet();
+	end
+
+	-- What waits is not to be sent.
+	local function drop(key)
+		local fold = folds:get(key);
+		if fold and fold.event then wait_no_more(fold); end
+	end
+
+	-- Whether an event about the join waits
+	local function has(key)
+		local fold = folds:get(key);
+		return fold ~= nil and fold.event ~= nil;
+	end
+
+	-- Goes on with what an earlier life of the module has left.
+	local function resume()
+		for key, fold in folds:items() do
+			if fold.event then wait(key, fold, math.max(0, math.min(fold.due - time_now(), QUIET))); end
+		end
+	end
+
+	return { tell = tell, drop = drop, has = has, resume = resume };
+end

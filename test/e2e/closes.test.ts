@@ -1,0 +1,183 @@
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { sleep, until } from '../lab/lab.ts';
+import type { Prosody } from '../lab/prosody.ts';
+import { S2sPeer } from '../lab/s2s-peer.ts';
+import { mucPresence } from '../lab/scripted-muc.ts';
+import { type Reported, ScriptedScene } from '../lab/scripted-scene.ts';
+import { User } from '../lab/user.ts';
+
+/** The rules 2 and 5: which closes are reported, how often at most, and how often a change of one join is. */
+const DELAY = 4;
+/** A host of the same server with a module of its own. */
+let secondHost: string;
+let scene: ScriptedScene;
+let juliet: User;
+let room: string;
+let rooms = 0;
+
+beforeAll(async () => {
+  scene = await ScriptedScene.open({ ping_muc_delay: DELAY });
+  secondHost = scene.lab.address(4);
+});
+afterAll(() => scene.close());
+
+beforeEach(async () => {
+  rooms += 1;
+  room = scene.muc().room(`room-${rooms}`);
+  juliet = await scene.user('juliet');
+  await scene.join(juliet, room, 'Juliet');
+});
+afterEach(() => juliet.leaveServer());
+
+/** Nothing is held back, and no check is on its way. */
+const calm = (): Promise<void> => sleep((DELAY + 1.5) * 1000);
+const pings = (since: number): number => scene.asked(since).filter((occupant) => occupant.startsWith(`${room}/`)).length;
+/** Ends the streams between the chat service and the users' host in good order, as one whose time to be idle is over; or with an error. */
+async function endStreams(condition?: string): Promise<number> {
+  const since = Date.now();
+  for (const [from, to] of [[scene.muc().domain, scene.home.host], [scene.home.host, scene.muc().domain]]) {
+    await scene.away.shell(`s2s:close("${from}", "${to}"${condition === undefined ? '' : `, nil, "${condition}"`})`);
+  }
+  await until('the streams have ended', async () => !(await scene.home.shell('s2s:show()')).includes(scene.muc().domain));
+  return since;
+}
+
+describe('who closed is', () => {
+  it('who was authenticated, not who a stream says it is from', async () => {
+    const stranger = await S2sPeer.open(scene.lab, scene.lab.address(20));
+    await calm();
+    const since = Date.now();
+    const stream = await stranger.call(scene.home.host, scene.muc().domain);
+    await stream.authenticate(scene.home.host);
+    stream.end();
+    await until('the stream has ended', async () => !(await scene.home.shell('s2s:show()')).includes(`${scene.home.host} <-- ${scene.muc().domain}`) && (await sleep(1000), true));
+    await scene.settle(juliet);
+    expect(scene.closes(since)).toEqual([]);
+    expect(pings(since)).toBe(0);
+  });
+
+  it('on a stream for several of our hosts, closed to each of them', async () => {
+    const { forHost = '' } = { forHost: scene.runtime.prosodySettings({ ping_muc_webhook_url: scene.webhooks.url, http_host: scene.home.host, ping_muc_delay: DELAY, ping_muc_timeout: 5 }).forHost };
+    const accounts = join(scene.lab.directory, `prosody-${scene.home.host}`, 'data', secondHost.replaceAll('.', '%2e'), 'accounts');
+    await mkdir(accounts, { recursive: true });
+    await writeFile(join(accounts, 'romeo.dat'), `return { ["password"] = "${scene.home.password}" };\n`);
+    const withSecond = `${forHost}\nVirtualHost "${secondHost}"\n${forHost.replace(/^http_host.*$/m, `http_host = "${secondHost}"`)}`;
+    await scene.home.reload(withSecond);
+    await scene.home.shell(`host:activate("${secondHost}")`);
+
+    const peer = await S2sPeer.open(scene.lab, scene.lab.address(21));
+    const romeo = await User.connect(scene.lab, { service: scene.home.service, host: secondHost, password: scene.home.password } as Prosody, 'romeo', 'phone');
+    const there = `there@${peer.domain}`;
+    await romeo.enter(there, 'Romeo');
+    await until('the peer is asked', () => peer.heard.includes(`${there}/Romeo`));
+    const stream = await peer.call(scene.home.host);
+    await stream.authenticate(scene.home.host);
+    await stream.authenticate(secondHost);
+    stream.write(mucPresence({ from: `${there}/Romeo`, to: romeo.jid, codes: [110] }));
+    await scene.told(there, ['joined Romeo']);
+    const since = Date.now();
+    stream.reset();
+    const closesOf = (remote: string): readonly Reported[] => scene.reported().filter(({ type, remote: of, at }) => type === 's2s.closed' && of === remote && at >= since * 1000);
+    await until('a close is reported', () => closesOf(peer.domain).length > 0);
+    const senders = scene.webhooks.requests.filter(({ body }) => body.includes('s2s.closed') && body.includes(peer.domain));
+    expect(senders.map(({ body }) => (JSON.parse(body.toString()) as { host: string }).host)).toEqual([secondHost]);
+    await romeo.leaveServer();
+  });
+});
+
+describe('the end of a stream in good order', () => {
+  it.each([undefined, 'connection-timeout'])('is a close where users talked, and none where only a check asked (%s)', async (condition) => {
+    await calm();
+    const first = await endStreams(condition);
+    await until('a close is reported', () => scene.closes(first).length > 0);
+    await scene.checkDone(first, scene.muc().domain);
+    await calm();
+    expect(pings(first)).toBeGreaterThan(0);
+
+    const second = await endStreams(condition);
+    await calm();
+    expect(scene.closes(second)).toEqual([]);
+    expect(pings(second)).toBe(0);
+  });
+
+  it('is a close where it was not in good order, though only a check asked', async () => {
+    const first = await endStreams();
+    await scene.checkDone(first, scene.muc().domain);
+    await calm();
+    const second = await endStreams('system-shutdown');
+    await until('a close is reported', () => scene.closes(second).length > 0);
+  });
+});
+
+describe('a host that flaps', () => {
+  it('has one close reported in half a delay, of which the last is that of the last stream', async () => {
+    const SECONDS = Number(process.env['FLAP_SECONDS'] ?? 20);
+    await calm();
+    const since = Date.now();
+    let drops = 0;
+    let last = since;
+    while (Date.now() < since + SECONDS * 1000) {
+      await juliet.say(room, 'Still here');
+      await sleep(230);
+      last = scene.dropStreams();
+      drops += 1;
+    }
+    await sleep((DELAY / 2 + 1) * 1000);
+    const closes = scene.closes(since);
+    expect(drops).toBeGreaterThan(SECONDS * 3);
+    expect(closes.length).toBeGreaterThan(SECONDS / (DELAY / 2) / 2);
+    expect(closes.length).toBeLessThanOrEqual(SECONDS / (DELAY / 2) + 2);
+    expect(closes.at(-1)?.at).toBeGreaterThanOrEqual((last - 500) * 1000);
+  }, 180_000);
+
+  it('has its last close reported though the module is reloaded meanwhile', async () => {
+    await calm();
+    const first = scene.dropStreams();
+    await until('a close is reported', () => scene.closes(first).length > 0);
+    await juliet.say(room, 'Still here');
+    await sleep(500);
+    const second = scene.dropStreams();
+    await sleep(200);
+    expect(scene.closes(second)).toEqual([]);
+    await scene.home.shell(`module:reload("ping_muc_webhook", "${scene.home.host}")`);
+    await until('the second close is reported', () => scene.closes(second).length > 0);
+    expect(scene.closes(second)[0]?.at).toBeLessThan((second + 400) * 1000);
+  });
+});
+
+describe('a join that changes again and again', () => {
+  const change = (nick: string): void => scene.muc().send(mucPresence({ from: `${room}/${nick}`, to: juliet.jid, codes: [110] }));
+
+  it('is reported ever more rarely, and with its newest nick in the end', async () => {
+    for (let n = 1; n <= 100; n += 1) {
+      change(`nick-${n}`);
+      await sleep(120);
+    }
+    await until('the newest nick is reported', () => scene.story(room).at(-1) === 'joined nick-100');
+    // four at once, then after 1, 2 and 4 seconds, and after each delay
+    expect(scene.story(room).length).toBeLessThanOrEqual(9);
+    expect(scene.story(room).length).toBeGreaterThan(5);
+  });
+
+  it('and ends: its end is reported, though it has to wait', async () => {
+    for (let n = 1; n <= 10; n += 1) {
+      change(`nick-${n}`);
+      await sleep(200);
+    }
+    scene.muc().send(mucPresence({ from: `${room}/nick-10`, to: juliet.jid, type: 'unavailable', codes: [110, 307] }));
+    await until('its end is reported', () => scene.story(room).at(-1) === 'left');
+    expect(scene.story(room).length).toBeLessThanOrEqual(7);
+  });
+
+  it('and ends while the module is reloaded: the same', async () => {
+    for (let n = 1; n <= 8; n += 1) {
+      change(`nick-${n}`);
+      await sleep(200);
+    }
+    await juliet.leave(room, 'nick-8');
+    await scene.home.shell(`module:reload("ping_muc_webhook", "${scene.home.host}")`);
+    await until('its end is reported', () => scene.story(room).at(-1) === 'left');
+  });
+});
