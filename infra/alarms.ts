@@ -119,7 +119,7 @@ function definitions(scope: Construct, { webhook, check, joins }: Props): readon
     {
       title: 'Webhooks are throttled',
       severity: 'high',
-      notice: 'Joins and closes are stored late: more come than the account, or reservedConcurrency, lets in.',
+      notice: 'Joins and closes are stored late: more come than the account, or webhookConcurrency, lets in.',
       metric: webhook.function.metricThrottles({ period }),
       threshold: 0,
       periods: 3,
@@ -210,7 +210,7 @@ function definitions(scope: Construct, { webhook, check, joins }: Props): readon
     {
       title: 'Check function is throttled',
       severity: 'low',
-      notice: 'Notices come late: more checks are due than the account, or reservedConcurrency, lets run.',
+      notice: 'Notices come late: more checks are due than checkConcurrency, or the account, lets run.',
       metric: check.function.metricThrottles({ period }),
       threshold: 0,
       periods: 3,

@@ -61,6 +61,7 @@ interface Props {
   readonly secret: WebhookSecret;
   readonly serverApiUrl: string;
   readonly network: Network | undefined;
+  readonly concurrency: number | undefined;
 }
 
 /** What follows a close: the wait, the check, and asking again. */
@@ -79,6 +80,7 @@ export class CheckWorkflow extends Construct {
       // mostly it waits for rooms, and waiting is paid by memory; it holds four batches of 250 joins, and needs a quarter of this.
       // The rest buys processor time: 0.3 of one, with which 1,000 pings are written and their answers read in a second
       memorySize: 512,
+      concurrency: props.concurrency, // so that no number of checks takes from webhooks what they need
       network: props.network,
       environment: {
         [ENV.tableName]: props.table.tableName,

@@ -16,6 +16,7 @@ interface Props {
   readonly secret: WebhookSecret;
   readonly stateMachine: StateMachine;
   readonly xmppHosts: readonly string[];
+  readonly concurrency: number | undefined;
 }
 
 const PATH = '/webhooks';
@@ -60,6 +61,7 @@ export class WebhookApi extends Construct {
       timeout: Duration.seconds(25),
       // of memory it needs a quarter; with memory comes processor time, here 0.3 of one, and at half of it a cold start takes twice as long
       memorySize: 512,
+      concurrency: props.concurrency,
       environment: {
         [ENV.tableName]: props.table.tableName,
         [ENV.secretArn]: props.secret.secretArn,
