@@ -3,7 +3,7 @@ import { App } from 'aws-cdk-lib';
 import { Template } from 'aws-cdk-lib/assertions';
 import validate from 'asl-validator';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { ENV } from '../../functions/names.ts';
+import { ENV, WEBHOOK_TIME } from '../../functions/names.ts';
 import { readConfig } from '../../infra/config.ts';
 import { PingMucStack } from '../../infra/stack.ts';
 import { type Assembly, type Resource, readAssembly, readResources } from '../../local/assembly.ts';
@@ -154,6 +154,11 @@ describe('the functions', () => {
     const [own] = assembly.functions.filter(({ name }) => name.toLowerCase().startsWith(handler));
     expect(asked.length).toBeGreaterThan(3);
     expect(Object.keys(own?.environment ?? {}).sort()).toEqual(asked.map(([, name]) => ENV[name as keyof typeof ENV]).sort());
+  });
+
+  it('have the time that the contract, and the workflow, give them', () => {
+    const seconds = Object.fromEntries(assembly.functions.map(({ name, timeoutSeconds }) => [name.slice(0, 5), timeoutSeconds]));
+    expect(seconds).toEqual({ Check: 900, Webho: WEBHOOK_TIME.functionTimeoutSeconds });
   });
 
   it('are no larger than 450 kB each', async () => {
