@@ -1,7 +1,7 @@
 import { DynamoDBClient } from '@aws-sdk/client-dynamodb';
 import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import type { Context } from 'aws-lambda';
-import { AWS_CLIENT } from './adapters/aws.ts';
+import { AWS_CLIENT, LONGEST_CALL_MS, PATIENT_AWS_CLIENT } from './adapters/aws.ts';
 import { requireEnv } from './adapters/environment.ts';
 import { Secrets } from './adapters/secrets.ts';
 import { ServerUnreachableError, StanzaApi } from './adapters/server.ts';
@@ -12,9 +12,12 @@ import { runCheck } from './core/check.ts';
 import type { CheckState, StoredJoin, Totals } from './core/check-state.ts';
 import { ENV } from './names.ts';
 
-const table = new Table(new DynamoDBClient(AWS_CLIENT), requireEnv(ENV.tableName));
+const table = new Table(new DynamoDBClient(PATIENT_AWS_CLIENT), requireEnv(ENV.tableName));
 const secrets = new Secrets(new SecretsManagerClient(AWS_CLIENT), requireEnv(ENV.secretArn));
 const serverApiUrl = requireEnv(ENV.serverApiUrl);
+
+/** No row is deleted any more when so much of an invocation is left: what is under way then ends in time, with five seconds to spare. */
+const NO_MORE_DELETES_MS = LONGEST_CALL_MS + 5000;
 
 /** Runs one invocation of a check: pings, decides, notifies, forgets. Its result is the workflow's next state. */
 export async function handler(state: CheckState, context: Context): Promise<CheckState> {
@@ -30,7 +33,7 @@ export async function handler(state: CheckState, context: Context): Promise<Chec
       send: async (host, stanzas, timeout) => trail.keep(stanzas, await api.send(host, stanzas, timeout)),
       forget: (join) => {
         say('join ended', join);
-        return table.forget(join);
+        return forget(join, remaining, log);
       },
       markUndecided: (join, checkAt) => {
         say(checkAt === undefined ? 'join decided' : 'join undecided', join);
@@ -56,6 +59,19 @@ const OUTCOMES = {
   page: 'check goes on',
   wait: 'check will ask again',
 } as const;
+
+/**
+ * Deletes a row, if it can be done. To run the invocation again for its sake would ping all others again, and it can wait: the next check
+ * of the host pings this join, too, and the server answers that there is no such join; without a check, the row expires.
+ */
+async function forget(join: StoredJoin, remaining: () => number, log: Logger): Promise<void> {
+  try {
+    if (remaining() < NO_MORE_DELETES_MS) throw new Error('no time was left for it');
+    await table.forget(join);
+  } catch (error) {
+    log.warn('row not deleted; the next check deletes it', { user: join.user, room: join.room, at: join.at, ...describe(error) });
+  }
+}
 
 function report(log: Logger, before: CheckState, after: CheckState, began: number): void {
   if (after.superseded && after.totals.pinged === before.totals.pinged) {

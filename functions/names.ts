@@ -13,6 +13,21 @@ export const ENV = {
   service: 'SERVICE',
 } as const;
 
+/**
+ * How long a webhook may take: each follows from the one before. The contract states what the two sides owe each other
+ * (protocol/openapi.yaml), and a test holds the two, the deployment and the module of Prosody against each other.
+ */
+export const WEBHOOK_TIME = {
+  /** Then the function answers 503 and stores no more. A call to AWS that is never answered fails after 15 (adapters/aws.ts). */
+  answerWithinSeconds: 20,
+  /** Then Lambda kills it: what is left is for the answer, and for a collection of garbage in between. */
+  functionTimeoutSeconds: 25,
+  /** Then the HTTP API answers 503 by itself. A cold start, a second or two, counts here, and not for the function. */
+  gatewaySeconds: 30,
+  /** The least that a sender waits: whoever gives up earlier sends again what is just being stored, and slows it down. */
+  senderWaitsSeconds: 35,
+} as const;
+
 /** The table's attributes that its definition names. */
 export const TABLE_KEYS = { partition: 'pk', sort: 'sk', expires: 'expires' } as const;
 

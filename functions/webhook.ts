@@ -6,18 +6,20 @@ import type { APIGatewayProxyEventV2, APIGatewayProxyStructuredResultV2, Context
 import { AWS_CLIENT } from './adapters/aws.ts';
 import { requireEnv } from './adapters/environment.ts';
 import { Secrets } from './adapters/secrets.ts';
-import { Table } from './adapters/table.ts';
+import { RowRefusedError, Table } from './adapters/table.ts';
 import { type Logger, describe, logger } from './adapters/telemetry.ts';
 import { Workflow } from './adapters/workflow.ts';
 import { inParallel } from './core/concurrency.ts';
-import { MAX_BODY_BYTES, type Webhook, WebhookError, readWebhook } from './core/events.ts';
+import { MAX_BODY_BYTES, type Rejected, type Webhook, WebhookError, readWebhook } from './core/events.ts';
 import { SignatureError, verify } from './core/signature.ts';
-import { ENV } from './names.ts';
+import { ENV, WEBHOOK_TIME } from './names.ts';
 
 /** Table writes in flight for one request. */
 const WRITES_IN_FLIGHT = 32;
 /** What we ask of a sender whose events could not be stored, in seconds. */
 const RETRY_AFTER_SECONDS = 5;
+/** What is left of the function's time when it gives up. */
+const SPARE_MS = (WEBHOOK_TIME.functionTimeoutSeconds - WEBHOOK_TIME.answerWithinSeconds) * 1000;
 
 /** What a webhook needs of the world. */
 export interface WebhookPorts {
@@ -47,17 +49,44 @@ async function take(event: APIGatewayProxyEventV2, context: Context, ports: Webh
   const body = Buffer.from(event.body ?? '', event.isBase64Encoded ? 'base64' : 'utf8');
   if (body.length > MAX_BODY_BYTES) return refuse(log, 413, `the body may take ${MAX_BODY_BYTES} bytes, got ${body.length}`);
   try {
-    const { timestamp } = await authenticate(event.headers, body, ports.secrets);
-    if (!isUtf8(body)) return refuse(log, 400, 'the body must be JSON in UTF-8'); // decoded all the same, it would name others than it does
-    const webhook = readWebhook(body.toString(), timestamp);
-    if (ports.hosts.size > 0 && !ports.hosts.has(webhook.host)) return refuse(log, 400, `host: ${webhook.host} is none of the hosts that this stack serves`);
-    await store(webhook, timestamp, log, ports);
-    return answer(200, 'application/json', { accepted: webhook.accepted, rejected: webhook.rejected });
+    return await inTime(context.getRemainingTimeInMillis() - SPARE_MS, async (over) => {
+      const { timestamp } = await authenticate(event.headers, body, ports.secrets);
+      if (!isUtf8(body)) return refuse(log, 400, 'the body must be JSON in UTF-8'); // decoded all the same, it would name others than it does
+      const webhook = readWebhook(body.toString(), timestamp);
+      if (ports.hosts.size > 0 && !ports.hosts.has(webhook.host)) return refuse(log, 400, `host: ${webhook.host} is none of the hosts that this stack serves`);
+      const refused = await store(webhook, timestamp, log, ports, over);
+      const rejected = [...webhook.rejected, ...refused].sort((one, other) => one.index - other.index);
+      return answer(200, 'application/json', { accepted: webhook.accepted - refused.length, rejected });
+    });
   } catch (error) {
     if (error instanceof SignatureError) return refuse(log, 401, error.message);
     if (error instanceof WebhookError) return refuse(log, 400, error.message);
     log.error('webhook not stored; the sender is asked to send it again', describe(error));
     return problem(503, 'the events could not be stored; send them again', { 'retry-after': String(RETRY_AFTER_SECONDS) });
+  }
+}
+
+/** The time for an answer is over. */
+class OutOfTimeError extends Error {
+  override readonly name = 'OutOfTimeError';
+}
+
+/**
+ * Ends in time, whatever its work does: what is under way may come to its end behind the answer, and does no harm.
+ * @param work begins nothing more once the signal is given
+ * @throws OutOfTimeError
+ */
+async function inTime<Result>(milliseconds: number, work: (over: AbortSignal) => Promise<Result>): Promise<Result> {
+  const controller = new AbortController();
+  const { promise, reject } = Promise.withResolvers<never>();
+  const timer = setTimeout(() => {
+    reject(new OutOfTimeError(`not all was stored within ${Math.round(milliseconds / 1000)} s`));
+    controller.abort();
+  }, milliseconds);
+  try {
+    return await Promise.race([work(controller.signal), promise]);
+  } finally {
+    clearTimeout(timer);
   }
 }
 
@@ -73,37 +102,58 @@ async function authenticate(headers: APIGatewayProxyEventV2['headers'], body: Bu
   }
 }
 
-/** Joins before closes, so that a check never overlooks a join that came with its close. */
-async function store(webhook: Webhook, sentSeconds: number, log: Logger, { table, workflow }: WebhookPorts): Promise<void> {
+/**
+ * Stores joins before closes, so that a check never overlooks a join that came with its close.
+ * @param over once it is given, nothing more is begun
+ * @returns the events that the table does not take for what they are
+ */
+async function store(webhook: Webhook, sentSeconds: number, log: Logger, { table, workflow }: WebhookPorts, over: AbortSignal): Promise<readonly Rejected[]> {
   const now = Date.now() / 1000;
+  const refused: Rejected[] = [];
   let joined = 0;
   let left = 0;
   let started = 0;
+  const unlessRefused = (index: number, write: () => Promise<void>) => async (): Promise<void> => {
+    if (over.aborted) return;
+    try {
+      await write();
+    } catch (error) {
+      if (!(error instanceof RowRefusedError)) throw error;
+      refused.push({ index, error: `the table does not take it: ${error.message}` });
+    }
+  };
   await inParallel(
-    webhook.joins.map((event) => async () => {
-      if (!(await table.record(event, now))) return;
-      if (event.type === 'muc.joined') joined += 1;
-      else left += 1;
-    }),
+    webhook.joins.map(({ index, said: event }) =>
+      unlessRefused(index, async () => {
+        if (!(await table.record(event, now))) return;
+        if (event.type === 'muc.joined') joined += 1;
+        else left += 1;
+      }),
+    ),
     WRITES_IN_FLIGHT,
   );
   await inParallel(
-    webhook.closes.map((close) => async () => {
-      await table.recordClose(close, now);
-      if (await workflow.start(close, sentSeconds, now)) started += 1;
-    }),
+    webhook.closes.map(({ index, said: close }) =>
+      unlessRefused(index, async () => {
+        await table.recordClose(close, now);
+        if (await workflow.start(close, sentSeconds, now)) started += 1;
+      }),
+    ),
     WRITES_IN_FLIGHT,
   );
+  if (over.aborted) return []; // it has been answered
+  const rejected = [...webhook.rejected, ...refused];
   log.measure(
     'webhook stored',
-    { WebhooksAccepted: 1, EventsRejected: webhook.rejected.length, JoinsRecorded: joined, LeavesRecorded: left, ChecksStarted: started },
+    { WebhooksAccepted: 1, EventsRejected: rejected.length, JoinsRecorded: joined, LeavesRecorded: left, ChecksStarted: started },
     {
       host: webhook.host,
-      events: webhook.accepted,
-      ...(webhook.rejected.length > 0 ? { rejected: webhook.rejected.slice(0, 10) } : {}),
-      ...(webhook.closes.length > 0 ? { closed: webhook.closes.slice(0, 10).map((close) => close.remote) } : {}),
+      events: webhook.accepted - refused.length,
+      ...(rejected.length > 0 ? { rejected: rejected.slice(0, 10) } : {}),
+      ...(webhook.closes.length > 0 ? { closed: webhook.closes.slice(0, 10).map(({ said }) => said.remote) } : {}),
     },
   );
+  return refused;
 }
 
 function refuse(log: Logger, status: 400 | 401 | 413, detail: string): APIGatewayProxyStructuredResultV2 {

@@ -6,6 +6,7 @@ import { Key } from 'aws-cdk-lib/aws-kms';
 import { Topic } from 'aws-cdk-lib/aws-sns';
 import { EmailSubscription } from 'aws-cdk-lib/aws-sns-subscriptions';
 import { Construct } from 'constructs';
+import { WEBHOOK_TIME } from '../functions/names.ts';
 import type { CheckWorkflow } from './check-workflow.ts';
 import type { JoinsTable } from './joins-table.ts';
 import { emitted, sum } from './metrics.ts';
@@ -36,8 +37,8 @@ interface Definition {
   readonly missing?: TreatMissingData;
 }
 
-/** Of the 25 seconds that a webhook may take. */
-const SLOW_WEBHOOK_MS = 10_000;
+/** Half of what a webhook may take. */
+const SLOW_WEBHOOK_MS = (WEBHOOK_TIME.answerWithinSeconds * 1000) / 2;
 /** An invocation hands over to the next when a time-out of a ping, twice, and a minute are left: after 15 minutes it would be killed. */
 const LONG_CHECK_MS = Duration.seconds(14 * 60 + 30).toMilliseconds();
 const LATE_CHECK_MS = 60_000;
@@ -119,7 +120,7 @@ function definitions(scope: Construct, { webhook, check, joins }: Props): readon
     {
       title: 'Webhooks are throttled',
       severity: 'high',
-      notice: 'Joins and closes are stored late: more come than the account, or reservedConcurrency, lets in.',
+      notice: 'Joins and closes are stored late: more come than the account, or webhookConcurrency, lets in.',
       metric: webhook.function.metricThrottles({ period }),
       threshold: 0,
       periods: 3,
@@ -128,7 +129,7 @@ function definitions(scope: Construct, { webhook, check, joins }: Props): readon
     {
       title: 'Webhooks are slow',
       severity: 'low',
-      notice: 'Nothing yet; at 25 seconds webhooks begin to fail.',
+      notice: `Nothing yet; at ${WEBHOOK_TIME.answerWithinSeconds} seconds webhooks begin to fail.`,
       metric: webhook.function.metricDuration(p99),
       threshold: SLOW_WEBHOOK_MS,
       periods: 3,
@@ -210,7 +211,7 @@ function definitions(scope: Construct, { webhook, check, joins }: Props): readon
     {
       title: 'Check function is throttled',
       severity: 'low',
-      notice: 'Notices come late: more checks are due than the account, or reservedConcurrency, lets run.',
+      notice: 'Notices come late: more checks are due than checkConcurrency, or the account, lets run.',
       metric: check.function.metricThrottles({ period }),
       threshold: 0,
       periods: 3,

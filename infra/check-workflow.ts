@@ -10,9 +10,10 @@ import { type FunctionDefaults, NodeFunction } from './node-function.ts';
 import type { WebhookSecret } from './webhook-secret.ts';
 
 /**
- * The XMPP server is down or asks us to wait: hours of patience.
+ * The XMPP server is down, or busy for longer than the five seconds for which the function waits: hours of patience.
  * 5, 10, 20 … 300 s, each drawn anew between 0 and that (full jitter): 6 waits of 158 s on average in all, then 150 s
- * each, so 150 attempts last some six hours.
+ * each, so 150 attempts last some six hours. A busy server is so asked for five seconds by the function, and again after
+ * 2.5, 5, 10 … s on average.
  */
 const SERVER_UNREACHABLE: RetryProps = {
   errors: [ERRORS.serverUnreachable],
@@ -61,6 +62,7 @@ interface Props {
   readonly secret: WebhookSecret;
   readonly serverApiUrl: string;
   readonly network: Network | undefined;
+  readonly concurrency: number | undefined;
 }
 
 /** What follows a close: the wait, the check, and asking again. */
@@ -79,6 +81,7 @@ export class CheckWorkflow extends Construct {
       // mostly it waits for rooms, and waiting is paid by memory; it holds four batches of 250 joins, and needs a quarter of this.
       // The rest buys processor time: 0.3 of one, with which 1,000 pings are written and their answers read in a second
       memorySize: 512,
+      concurrency: props.concurrency, // so that no number of checks takes from webhooks what they need
       network: props.network,
       environment: {
         [ENV.tableName]: props.table.tableName,

@@ -1,6 +1,7 @@
 import { RetentionDays } from 'aws-cdk-lib/aws-logs';
 import type { Node } from 'constructs';
 import * as v from 'valibot';
+import { MODULE_DEFAULTS } from './prosody-settings.ts';
 
 /** What an operator sets: CDK context, in `cdk.json` or as `-c key=value`. Each stands with its unit in its name. */
 export interface Config {
@@ -19,8 +20,10 @@ export interface Config {
   readonly removalPolicy: 'retain' | 'destroy';
   /** Where the check function runs, for a server without a public address; undefined: in no VPC. */
   readonly network: Network | undefined;
-  /** Invocations of each function at a time; 0 stops them; undefined: as many as the account has. */
-  readonly reservedConcurrency: number | undefined;
+  /** Invocations of the webhook function at a time, kept free for it; 0 stops it; undefined: as many as the account has. */
+  readonly webhookConcurrency: number | undefined;
+  /** The same of the check function. */
+  readonly checkConcurrency: number | undefined;
   readonly stackName: string;
   readonly tags: Readonly<Record<string, string>>;
 }
@@ -58,6 +61,18 @@ const whole = (minimum: number, maximum: number, unit: string): v.GenericSchema<
   );
 };
 
+/** Invocations of one function at a time, in `cdk.json` or as text. Lambda takes it as a limit, and keeps them free for it. */
+const concurrency = v.union(
+  [v.pipe(v.literal('unreserved'), v.transform(() => undefined)), whole(0, 1000, 'invocations at a time')],
+  'must be a whole number of invocations at a time from 0 to 1000, or unreserved',
+);
+
+/**
+ * Checks at a time. An account runs 1,000 invocations at a time (a new one 10): however many checks are due, 900 are left for webhooks.
+ * After an outage that cut off 500 hosts, each of which is silent for its minute, the last check begins five minutes late.
+ */
+const CHECK_CONCURRENCY = 100;
+
 const KEYS = {
   serverApiUrl: {
     example: 'https://xmpp.example.net:5281/ping_muc',
@@ -71,9 +86,9 @@ const KEYS = {
     ),
   },
   // the bounds are those of the contract
-  defaultDelaySeconds: { example: '60', schema: v.optional(whole(1, 86_400, 'seconds'), 60) },
-  defaultTimeoutSeconds: { example: '60', schema: v.optional(whole(1, 300, 'seconds'), 60) },
-  defaultPatienceSeconds: { example: '0', schema: v.optional(whole(0, 86_400, 'seconds'), 0) },
+  defaultDelaySeconds: { example: '60', schema: v.optional(whole(1, 86_400, 'seconds'), MODULE_DEFAULTS.delaySeconds) },
+  defaultTimeoutSeconds: { example: '60', schema: v.optional(whole(1, 300, 'seconds'), MODULE_DEFAULTS.timeoutSeconds) },
+  defaultPatienceSeconds: { example: '300', schema: v.optional(whole(0, 86_400, 'seconds'), MODULE_DEFAULTS.patienceSeconds) },
   alarmEmail: {
     example: 'operator@example.net',
     schema: v.optional(v.pipe(v.string('must be an e-mail address'), v.regex(/^[^\s@]+@[^\s@]+$/, 'must be an e-mail address'))),
@@ -94,7 +109,8 @@ const KEYS = {
     example: 'subnet-0123456789abcdef0,subnet-0123456789abcdef1',
     schema: list(/^subnet-[0-9a-f]{8,17}$/, 'must be the ids of subnets separated by commas'),
   },
-  reservedConcurrency: { example: '20', schema: v.optional(whole(0, 1000, 'invocations at a time')) },
+  webhookConcurrency: { example: '20', schema: v.optional(concurrency) },
+  checkConcurrency: { example: '100', schema: v.optional(concurrency, CHECK_CONCURRENCY) },
   stackName: {
     example: 'PingMuc',
     schema: v.pipe(v.optional(v.string('must be a name'), 'PingMuc'), v.regex(/^[A-Za-z][A-Za-z0-9-]{0,63}$/, 'must be 1 to 64 letters, digits and hyphens')),
@@ -117,9 +133,9 @@ function isServerUrl(text: string): boolean {
   return url.protocol === 'https:' || (url.protocol === 'http:' && isLoopback);
 }
 
-function refuse(key: Key, wrong: string, value: unknown): never {
+function refuse(key: Key, wrong: string, value: unknown, example: string = KEYS[key].example): never {
   const got = value === undefined ? 'nothing' : JSON.stringify(value);
-  throw new ConfigError(`${key} ${wrong}; got ${got}; for example -c ${key}=${KEYS[key].example}`);
+  throw new ConfigError(`${key} ${wrong}; got ${got}; for example -c ${key}=${example}`);
 }
 
 /** Reads the configuration from the app's context. @throws ConfigError */
@@ -133,9 +149,15 @@ export function readConfig(node: Node): Config {
   const [vpcId, subnetIds] = [read('vpcId'), read('subnetIds')];
   if (vpcId === undefined && subnetIds.length > 0) refuse('vpcId', 'must be set beside subnetIds', vpcId);
   if (vpcId !== undefined && subnetIds.length === 0) refuse('subnetIds', 'must be set beside vpcId', context['subnetIds']);
+  const [serverApiUrl, xmppHosts] = [read('serverApiUrl'), read('xmppHosts')];
+  if (new Set(xmppHosts).size > 1 && !serverApiUrl.includes('{host}')) {
+    // Prosody's HTTP server hands all requests under one name to one host's module: of the others' users none would be asked about
+    const why = `must have a name for each of the ${xmppHosts.length} xmppHosts, in which {host} stands for the host`;
+    refuse('serverApiUrl', why, serverApiUrl, 'https://{host}:5281/ping_muc');
+  }
   return {
-    serverApiUrl: read('serverApiUrl'),
-    xmppHosts: read('xmppHosts'),
+    serverApiUrl,
+    xmppHosts,
     defaultDelaySeconds: read('defaultDelaySeconds'),
     defaultTimeoutSeconds: read('defaultTimeoutSeconds'),
     defaultPatienceSeconds: read('defaultPatienceSeconds'),
@@ -143,7 +165,8 @@ export function readConfig(node: Node): Config {
     logRetentionDays: read('logRetentionDays'),
     removalPolicy: read('removalPolicy'),
     network: vpcId === undefined ? undefined : { vpcId, subnetIds },
-    reservedConcurrency: read('reservedConcurrency'),
+    webhookConcurrency: read('webhookConcurrency'),
+    checkConcurrency: read('checkConcurrency'),
     stackName: read('stackName'),
     tags: read('tags'),
   };
@@ -153,6 +176,10 @@ export function readConfig(node: Node): Config {
 function refuseUnknown(context: Readonly<Record<string, unknown>>): void {
   for (const [key, value] of Object.entries(context)) {
     if (key in KEYS || !/^\w+$/.test(key)) continue;
+    if (key === 'reservedConcurrency') {
+      const both = `-c webhookConcurrency=${String(value)} -c checkConcurrency=${String(value)}`;
+      throw new ConfigError(`reservedConcurrency is now two keys, one for each function; got ${JSON.stringify(value)}; write ${both}`);
+    }
     throw new ConfigError(`${key} is not a key of this stack; got ${JSON.stringify(value)}; the keys are ${Object.keys(KEYS).join(', ')}`);
   }
 }

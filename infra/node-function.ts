@@ -15,8 +15,6 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 export interface FunctionDefaults {
   readonly logRetention: RetentionDays;
   readonly removalPolicy: RemovalPolicy;
-  /** Invocations at a time; 0 stops the function. */
-  readonly reservedConcurrency: number | undefined;
 }
 
 interface Props {
@@ -26,6 +24,8 @@ interface Props {
   readonly description: string;
   readonly timeout: Duration;
   readonly memorySize: number;
+  /** Invocations at a time, which are kept free for it; 0 stops the function; undefined: what the account has left. */
+  readonly concurrency: number | undefined;
   readonly environment: Record<string, string>;
   readonly network?: Network | undefined;
 }
@@ -36,7 +36,7 @@ interface Props {
  */
 export class NodeFunction extends NodejsFunction {
   constructor(scope: Construct, id: string, props: Props) {
-    const { entry, environment, network, defaults, ...rest } = props;
+    const { entry, environment, network, defaults, concurrency, ...rest } = props;
     const logGroup = new LogGroup(scope, `${id}Logs`, { retention: defaults.logRetention, removalPolicy: defaults.removalPolicy });
     const role = new Role(scope, `${id}Role`, { assumedBy: new ServicePrincipal('lambda.amazonaws.com'), description: rest.description });
     logGroup.grantWrite(role);
@@ -53,7 +53,7 @@ export class NodeFunction extends NodejsFunction {
       awsSdkConnectionReuse: false, // the default since SDK 3; the variable would only be noise
       logGroup,
       role,
-      ...(defaults.reservedConcurrency === undefined ? {} : { reservedConcurrentExecutions: defaults.reservedConcurrency }),
+      ...(concurrency === undefined ? {} : { reservedConcurrentExecutions: concurrency }),
       ...(network === undefined ? {} : place(scope, id, network)),
       bundling: {
         format: OutputFormat.ESM,

@@ -1,3 +1,6 @@
+/** What the module takes where nothing is set; the printed lines say it all the same, so that an operator sees what can be set. */
+export const MODULE_DEFAULTS = { delaySeconds: 60, timeoutSeconds: 60, patienceSeconds: 300 } as const;
+
 /** What Prosody's configuration needs of us. */
 export interface ProsodySettings {
   /** The server's stanza API; `{host}` stands for the XMPP host. */
@@ -14,7 +17,7 @@ export interface ProsodySettings {
 
 /** The lines to paste into the configuration of Prosody. */
 export function prosodySettings(settings: ProsodySettings): string {
-  const { serverApiUrl, pluginPath, webhookUrl, secret, delaySeconds = 60, timeoutSeconds = 60, patienceSeconds = 0, xmppHosts = [] } = settings;
+  const { serverApiUrl, pluginPath, webhookUrl, secret, delaySeconds, timeoutSeconds, patienceSeconds, xmppHosts = [] } = { ...MODULE_DEFAULTS, ...settings };
   // without {host}, requests come under this one name, whichever host they are for
   const apiHost = serverApiUrl.includes('//{host}') ? undefined : URL.parse(serverApiUrl.replaceAll('{host}', 'host.example'))?.hostname;
   const hosts = xmppHosts.length === 0 ? ['…'] : xmppHosts;

@@ -14,12 +14,14 @@ export class PingMucStack extends Stack {
   constructor(scope: Construct, config: Config, props: StackProps = {}) {
     super(scope, 'PingMuc', { ...props, stackName: config.stackName, tags: { ...config.tags } });
     const removalPolicy = config.removalPolicy === 'destroy' ? RemovalPolicy.DESTROY : RemovalPolicy.RETAIN;
-    const defaults: FunctionDefaults = { logRetention: config.logRetentionDays, removalPolicy, reservedConcurrency: config.reservedConcurrency };
+    const defaults: FunctionDefaults = { logRetention: config.logRetentionDays, removalPolicy };
     const joins = new JoinsTable(this, 'Joins', { removalPolicy });
     const secret = new WebhookSecret(this, 'WebhookSecret', { removalPolicy });
     const { table } = joins;
-    const check = new CheckWorkflow(this, 'Check', { defaults, table, secret, serverApiUrl: config.serverApiUrl, network: config.network });
-    const webhook = new WebhookApi(this, 'Webhook', { defaults, table, secret, stateMachine: check.stateMachine, xmppHosts: config.xmppHosts });
+    const { serverApiUrl, network, xmppHosts, checkConcurrency, webhookConcurrency } = config;
+    const check = new CheckWorkflow(this, 'Check', { defaults, table, secret, serverApiUrl, network, concurrency: checkConcurrency });
+    const { stateMachine } = check;
+    const webhook = new WebhookApi(this, 'Webhook', { defaults, table, secret, stateMachine, xmppHosts, concurrency: webhookConcurrency });
     const { alarms } = new Alarms(this, 'Alarms', { webhook, check, joins, email: config.alarmEmail });
     const { url: dashboardUrl } = new Dashboard(this, 'Dashboard', { webhook, check, joins, alarms });
 
@@ -32,13 +34,13 @@ export class PingMucStack extends Stack {
       'ProsodySettings',
       'What to paste into the configuration of Prosody',
       prosodySettings({
-        serverApiUrl: config.serverApiUrl,
+        serverApiUrl,
         webhookUrl: webhook.url,
         secret: '(what the command of SecretCommand shows)',
         delaySeconds: config.defaultDelaySeconds,
         timeoutSeconds: config.defaultTimeoutSeconds,
         patienceSeconds: config.defaultPatienceSeconds,
-        xmppHosts: config.xmppHosts,
+        xmppHosts,
       }),
     );
   }

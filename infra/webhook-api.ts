@@ -6,7 +6,7 @@ import type { TableV2 } from 'aws-cdk-lib/aws-dynamodb';
 import { LogGroup } from 'aws-cdk-lib/aws-logs';
 import type { StateMachine } from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
-import { ENV } from '../functions/names.ts';
+import { ENV, WEBHOOK_TIME } from '../functions/names.ts';
 import { type FunctionDefaults, NodeFunction } from './node-function.ts';
 import type { WebhookSecret } from './webhook-secret.ts';
 
@@ -16,6 +16,7 @@ interface Props {
   readonly secret: WebhookSecret;
   readonly stateMachine: StateMachine;
   readonly xmppHosts: readonly string[];
+  readonly concurrency: number | undefined;
 }
 
 const PATH = '/webhooks';
@@ -56,10 +57,10 @@ export class WebhookApi extends Construct {
       defaults: props.defaults,
       entry: 'webhook.ts',
       description: 'ping-muc: records joins and leaves, starts the checks of closes',
-      // less than the 30 s for which an HTTP API waits; 1,000 events are 32 rows of writes, well under a second
-      timeout: Duration.seconds(25),
+      timeout: Duration.seconds(WEBHOOK_TIME.functionTimeoutSeconds), // 1,000 events are 32 rows of writes, well under a second
       // of memory it needs a quarter; with memory comes processor time, here 0.3 of one, and at half of it a cold start takes twice as long
       memorySize: 512,
+      concurrency: props.concurrency,
       environment: {
         [ENV.tableName]: props.table.tableName,
         [ENV.secretArn]: props.secret.secretArn,

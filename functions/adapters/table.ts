@@ -33,6 +33,8 @@ const CLOSE_SECONDS = 7 * 86_400;
 /** Rows read at a time. */
 const PAGE_ROWS = 1000;
 const CLOSE_SORT_KEY = 'close';
+/** What DynamoDB has against a row is cut here, in characters: it may cite the row. */
+const MAX_REASON = 200;
 
 /** A row whose time is over counts as absent: DynamoDB deletes it days later. */
 const NEWER = 'attribute_not_exists(pk) OR #at <= :at OR #expires < :now';
@@ -45,6 +47,14 @@ const closeKey = (close: Close): Record<string, AttributeValue> => ({
   sk: text(CLOSE_SORT_KEY),
 });
 const joinKey = (join: StoredJoin): Record<string, AttributeValue> => ({ pk: joinsOf(join.host, join.remote), sk: text(join.key) });
+
+/**
+ * DynamoDB does not take this row, now or ever: for the length of its key, or whatever else it says. Its message is safe to show to the
+ * sender: it speaks of what the sender sent.
+ */
+export class RowRefusedError extends Error {
+  override readonly name = 'RowRefusedError';
+}
 
 export class Table {
   readonly #client: DynamoDBClient;
@@ -59,6 +69,7 @@ export class Table {
    * Records a join or a leave. Returns false when what is known is newer.
    *
    * A join that is renewed stays marked undecided: the check that marked it has yet to ask about it again.
+   * @throws RowRefusedError
    */
   async record(event: JoinedEvent | LeftEvent, nowSeconds: number): Promise<boolean> {
     const joined = event.type === 'muc.joined';
@@ -135,7 +146,7 @@ export class Table {
     );
   }
 
-  /** Records the newest close of a pair of hosts. */
+  /** Records the newest close of a pair of hosts. @throws RowRefusedError */
   async recordClose(close: Close, nowSeconds: number): Promise<void> {
     await holds(
       this.#client.send(
@@ -215,13 +226,14 @@ function storedJoin(close: Close, item: Record<string, AttributeValue>): StoredJ
   };
 }
 
-/** Whether a conditional write held. @throws whatever else went wrong */
+/** Whether a conditional write held. @throws RowRefusedError, or whatever else went wrong */
 async function holds(write: Promise<unknown>): Promise<boolean> {
   try {
     await write;
     return true;
   } catch (error) {
     if (error instanceof ConditionalCheckFailedException) return false;
+    if (error instanceof Error && error.name === 'ValidationException') throw new RowRefusedError(error.message.slice(0, MAX_REASON), { cause: error });
     throw error;
   }
 }

@@ -40,9 +40,18 @@ export interface Close {
   readonly dryRun: boolean;
 }
 
-interface Rejected {
+/** An event that will never be accepted. */
+export interface Rejected {
+  /** Its place in the request, from 0. */
   readonly index: number;
+  /** What is wrong, for the sender's operator. */
   readonly error: string;
+}
+
+/** What an event says, with its place in the request. */
+export interface Placed<Said> {
+  readonly index: number;
+  readonly said: Said;
 }
 
 export interface Webhook {
@@ -50,9 +59,9 @@ export interface Webhook {
   readonly accepted: number;
   readonly rejected: readonly Rejected[];
   /** The newest event on each join, in the order of the request. */
-  readonly joins: readonly (JoinedEvent | LeftEvent)[];
+  readonly joins: readonly Placed<JoinedEvent | LeftEvent>[];
   /** The newest close of each remote host. */
-  readonly closes: readonly Close[];
+  readonly closes: readonly Placed<Close>[];
 }
 
 /** The request as a whole can't be read. Its message is safe to show to the sender. */
@@ -62,6 +71,9 @@ export class WebhookError extends Error {
 
 /** DynamoDB's longest sort key; ours is `<room>#<user>`. */
 const MAX_SORT_KEY_BYTES = 1024;
+/** And its longest partition key; our longest is that of a close. A join's holds the hosts of its room and its user, which its sort key bounds. */
+const MAX_PARTITION_KEY_BYTES = 2048;
+const MAX_HOSTS_BYTES = MAX_PARTITION_KEY_BYTES - 'CLOSE##'.length;
 
 const text = (maximum: number): v.GenericSchema<string> =>
   v.pipe(v.string('must be a string'), v.maxLength(maximum, `must be at most ${maximum} characters`));
@@ -120,20 +132,20 @@ const eventSchema = v.variant(
 export function readWebhook(body: string, sentSeconds: number): Webhook {
   const { host, events } = readEnvelope(body);
   const rejected: Rejected[] = [];
-  const joins = new Map<string, JoinedEvent | LeftEvent>();
-  const closes = new Map<string, Close>();
+  const joins = new Map<string, Placed<JoinedEvent | LeftEvent>>();
+  const closes = new Map<string, Placed<Close>>();
   events.forEach((raw, index) => {
     const result = readEvent(host, raw, sentSeconds);
     if (typeof result === 'string') rejected.push({ index, error: result });
-    else if (result.type === 's2s.closed') keepNewest(closes, result.remote, result.close);
-    else keepNewest(joins, `${result.room}#${result.user}`, result);
+    else if (result.type === 's2s.closed') keepNewest(closes, result.remote, { index, said: result.close });
+    else keepNewest(joins, `${result.room}#${result.user}`, { index, said: result });
   });
   return { host, accepted: events.length - rejected.length, rejected, joins: [...joins.values()], closes: [...closes.values()] };
 }
 
-function keepNewest<Value extends { at: number }>(map: Map<string, Value>, key: string, value: Value): void {
+function keepNewest<Said extends { at: number }>(map: Map<string, Placed<Said>>, key: string, value: Placed<Said>): void {
   const known = map.get(key);
-  if (known !== undefined && known.at > value.at) return;
+  if (known !== undefined && known.said.at > value.said.at) return;
   map.delete(key); // so that the order stays that of the newest
   map.set(key, value);
 }
@@ -171,6 +183,7 @@ function readEvent(host: string, raw: unknown, sentSeconds: number): ReadEvent |
     const { at, delay, timeout, patience, dry_run: dryRun } = event;
     const remote = event.remote.domain;
     if (remote === host) return 'remote: must be another host than the one that reports';
+    if (Buffer.byteLength(host + remote) > MAX_HOSTS_BYTES) return `remote: together with host it may take ${MAX_HOSTS_BYTES} bytes`;
     return { type: event.type, remote, close: { host, remote, at, delay, timeout, patience, dryRun } };
   }
   if (event.user.domain !== host) return `user: must be a session of ${host}`;

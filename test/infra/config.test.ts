@@ -15,21 +15,28 @@ describe('what an operator may set', () => {
       xmppHosts: [],
       defaultDelaySeconds: 60,
       defaultTimeoutSeconds: 60,
-      defaultPatienceSeconds: 0,
+      defaultPatienceSeconds: 300,
       alarmEmail: undefined,
       logRetentionDays: 30,
       removalPolicy: 'retain',
       network: undefined,
-      reservedConcurrency: undefined,
+      webhookConcurrency: undefined,
+      checkConcurrency: 100,
       stackName: 'PingMuc',
       tags: {},
     });
   });
 
   it('is the same as text on the command line and as JSON in cdk.json', () => {
-    const text = { xmppHosts: 'Example.net, example.org', defaultDelaySeconds: '90', logRetentionDays: '7', reservedConcurrency: '0' };
-    const json = { xmppHosts: ['example.net', 'example.org'], defaultDelaySeconds: 90, logRetentionDays: 7, reservedConcurrency: 0 };
-    expect(read({ serverApiUrl: URL_OF_SERVER, ...text })).toEqual(read({ serverApiUrl: URL_OF_SERVER, ...json }));
+    const serverApiUrl = 'https://{host}:5281/ping_muc';
+    const text = { xmppHosts: 'Example.net, example.org', defaultDelaySeconds: '90', logRetentionDays: '7', webhookConcurrency: '0', checkConcurrency: '5' };
+    const json = { xmppHosts: ['example.net', 'example.org'], defaultDelaySeconds: 90, logRetentionDays: 7, webhookConcurrency: 0, checkConcurrency: 5 };
+    expect(read({ serverApiUrl, ...text })).toEqual(read({ serverApiUrl, ...json }));
+  });
+
+  it('is no reservation at all where the account is too small for one', () => {
+    expect(read({ serverApiUrl: URL_OF_SERVER, checkConcurrency: 'unreserved' }).checkConcurrency).toBeUndefined();
+    expect(read({ serverApiUrl: URL_OF_SERVER, webhookConcurrency: 'unreserved' }).webhookConcurrency).toBeUndefined();
   });
 
   it.each([URL_OF_SERVER, 'https://{host}:5281/ping_muc', 'https://xmpp.example.net/{host}', 'http://127.0.0.1:5280/ping_muc', 'http://[::1]/'])(
@@ -62,7 +69,8 @@ describe('what is wrong is said in one line that names the key, what it got, and
     ['removalPolicy', 'keep'],
     ['vpcId', 'vpc'],
     ['subnetIds', 'subnet-0123456789abcdef0,here'],
-    ['reservedConcurrency', 'none'],
+    ['webhookConcurrency', 'none'],
+    ['checkConcurrency', '1001'],
     ['stackName', 'ping_muc'],
     ['tags', 'team'],
   ];
@@ -83,6 +91,21 @@ describe('what is wrong is said in one line that names the key, what it got, and
     expect(messageOf(() => read({ serverApiUrl: URL_OF_SERVER, ...half }))).toMatch(new RegExp(`^${key} must be set beside \\w+; got nothing; for example`));
   });
 
+  it('several hosts under one name of the server’s API, whose module would be that of one host alone', () => {
+    const hosts = { xmppHosts: 'example.net,example.org' };
+    expect(messageOf(() => read({ serverApiUrl: URL_OF_SERVER, ...hosts }))).toBe(
+      `serverApiUrl must have a name for each of the 2 xmppHosts, in which {host} stands for the host; got "${URL_OF_SERVER}"; for example -c serverApiUrl=https://{host}:5281/ping_muc`,
+    );
+    expect(read({ serverApiUrl: 'https://{host}:5281/ping_muc', ...hosts }).xmppHosts).toHaveLength(2);
+    expect(read({ serverApiUrl: URL_OF_SERVER, xmppHosts: 'example.net,Example.net' }).serverApiUrl, 'one host, named twice').toBe(URL_OF_SERVER);
+  });
+
+  it('a key of before says which ones to write', () => {
+    expect(messageOf(() => read({ serverApiUrl: URL_OF_SERVER, reservedConcurrency: '0' }))).toBe(
+      'reservedConcurrency is now two keys, one for each function; got "0"; write -c webhookConcurrency=0 -c checkConcurrency=0',
+    );
+  });
+
   it('a key that is none of ours is taken for a misspelled one', () => {
     expect(messageOf(() => read({ serverApiUrl: URL_OF_SERVER, alarmMail: 'a@b.example' }))).toMatch(/^alarmMail is not a key of this stack; got "a@b.example"; the keys are .*alarmEmail/);
   });
@@ -91,7 +114,7 @@ describe('what is wrong is said in one line that names the key, what it got, and
     for (const [key] of WRONG) {
       const example = / for example -c \w+=(.*)$/.exec(messageOf(() => read({ serverApiUrl: URL_OF_SERVER, [key]: {} })))?.[1];
       const halves = key === 'vpcId' ? { subnetIds: 'subnet-0123456789abcdef0' } : key === 'subnetIds' ? { vpcId: 'vpc-0123456789abcdef0' } : {};
-      expect(() => read({ serverApiUrl: URL_OF_SERVER, ...halves, [key]: example })).not.toThrow();
+      expect(() => read({ serverApiUrl: 'https://{host}:5281/ping_muc', ...halves, [key]: example })).not.toThrow();
     }
   });
 

@@ -3,7 +3,7 @@ import { App } from 'aws-cdk-lib';
 import { Template } from 'aws-cdk-lib/assertions';
 import validate from 'asl-validator';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { ENV } from '../../functions/names.ts';
+import { ENV, WEBHOOK_TIME } from '../../functions/names.ts';
 import { readConfig } from '../../infra/config.ts';
 import { PingMucStack } from '../../infra/stack.ts';
 import { type Assembly, type Resource, readAssembly, readResources } from '../../local/assembly.ts';
@@ -133,6 +133,12 @@ describe('nothing is open', () => {
 });
 
 describe('the functions', () => {
+  /** What is reserved for each function, by the beginning of its id. */
+  const reserved = (context: Readonly<Record<string, string>>): Record<string, unknown> => {
+    const functions = template(context).findResources('AWS::Lambda::Function');
+    return Object.fromEntries(Object.entries(functions).map(([id, own]) => [id.slice(0, 5), property('Properties.ReservedConcurrentExecutions', own)]));
+  };
+
   it('are Node 24 on arm64, traced, each with a log of its own', () => {
     const functions = properties('AWS::Lambda::Function');
     expect(functions).toHaveLength(2);
@@ -150,6 +156,11 @@ describe('the functions', () => {
     expect(Object.keys(own?.environment ?? {}).sort()).toEqual(asked.map(([, name]) => ENV[name as keyof typeof ENV]).sort());
   });
 
+  it('have the time that the contract, and the workflow, give them', () => {
+    const seconds = Object.fromEntries(assembly.functions.map(({ name, timeoutSeconds }) => [name.slice(0, 5), timeoutSeconds]));
+    expect(seconds).toEqual({ Check: 900, Webho: WEBHOOK_TIME.functionTimeoutSeconds });
+  });
+
   it('are no larger than 450 kB each', async () => {
     for (const { file, name } of assembly.functions) {
       const { size } = await stat(file);
@@ -161,8 +172,15 @@ describe('the functions', () => {
     template({ stackName: 'Second' }).allResourcesProperties('AWS::Lambda::Function', { Environment: { Variables: { [ENV.service]: 'Second' } } });
   });
 
-  it('can be stopped', () => {
-    template({ reservedConcurrency: '0' }).allResourcesProperties('AWS::Lambda::Function', { ReservedConcurrentExecutions: 0 });
+  it('can be stopped, both, or one of them', () => {
+    template({ webhookConcurrency: '0', checkConcurrency: '0' }).allResourcesProperties('AWS::Lambda::Function', { ReservedConcurrentExecutions: 0 });
+    expect(reserved({ checkConcurrency: '0' })).toEqual({ Check: 0, Webho: undefined });
+  });
+
+  it('cannot take from each other: checks have a limit, unless the account is too small for reservations', () => {
+    expect(reserved({})).toEqual({ Check: 100, Webho: undefined });
+    expect(reserved({ webhookConcurrency: '20', checkConcurrency: '5' })).toEqual({ Check: 5, Webho: 20 });
+    expect(reserved({ checkConcurrency: 'unreserved' })).toEqual({ Check: undefined, Webho: undefined });
   });
 
   it('reach a server in the operator’s own network, of which nothing is looked up: the check function alone', () => {

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { WEBHOOK_TIME } from '../../functions/names.ts';
 import { DELAY, FaultScene } from './fault-scene.ts';
 import { sleep, until } from './lab.ts';
 import type { Reported } from './scripted-scene.ts';
@@ -300,8 +301,8 @@ const endpointHangs: Play = async (stage, extent) => {
   });
 };
 
-/** The sender gives up after ten seconds; by then the functions have stored the events. */
-const ANSWER_AFTER_MS = 11_000;
+/** When the sender has given up; by then the functions have stored the events. */
+const ANSWER_AFTER_MS = (WEBHOOK_TIME.senderWaitsSeconds + 1) * 1000;
 const endpointAnswersLate: Play = async (stage, extent) => {
   const { webhooks } = stage.scene;
   let late = 0;
@@ -427,6 +428,8 @@ function dynamoMeets(gate: (chance: () => number) => Gate): Play {
   };
 }
 
+/** What the webhook function logs when it asks for a request again. */
+const NOT_STORED = 'webhook not stored; the sender is asked to send it again';
 const isDynamo = (target: unknown): boolean => String(target).startsWith('DynamoDB');
 const dynamoThrottles = dynamoMeets((chance) => ({
   before: (_body, headers) => (isDynamo(headers['x-amz-target']) && chance() < 0.6 ? dynamoError(400, 'ProvisionedThroughputExceededException') : undefined),
@@ -439,6 +442,30 @@ const dynamoFails = dynamoMeets((chance) => ({
   },
 }));
 
+/** What a check asks of AWS, and a webhook does not. */
+const ONLY_CHECKS = /^DynamoDB_.*\.(GetItem|Query|DeleteItem)$/;
+
+/**
+ * AWS takes requests and connections, and never answers: first a webhook's, until the function has given up in time, then those of the check.
+ * Where the fault is long, neither is answered for minutes.
+ */
+const awsHangs: Play = (stage, extent) =>
+  lossDuring(stage, extent, {
+    early: () => {
+      stage.aws.gate = { before: hang };
+    },
+    begin: async (cast) => {
+      await until('the webhook is refused', () => stage.lines(NOT_STORED, cast.log).length > 0, RECOVERY_MS);
+      await sleep(extent.seconds * 1000);
+      stage.aws.gate = { before: (_body, headers) => (ONLY_CHECKS.test(String(headers['x-amz-target'])) ? hang() : undefined) };
+    },
+    meanwhile: async (cast) => {
+      await until('the check has given up', () => stage.lines('check interrupted', cast.log).length > 0, RECOVERY_MS);
+      await sleep(extent.seconds * 1000);
+      stage.aws.gate = {};
+    },
+  });
+
 const isStart = (target: unknown): boolean => String(target) === 'AWSStepFunctions.StartExecution';
 
 /** Until the SDK has given up, and the sender has been asked to send again. */
@@ -449,7 +476,7 @@ function startMeets(gate: () => Gate): Play {
         stage.aws.gate = gate();
       },
       meanwhile: async (cast) => {
-        await until('the webhook is refused', () => stage.lines('webhook not stored; the sender is asked to send it again', cast.log).length > 0, RECOVERY_MS);
+        await until('the webhook is refused', () => stage.lines(NOT_STORED, cast.log).length > 0, RECOVERY_MS);
         if (extent.seconds >= LONG) await sleep(extent.seconds * 1000);
         stage.aws.gate = {};
       },
@@ -686,6 +713,7 @@ export const FAULTS: Readonly<Record<string, Play>> = {
   'check function dies between notice and delete': functionDies('aws', (_body, target) => target.endsWith('.DeleteItem')),
   'DynamoDB throttles': dynamoThrottles,
   'DynamoDB fails some writes': dynamoFails,
+  'AWS accepts and never answers': awsHangs,
   'StartExecution throttles': startThrottles,
   'StartExecution: the answer is lost': startAnswerLost,
   'runtime killed at random moments': runtimeKilled,

@@ -34,7 +34,7 @@ export class ScriptedScene extends Stage {
   }
 
   /**
-   * @param settings of the module, where they are not to be as printed; the delay is two seconds unless set
+   * @param settings of the module, where they are not to be as printed; the delay is two seconds and there is no patience unless set
    * @param services how many chat services there are on the other server
    * @param global what else Prosody's configuration holds
    * @param prepare what must be there before the runtime is started, and with what it is started
@@ -51,7 +51,7 @@ export class ScriptedScene extends Stage {
       const stanzas = await Tap.start(lab, lab.address(1), 8789, `http://${host}:5280/ping_muc/stanzas`);
       const runtime = await Runtime.start(lab, { serverApi: stanzas.url.replace('/stanzas', ''), environment: await prepare(lab) });
       const webhooks = await Tap.start(lab, lab.address(1), 8788, runtime.webhookUrl);
-      const always = { ping_muc_webhook_url: webhooks.url, http_host: host, ping_muc_delay: 2, ping_muc_timeout: 5, ...settings };
+      const always = { ping_muc_webhook_url: webhooks.url, http_host: host, ping_muc_delay: 2, ping_muc_timeout: 5, ping_muc_patience: 0, ...settings };
       const printed = runtime.prosodySettings(always);
       const home = await Prosody.start(lab, { host, users: ['juliet', 'romeo', 'nurse'], ...printed, global: `${printed.global}\n${global}` });
       const domains = Array.from({ length: services }, (_, index) => lab.address(10 + index));

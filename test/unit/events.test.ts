@@ -52,14 +52,20 @@ describe('an event is rejected for its own fault, and its field is named', () =>
   ])('%s', (_what, event, error) => {
     const result = read(joined(), event, closed());
     expect(result.rejected).toEqual([{ index: 1, error: expect.stringMatching(error) as string }]);
-    expect(result).toMatchObject({ accepted: 2, joins: [{ nick: 'nick' }], closes: [{ remote: 'muc.host' }] });
+    expect(result).toMatchObject({ accepted: 2, joins: [{ index: 0, said: { nick: 'nick' } }], closes: [{ index: 2, said: { remote: 'muc.host' } }] });
+  });
+
+  it('two hosts whose names are too long for a key of the table, though neither is too long by itself', () => {
+    const close = (remoteBytes: number): Webhook => readWebhook(JSON.stringify({ host: 'h'.repeat(1020), events: [closed({ remote: 'r'.repeat(remoteBytes) })] }), SENT);
+    expect(close(1021)).toMatchObject({ accepted: 1, rejected: [] });
+    expect(close(1022)).toMatchObject({ accepted: 0, rejected: [{ index: 0, error: 'remote: together with host it may take 2041 bytes' }] });
   });
 
   it('one bad event, whatever it is, never blocks the good ones', () => {
     fc.assert(
       fc.property(fc.array(fc.jsonValue(), { maxLength: 5 }), fc.array(fc.jsonValue(), { maxLength: 5 }), (before, after) => {
         const result = read(...before, joined(), ...after);
-        expect(result.joins).toEqual([expect.objectContaining({ at: T, user: 'user@example.net/phone' })]);
+        expect(result.joins).toEqual([{ index: before.length, said: expect.objectContaining({ at: T, user: 'user@example.net/phone' }) as object }]);
         expect(result.rejected).toHaveLength(before.length + after.length);
         expect(result.accepted).toBe(1);
       }),
@@ -72,8 +78,8 @@ describe('what is taken', () => {
     const result = readWebhook(JSON.stringify({ host: 'Example.NET', events: [joined({ user: 'User@EXAMPLE.net/Phone', room: 'Room@MUC.host', nick: 'Nick' }), closed({ remote: 'MUC.host' })] }), SENT);
     expect(result).toMatchObject({
       host: 'example.net',
-      joins: [{ type: 'muc.joined', host: 'example.net', remote: 'muc.host', room: 'room@muc.host', user: 'user@example.net/Phone', nick: 'Nick', at: T }],
-      closes: [{ host: 'example.net', remote: 'muc.host' }],
+      joins: [{ said: { type: 'muc.joined', host: 'example.net', remote: 'muc.host', room: 'room@muc.host', user: 'user@example.net/Phone', nick: 'Nick', at: T } }],
+      closes: [{ said: { host: 'example.net', remote: 'muc.host' } }],
     });
   });
 
@@ -112,8 +118,10 @@ describe('folding', () => {
       fc.property(fc.shuffledSubarray(events, { minLength: events.length }), (shuffled) => {
         const result = read(...shuffled);
         expect(result.accepted).toBe(7);
-        expect(result.joins.map(({ type, at }) => [type, at]).sort()).toEqual([['muc.joined', T + 3], ['muc.left', T + 2]]);
-        expect(result.closes.map(({ remote, at }) => [remote, at]).sort()).toEqual([['muc.host', T + 5], ['other.host', T + 6]]);
+        const place = (at: number): number => shuffled.findIndex((event) => (event as { at: number }).at === at);
+        for (const { index, said } of [...result.joins, ...result.closes]) expect(index).toBe(place(said.at));
+        expect(result.joins.map(({ said: { type, at } }) => [type, at]).sort()).toEqual([['muc.joined', T + 3], ['muc.left', T + 2]]);
+        expect(result.closes.map(({ said: { remote, at } }) => [remote, at]).sort()).toEqual([['muc.host', T + 5], ['other.host', T + 6]]);
       }),
     );
   });
@@ -139,16 +147,16 @@ describe('the samples of the contract', () => {
   const sample = (name: string): Webhook => readWebhook(readFileSync(new URL(`../../protocol/samples/webhook-${name}.json`, import.meta.url), 'utf8'), SENT);
 
   it('are read whole', () => {
-    expect(sample('joined')).toMatchObject({ accepted: 1, joins: [{ type: 'muc.joined', nick: 'nickname', at: T }] });
-    expect(sample('left')).toMatchObject({ accepted: 1, joins: [{ type: 'muc.left', at: T + 1_000_000 }] });
-    expect(sample('closed')).toMatchObject({ accepted: 1, closes: [{ remote: 'muc.host', delay: 60, timeout: 60, patience: 0, dryRun: false }] });
+    expect(sample('joined')).toMatchObject({ accepted: 1, joins: [{ said: { type: 'muc.joined', nick: 'nickname', at: T } }] });
+    expect(sample('left')).toMatchObject({ accepted: 1, joins: [{ said: { type: 'muc.left', at: T + 1_000_000 } }] });
+    expect(sample('closed')).toMatchObject({ accepted: 1, closes: [{ said: { remote: 'muc.host', delay: 60, timeout: 60, patience: 0, dryRun: false } }] });
   });
 
   it('of a batch: the join that was left again, the other join, and one close of the two', () => {
     const { accepted, rejected, joins, closes } = sample('batch');
     expect({ accepted, rejected }).toEqual({ accepted: 5, rejected: [] });
-    expect(joins.map(({ type, user }) => [type, user])).toEqual([['muc.joined', 'zoë@example.net/Gajim at home/2'], ['muc.left', 'user@example.net/phone']]);
-    expect(joins[0]).toMatchObject({ room: 'd\\27artagnan@muc.host', nick: 'L\'ami "Tom" & <Jerry> / 🦊' });
-    expect(closes).toEqual([{ host: 'example.net', remote: 'muc.host', at: T + 2_000_001, delay: 60, timeout: 60, patience: 600, dryRun: true }]);
+    expect(joins.map(({ said: { type, user } }) => [type, user])).toEqual([['muc.joined', 'zoë@example.net/Gajim at home/2'], ['muc.left', 'user@example.net/phone']]);
+    expect(joins[0]?.said).toMatchObject({ room: 'd\\27artagnan@muc.host', nick: 'L\'ami "Tom" & <Jerry> / 🦊' });
+    expect(closes.map(({ said }) => said)).toEqual([{ host: 'example.net', remote: 'muc.host', at: T + 2_000_001, delay: 60, timeout: 60, patience: 600, dryRun: true }]);
   });
 });

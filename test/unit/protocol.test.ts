@@ -4,6 +4,7 @@ import { Parser, type Element } from '@xmpp/xml';
 import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js';
 import { describe, expect, it } from 'vitest';
 import { parse as parseYaml } from 'yaml';
+import { WEBHOOK_TIME } from '../../functions/names.ts';
 
 type Json = Record<string, unknown>;
 
@@ -106,6 +107,31 @@ describe('openapi.yaml', () => {
     const example = (name: string): unknown => at('components', 'parameters', name)['example'];
     const [vector] = vectors.sign;
     expect([example('webhook-id'), example('webhook-timestamp'), example('webhook-signature')]).toEqual([vector?.id, vector?.timestamp, vector?.signature]);
+  });
+});
+
+describe('the time that a webhook may take', () => {
+  const { answerWithinSeconds, functionTimeoutSeconds, gatewaySeconds, senderWaitsSeconds } = WEBHOOK_TIME;
+
+  it('grows from whoever is inside to whoever waits', () => {
+    const limits = [answerWithinSeconds, functionTimeoutSeconds, gatewaySeconds, senderWaitsSeconds];
+    for (const [index, limit] of limits.slice(1).entries()) expect(limit - (limits[index] ?? 0)).toBeGreaterThanOrEqual(5);
+    expect(gatewaySeconds, 'what an HTTP API gives at most').toBe(30);
+  });
+
+  it('is what the contract says', () => {
+    const text = String(at('paths', '/webhooks', 'post')['description']).replaceAll(/\s+/g, ' ');
+    expect(text).toContain(`A receiver answers within ${answerWithinSeconds} seconds`);
+    expect(text).toContain(`may take ${gatewaySeconds} seconds in all`);
+    expect(text).toContain(`A sender waits at least ${senderWaitsSeconds} seconds`);
+    expect(text).toContain('After a time-out or a 503 its next batch is half as large');
+  });
+
+  it('is what the module of Prosody waits', () => {
+    const folder = new URL('../prosody/mod_ping_muc_webhook/', protocol);
+    const files = readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.lua'));
+    const waits = files.flatMap((name) => [...readFileSync(new URL(name, folder), 'utf8').matchAll(/ANSWER_WITHIN = (\d+)/g)].map(([, seconds]) => Number(seconds)));
+    expect(waits).toEqual([senderWaitsSeconds]);
   });
 });
 

@@ -100,9 +100,29 @@ describe('a server that asks to wait', () => {
     expect(endpoint.received[1]?.body).toEqual(endpoint.received[0]?.body);
   });
 
+  it('is waited for here for five seconds in all, and then by the workflow, however long this invocation may yet live', async () => {
+    const { endpoint, send } = await answering((_request, response) => problem(response, 503, { 'retry-after': '2' }));
+    const began = Date.now();
+    await expect(send()).rejects.toThrow(ServerUnreachableError);
+    expect(Date.now() - began).toBeLessThan(5000);
+    expect(endpoint.received).toHaveLength(3);
+  }, 10_000);
+
+  it('is waited for anew once something has got through', async () => {
+    let passed = 0;
+    const now = Date.now.bind(Date);
+    vi.spyOn(Date, 'now').mockImplementation(() => now() + passed);
+    const { endpoint, send } = await answering((_request, response, n) => (n % 2 === 1 ? problem(response, 429, { 'retry-after': '1' }) : xmpp(response)));
+    await send();
+    passed = 10_000;
+    await send();
+    expect(endpoint.received).toHaveLength(4);
+  });
+
   it.each([
-    ['for longer than this invocation has', '60', 120_000],
-    ['for hours: a minute counts, and is too long', '9999', 120_000],
+    ['for longer than we wait here', '6', 900_000],
+    ['for longer than this invocation has', '4', 78_000],
+    ['for hours', '9999', 900_000],
     ['without saying how long, when there is no time for anything', undefined, 1000],
     ['with a date, when there is no time for anything', 'Wed, 21 Oct 2026 07:28:00 GMT', 1000],
     ['and the answer could not be waited for', '1', 75_000],
@@ -150,6 +170,71 @@ describe('a server that does not know our signature', () => {
     const { endpoint, send } = await answering((_request, response) => problem(response, 401));
     await expect(send()).rejects.toThrow(ServerUnreachableError);
     expect(endpoint.received).toHaveLength(1);
+  });
+});
+
+describe('a kept-alive connection that was dead', () => {
+  it('says nothing of the server: the request is sent once more, under its id, with a newer timestamp, so that it is no replay', async () => {
+    const { endpoint, send } = await answering((_request, response, n) => {
+      if (n === 2) response.socket?.resetAndDestroy();
+      else xmpp(response);
+    });
+    await send();
+    expect((await send()).size).toBe(0);
+    const [, second, third] = endpoint.received.map(({ headers }) => headers);
+    expect(endpoint.received).toHaveLength(3);
+    expect(third?.['webhook-id']).toBe(second?.['webhook-id']);
+    expect(Number(third?.['webhook-timestamp'])).toBeGreaterThan(Number(second?.['webhook-timestamp']));
+    expect(() => verify([decodeSecret(CURRENT)], third as Record<string, string>, endpoint.received[2]?.body ?? Buffer.alloc(0), Date.now() / 1000)).not.toThrow();
+  });
+
+  it('does not hide a server that hangs up on everything, nor is there a second try without time for its answer', async () => {
+    const hangsUp: Parameters<typeof listen>[0] = (_request, response, n) => (n > 1 ? response.socket?.resetAndDestroy() : xmpp(response));
+    const { endpoint, send } = await answering(hangsUp);
+    await send();
+    await expect(send()).rejects.toThrow(ServerUnreachableError);
+    expect(endpoint.received).toHaveLength(3);
+    await endpoint.close();
+    const late = await answering(hangsUp, 10_000);
+    await late.send();
+    await expect(late.send()).rejects.toThrow(ServerUnreachableError);
+    expect(late.endpoint.received).toHaveLength(2);
+  });
+
+  it('is not what an answer is that breaks off', async () => {
+    const { endpoint, send } = await answering((_request, response, n) => {
+      if (n === 1) return xmpp(response);
+      response.writeHead(200, { 'content-length': 1000 }).write('<xmpp>');
+      setTimeout(() => response.socket?.resetAndDestroy(), 20);
+    });
+    await send();
+    await expect(send()).rejects.toThrow(ServerUnreachableError);
+    expect(endpoint.received).toHaveLength(2);
+  });
+});
+
+describe('a stanza that is not taken is no verdict', () => {
+  const refusal = (by: string, name = 'iq'): string => {
+    const error = `<error type="modify" by="${by}"><policy-violation xmlns="urn:ietf:params:xml:ns:xmpp-stanzas"/><text xmlns="urn:ietf:params:xml:ns:xmpp-stanzas">the user must be local</text></error>`;
+    return `<xmpp><${name} type="error" id="${stanzaId(join)}">${error}</${name}></xmpp>`;
+  };
+
+  it('it is our fault, or another host’s module has answered, and the error says so', async () => {
+    const { send } = await answering((_request, response) => xmpp(response, refusal(HOST)));
+    const error = (await send().catch((reason: unknown) => reason)) as Error;
+    expect(error).toBeInstanceOf(ServerRefusedError);
+    expect(error.message).toMatch(new RegExp(`^http://\\S+ does not take the stanza ${stanzaId(join)} of ${HOST}: the user must be local; .*our fault.*another host.*\\{host\\}`));
+  });
+
+  it('nor is a notice that another host’s module refuses: the row stays', async () => {
+    const { server } = await answering((_request, response) => xmpp(response, refusal('other.example', 'presence')));
+    await expect(server.send(HOST, [ping(join), notice({ ...join, at: join.at + 1 }, 'x')], 60)).resolves.toHaveLength(1);
+    await expect(server.send(HOST, [notice(join, 'x')], 60)).rejects.toThrow(ServerRefusedError);
+  });
+
+  it('but a room may refuse a ping so, in its own name or another', async () => {
+    const { send } = await answering((_request, response) => xmpp(response, refusal(REMOTE)));
+    expect((await send()).get(stanzaId(join))).toMatchObject({ condition: 'policy-violation', by: REMOTE });
   });
 });
 

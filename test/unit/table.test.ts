@@ -5,7 +5,7 @@ import { CreateTableCommand, DynamoDBClient, GetItemCommand, ScanCommand } from 
 import dynalite from 'dynalite';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
-import { Table } from '../../functions/adapters/table.ts';
+import { RowRefusedError, Table } from '../../functions/adapters/table.ts';
 import type { StoredJoin } from '../../functions/core/check-state.ts';
 import { inParallel } from '../../functions/core/concurrency.ts';
 import type { Close, JoinedEvent, LeftEvent } from '../../functions/core/events.ts';
@@ -205,6 +205,19 @@ describe('a join', () => {
     await table.record({ type: 'muc.joined', ...join }, NOW);
     await table.record({ type: 'muc.joined', ...longer }, NOW);
     expect(await readAll(closeOf(remote))).toEqual([join, longer].map((one) => ({ ...one, key: `${one.room}#${one.user}` })));
+  });
+});
+
+describe('a row that the table does not take', () => {
+  it('is refused for what it is, and not as if the table were out of order', async () => {
+    const remote = newRemote();
+    const refusal: unknown = await table.record(joined(remote, T, { room: 'r'.repeat(1023) }), NOW).catch((error: unknown) => error);
+    expect(refusal).toBeInstanceOf(RowRefusedError);
+    expect((refusal as Error).message).toMatch(/exceeded .*limit of ?1024 bytes/);
+    expect((refusal as Error).message.length).toBeLessThanOrEqual(200);
+    const close = { ...closeOf('r'.repeat(1023)), host: 'h'.repeat(1023) };
+    await expect(table.recordClose(close, NOW)).rejects.toThrow(RowRefusedError);
+    await expect(new Table(client, 'Nowhere').recordClose(closeOf(remote), NOW)).rejects.not.toThrow(RowRefusedError);
   });
 });
 

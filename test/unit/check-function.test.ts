@@ -1,0 +1,90 @@
+import type { Context } from 'aws-lambda';
+import { afterAll, beforeAll, beforeEach, expect, it, vi } from 'vitest';
+import { type CheckState, NO_TOTALS } from '../../functions/core/check.ts';
+import { ENV } from '../../functions/names.ts';
+import { type Endpoint, listen } from './http.ts';
+
+/** The check function itself, between a table and a server that do as they are told: three joins, none of which their room knows. */
+const HOST = 'example.net';
+const REMOTE = 'muc.host';
+const AT = Date.now() * 1000;
+const JOINS = [1, 2, 3].map((n) => ({ key: `room@${REMOTE}#user${n}@${HOST}/phone`, user: `user${n}@${HOST}/phone`, at: AT + n }));
+const STATE: CheckState = {
+  id: 'check', host: HOST, remote: REMOTE, at: AT + 10, delay: 1, timeout: 1, patience: 0, dryRun: false,
+  due: AT / 1e6, wait: 1, next: 'wait', round: 0, open: 0, totals: NO_TOTALS,
+};
+
+let table: Endpoint;
+let server: Endpoint;
+let check: (state: CheckState, context: Context) => Promise<CheckState>;
+/** What the table answers to the nth delete of a row. */
+let onDelete: (n: number) => readonly [status: number, body: object];
+/** How often each row was to be deleted. */
+let deletes: Map<string, number>;
+let lines: Record<string, unknown>[];
+
+const THROTTLED = [400, { __type: 'com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException', message: 'too much' }] as const;
+const DENIED = [400, { __type: 'com.amazon.coral.service#AccessDeniedException', message: 'not allowed' }] as const;
+const DONE = [200, {}] as const;
+
+function answerOf(target: string, body: string): readonly [number, object] {
+  const Items = JOINS.map(({ key, at }) => ({ sk: { S: key }, at: { N: String(at) }, nick: { S: 'nick' }, state: { S: 'joined' } }));
+  if (target === 'secretsmanager.GetSecretValue') return [200, { SecretString: JSON.stringify({ current: `whsec_${Buffer.alloc(32).toString('base64')}` }) }];
+  if (target.endsWith('.Query')) return [200, { Items }];
+  if (!target.endsWith('.DeleteItem')) return DONE;
+  const n = (deletes.get(body) ?? 0) + 1;
+  deletes.set(body, n);
+  return onDelete(n);
+}
+
+beforeAll(async () => {
+  table = await listen(({ headers, body }, response) => {
+    const [status, answer] = answerOf(String(headers['x-amz-target']), body.toString());
+    response.writeHead(status, { 'content-type': 'application/x-amz-json-1.0' }).end(JSON.stringify(answer));
+  });
+  server = await listen(({ body }, response) => {
+    const error = '<error type="cancel"><not-acceptable xmlns="urn:ietf:params:xml:ns:xmpp-stanzas"/></error>';
+    const answers = [...body.toString().matchAll(/<iq [^>]*id="([^"]*)"/g)].map(([, id]) => `<iq type="error" id="${id}">${error}</iq>`);
+    response.writeHead(200).end(`<xmpp>${answers.join('')}</xmpp>`);
+  });
+  for (const name of [...Object.values(ENV), 'AWS_REGION', 'AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY']) vi.stubEnv(name, 'test');
+  for (const service of ['DYNAMODB', 'SECRETS_MANAGER']) vi.stubEnv(`AWS_ENDPOINT_URL_${service}`, table.url);
+  vi.stubEnv(ENV.serverApiUrl, server.url);
+  ({ handler: check } = await import('../../functions/check.ts'));
+});
+afterAll(async () => {
+  vi.unstubAllEnvs();
+  await table.close();
+  await server.close();
+});
+beforeEach(() => {
+  deletes = new Map();
+  lines = [];
+  vi.spyOn(process.stdout, 'write').mockImplementation((line) => lines.push(JSON.parse(String(line)) as Record<string, unknown>) > 0);
+  return () => vi.restoreAllMocks();
+});
+
+const run = (remaining = 900_000): Promise<CheckState> => check(STATE, { awsRequestId: 'request', getRemainingTimeInMillis: () => remaining } as Context);
+const warned = (): unknown[] => lines.filter(({ level }) => level === 'WARN').map(({ message, user, room, detail }) => [message, user, room, detail]);
+const notDeleted = (detail: string): unknown => JOINS.map(({ user }) => ['row not deleted; the next check deletes it', user, `room@${REMOTE}`, detail]);
+
+it('deletes rows though the table throttles for longer than a webhook would bear', async () => {
+  onDelete = (n) => (n <= 5 ? THROTTLED : DONE);
+  expect(await run()).toMatchObject({ next: 'done', totals: { left: 3, notified: 3 } });
+  expect([...deletes.values()]).toEqual([6, 6, 6]);
+  expect(warned()).toEqual([]);
+}, 20_000);
+
+it('is not undone by a row that cannot be deleted: who was told has been told, and the log says which rows are left', async () => {
+  onDelete = () => DENIED;
+  expect(await run()).toMatchObject({ next: 'done', totals: { left: 3, notified: 3 } });
+  expect(warned()).toEqual(notDeleted('not allowed'));
+  expect(lines.map(({ message }) => message)).toContain('check done');
+});
+
+it('leaves rows for the next check rather than be killed over them', async () => {
+  onDelete = () => DONE;
+  expect(await run(30_000)).toMatchObject({ totals: { left: 1, notified: 1 } });
+  expect(deletes.size).toBe(0);
+  expect(warned()).toEqual((notDeleted('no time was left for it') as unknown[]).slice(0, 1));
+});

@@ -1,0 +1,108 @@
+import { randomUUID } from 'node:crypto';
+import type { APIGatewayProxyStructuredResultV2 } from 'aws-lambda';
+import { afterAll, afterEach, beforeAll, expect, it, vi } from 'vitest';
+import { RowRefusedError } from '../../functions/adapters/table.ts';
+import { decodeSecret, sign } from '../../functions/core/signature.ts';
+import { ENV, WEBHOOK_TIME } from '../../functions/names.ts';
+import type { WebhookPorts, webhookHandler } from '../../functions/webhook.ts';
+
+/** The webhook function with a table and a workflow that do as they are told. */
+const KEYS = [decodeSecret(Buffer.alloc(32, 1).toString('base64'))];
+const HOST = 'example.net';
+const AT = Date.now() * 1000;
+const SPARE_MS = (WEBHOOK_TIME.functionTimeoutSeconds - WEBHOOK_TIME.answerWithinSeconds) * 1000;
+
+const joined = (n: number): object => ({ type: 'muc.joined', at: AT + n, user: `user@${HOST}/${n}`, room: 'room@muc.host', nick: 'nick' });
+const closed = (n: number): object => ({ type: 's2s.closed', at: AT + n, remote: `muc${n}.host`, direction: 'outgoing', delay: 60, timeout: 60, patience: 0, dry_run: false });
+
+let makeHandler: typeof webhookHandler;
+let lines: string[];
+beforeAll(async () => {
+  for (const name of [...Object.values(ENV), 'AWS_REGION']) vi.stubEnv(name, 'test');
+  ({ webhookHandler: makeHandler } = await import('../../functions/webhook.ts'));
+});
+afterAll(() => vi.unstubAllEnvs());
+afterEach(() => vi.restoreAllMocks());
+
+interface World {
+  readonly record?: WebhookPorts['table']['record'];
+  readonly recordClose?: WebhookPorts['table']['recordClose'];
+  readonly keys?: WebhookPorts['secrets']['keys'];
+  /** Milliseconds until the function must answer. */
+  readonly milliseconds?: number;
+}
+
+/** Sends events, and returns the answer and the names of the checks that were started. */
+async function send(events: readonly unknown[], { record, recordClose, keys, milliseconds = 20_000 }: World = {}): Promise<{ answer: APIGatewayProxyStructuredResultV2; body: unknown; started: string[] }> {
+  lines = [];
+  vi.spyOn(process.stdout, 'write').mockImplementation((line) => lines.push(String(line)) > 0);
+  const started: string[] = [];
+  const handle = makeHandler({
+    table: { record: record ?? (() => Promise.resolve(true)), recordClose: recordClose ?? (() => Promise.resolve()) },
+    workflow: { start: ({ remote }) => Promise.resolve(started.push(remote) > 0) },
+    secrets: { keys: keys ?? (() => Promise.resolve(KEYS)), renewed: () => Promise.resolve(undefined) },
+    hosts: new Set(),
+  });
+  const text = JSON.stringify({ host: HOST, events });
+  const headers = { ...sign(KEYS, `msg_${randomUUID()}`, Math.floor(Date.now() / 1000), Buffer.from(text)) };
+  const ends = Date.now() + milliseconds + SPARE_MS;
+  const context = { awsRequestId: 'request', getRemainingTimeInMillis: () => ends - Date.now() };
+  const answer = await handle({ headers, body: text, isBase64Encoded: false } as never, context as never);
+  return { answer, body: JSON.parse(answer.body ?? ''), started };
+}
+
+const line = (message: string): Record<string, unknown> | undefined => lines.map((text) => JSON.parse(text) as Record<string, unknown>).find((one) => one['message'] === message);
+
+it('stores what it can, and says which events the table does not take, by their places and with its reason', async () => {
+  const { answer, body, started } = await send([joined(0), 'nonsense', joined(2), closed(3), joined(4), closed(5)], {
+    record: ({ user }) => (/[24]$/.test(user) ? Promise.reject(new RowRefusedError(`no ${user}`)) : Promise.resolve(true)),
+    recordClose: ({ remote }) => (remote === 'muc3.host' ? Promise.reject(new RowRefusedError('too long')) : Promise.resolve()),
+  });
+  expect(answer.statusCode).toBe(200);
+  expect(body).toEqual({
+    accepted: 2,
+    rejected: [
+      { index: 1, error: 'must be an object with type, at and what the type asks for' },
+      { index: 2, error: `the table does not take it: no user@${HOST}/2` },
+      { index: 3, error: 'the table does not take it: too long' },
+      { index: 4, error: `the table does not take it: no user@${HOST}/4` },
+    ],
+  });
+  expect(started, 'of the close whose row was not taken, nothing is started').toEqual(['muc5.host']);
+  expect(line('webhook stored')).toMatchObject({ EventsRejected: 4, JoinsRecorded: 1, ChecksStarted: 1, events: 2 });
+});
+
+it('asks for the whole request again where the table fails in any other way', async () => {
+  const { answer } = await send([joined(0), joined(1)], { record: ({ user }) => (user.endsWith('1') ? Promise.reject(new Error('down')) : Promise.reject(new RowRefusedError('no'))) });
+  expect(answer).toMatchObject({ statusCode: 503, headers: { 'retry-after': '5' } });
+});
+
+it.each<[string, World]>([
+  ['the table', { record: ({ user }) => (user.endsWith('/0') ? Promise.resolve(true) : new Promise(() => undefined)) }],
+  ['the secret', { keys: () => new Promise(() => undefined) }],
+])('answers in time, and asks for the request again, while %s does not answer', async (_what, world) => {
+  const began = Date.now();
+  const { answer, body } = await send([joined(0), joined(1)], { ...world, milliseconds: 100 });
+  expect(Date.now() - began).toBeLessThan(2000);
+  expect(answer).toMatchObject({ statusCode: 503, headers: { 'retry-after': '5', 'content-type': 'application/problem+json' } });
+  expect(body).toMatchObject({ status: 503, detail: 'the events could not be stored; send them again' });
+  expect(line('webhook not stored; the sender is asked to send it again')).toMatchObject({ error: 'OutOfTimeError' });
+});
+
+it('keeps what was stored when its time is over, and begins nothing more', async () => {
+  const stored: string[] = [];
+  const events = Array.from({ length: 200 }, (_, n) => joined(n));
+  const { answer, started } = await send([...events, closed(200)], {
+    record: async ({ user }) => {
+      await new Promise((resolve) => setTimeout(resolve, 40));
+      return stored.push(user) > 0;
+    },
+    milliseconds: 100,
+  });
+  expect(answer.statusCode).toBe(503);
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  expect(stored.length).toBeGreaterThan(31);
+  expect(stored.length).toBeLessThan(200);
+  expect(started).toEqual([]);
+  expect(line('webhook stored')).toBeUndefined();
+});
