@@ -73,7 +73,7 @@ export class Dashboard extends Construct {
       ],
       [heading('## 4. Rooms are asked, and users who are out are told')],
       [
-        graph('Pings, by verdict', own('VerdictJoined', 'VerdictLeft', 'VerdictUndecided', 'VerdictGone', 'VerdictStale'), { stacked: true, right: own('PingsSent') }),
+        graph('Pings, by verdict', own('VerdictJoined', 'VerdictLeft', 'VerdictUndecided', 'VerdictGone', 'VerdictStale'), { stacked: true, right: own('PingsSent', 'JoinsProved') }),
         graph('Notices', own('Notices', 'DryRunNotices')),
         graph('From due to told (ms)', times('DueToTold')),
       ],

@@ -8,7 +8,7 @@ import { mucPresence } from '../lab/scripted-muc.ts';
 import { type Reported, ScriptedScene } from '../lab/scripted-scene.ts';
 import { User } from '../lab/user.ts';
 
-/** The rules 2 and 5: which closes are reported, how often at most, and how often a change of one join is. */
+/** Rules 2 and 5 (docs/rules.md): which closes are reported, how often at most, and how often a change of one join is. */
 const DELAY = 4;
 /** A host of the same server with a module of its own. */
 let secondHost: string;

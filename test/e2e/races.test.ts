@@ -13,6 +13,7 @@ import type { User } from '../lab/user.ts';
  * who is in, or in again, is told at all. Each race is forced: a gate or the chat service holds one side until the other has come.
  */
 const DELAY = 1;
+const TIMEOUT = 10;
 const PATIENCE = 30;
 let scene: ScriptedScene;
 let room: string;
@@ -23,7 +24,7 @@ let lost: readonly User[];
 let kept: User;
 
 beforeAll(async () => {
-  scene = await ScriptedScene.open({ ping_muc_delay: DELAY, ping_muc_timeout: 20, ping_muc_patience: PATIENCE });
+  scene = await ScriptedScene.open({ ping_muc_delay: DELAY, ping_muc_timeout: TIMEOUT, ping_muc_patience: PATIENCE });
 });
 afterAll(() => scene.close());
 
@@ -178,13 +179,28 @@ describe('a webhook delivered twice', () => {
 });
 
 describe('a check that notified half', () => {
-  const second = (): ((body: string) => boolean) => {
+  /** Whether a request is the one that tells the other half: the first one has told the first user alone. */
+  const second = (tries = 1): ((body: string) => boolean) => {
     let notices = 0;
-    return (body) => isNotice(body) && (notices += 1) === 2; // the first one has told the first user alone
+    return (body) => isNotice(body) && (notices += 1) >= 2 && notices < 2 + tries;
   };
+  /** A connection that was kept alive and dies is tried once more before the server counts as out of reach. */
+  const BOTH_TRIES = 2;
+
+  it('and lost a connection that was kept alive sends the other half once more, and goes on', async () => {
+    const isSecond = second();
+    scene.stanzas.gate.before = (body) => {
+      if (isSecond(body)) throw new Error('the connection is cut');
+    };
+    const at = scene.dropOutgoing();
+    await done(at, 1);
+    await expectOnce();
+    expect(scene.lines('check interrupted', at)).toEqual([]);
+    expect(totals(at)).toMatchObject([{ left: 3, stale: 0, joined: 1 }]);
+  });
 
   it('and could not hand on the other half, is run again', async () => {
-    const isSecond = second();
+    const isSecond = second(BOTH_TRIES);
     scene.stanzas.gate.before = (body) => {
       if (isSecond(body)) throw new Error('the connection is cut');
     };
@@ -195,7 +211,7 @@ describe('a check that notified half', () => {
   });
 
   it('and did not learn that the other half was delivered, is run again', async () => {
-    const isSecond = second();
+    const isSecond = second(BOTH_TRIES);
     scene.stanzas.gate.after = (body) => {
       if (isSecond(body)) throw new Error('the answer is lost');
     };
@@ -286,7 +302,7 @@ describe('the module reloads', () => {
 
 describe('between its ping and its notice a user', () => {
   /** Holds the first notice, which is that of the first lost user alone, for as long as something takes. */
-  async function meanwhile(what: (user: User) => Promise<void>): Promise<number> {
+  async function meanwhile(what: (user: User) => Promise<void>, ends: (at: number) => Promise<unknown> = (at) => done(at, 1)): Promise<number> {
     const [first] = lost as [User, ...User[]];
     const way = gate();
     scene.stanzas.gate.before = (body) => (isNotice(body) && body.includes(first.jid) ? way.pass() : undefined);
@@ -294,9 +310,10 @@ describe('between its ping and its notice a user', () => {
     await until('its notice is under way', () => way.waiting === 1);
     await what(first);
     way.open();
-    await done(at, 1);
+    await ends(at);
     return at;
   }
+  const asksAgain = (at: number): Promise<unknown> => until('the check will ask again', () => scene.lines('check will ask again', at)[0]);
   const others = (): readonly User[] => lost.slice(1);
 
   it('rejoins: it is not told, and the next check asks about its new join', async () => {
@@ -311,14 +328,15 @@ describe('between its ping and its notice a user', () => {
   it('has asked to be let in again, and the room has not answered yet: it is not told, and is in when the room answers', async () => {
     const door = gate();
     scene.muc().script('enter', room, held(door.pass, (question) => scene.muc().admit(question)));
-    await meanwhile(async (user) => {
+    const at = await meanwhile(async (user) => {
       await user.enter(room, nickOf(user));
       await until('the room has its wish', () => door.waiting === 1);
-    });
+    }, asksAgain);
     const [first] = lost as [User, ...User[]];
     expect(told(first)).toBe(0);
     door.open();
     await scene.told(room, [`joined ${nickOf(first)}`, `joined ${nickOf(first)}`], first);
+    await done(at, 1);
     await expectOnce(others());
     const next = scene.dropOutgoing();
     await done(next, 1);
@@ -328,17 +346,32 @@ describe('between its ping and its notice a user', () => {
   it('has asked to be let in again, and the room refuses: the refusal tells it', async () => {
     const door = gate();
     scene.muc().script('enter', room, held(door.pass, refusal('auth', 'forbidden')));
-    await meanwhile(async (user) => {
+    const at = await meanwhile(async (user) => {
       await user.enter(room, nickOf(user));
       await until('the room has its wish', () => door.waiting === 1);
-    });
+    }, asksAgain);
     const [first] = lost as [User, ...User[]];
     door.open();
     await scene.told(room, [`joined ${nickOf(first)}`, 'left'], first);
+    await done(at, 1);
     await expectOnce(others());
     const next = scene.dropOutgoing();
     await done(next, 1);
     expect(totals(next)).toMatchObject([{ pinged: 1, joined: 1 }]);
+  });
+
+  it('has asked to be let in again, and the room never answers: it is told, once its attempt is older than the time-out and a ping', async () => {
+    scene.muc().script('enter', room, silence);
+    const since = Date.now();
+    const at = await meanwhile(async (user) => {
+      await user.enter(room, nickOf(user));
+    }, asksAgain);
+    const [first] = lost as [User, ...User[]];
+    expect(told(first)).toBe(0);
+    await done(at, 1);
+    await expectOnce();
+    expect(first.notices().findLast(({ stanza }) => String(stanza.attrs['from']).startsWith(`${room}/`))?.at).toBeGreaterThan(since + TIMEOUT * 1000);
+    expect(totals(at)).toMatchObject([{ left: 3, stale: 0, notified: 3 }]);
   });
 
   it('changes its nick: it is not told under the old one', async () => {

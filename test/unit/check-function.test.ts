@@ -1,6 +1,6 @@
 import type { Context } from 'aws-lambda';
 import { afterAll, beforeAll, beforeEach, expect, it, vi } from 'vitest';
-import { type CheckState, NO_TOTALS } from '../../functions/core/check.ts';
+import { type CheckState, firstState } from '../../functions/core/check-state.ts';
 import { ENV } from '../../functions/names.ts';
 import { type Endpoint, listen } from './http.ts';
 
@@ -9,10 +9,8 @@ const HOST = 'example.net';
 const REMOTE = 'muc.host';
 const AT = Date.now() * 1000;
 const JOINS = [1, 2, 3].map((n) => ({ key: `room@${REMOTE}#user${n}@${HOST}/phone`, user: `user${n}@${HOST}/phone`, at: AT + n }));
-const STATE: CheckState = {
-  id: 'check', host: HOST, remote: REMOTE, at: AT + 10, delay: 1, timeout: 1, patience: 0, dryRun: false,
-  due: AT / 1e6, wait: 1, next: 'wait', round: 0, open: 0, totals: NO_TOTALS,
-};
+const CLOSE = { host: HOST, remote: REMOTE, at: AT + 10, delay: 1, timeout: 1, patience: 0, dryRun: false };
+const STATE = firstState(CLOSE, 'check', 1, AT / 1e6 - 1);
 
 let table: Endpoint;
 let server: Endpoint;
