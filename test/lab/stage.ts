@@ -18,8 +18,9 @@ export class Stage {
     this.away = away;
   }
 
-  user(name: string, resource = 'phone'): Promise<User> {
-    return User.connect(this.lab, this.home, name, resource);
+  /** @param service where it logs in, where that is not by TCP */
+  user(name: string, resource = 'phone', service?: string): Promise<User> {
+    return User.connect(this.lab, this.home, name, resource, service);
   }
 
   /** Enters a room, and waits until the join is recorded. */
