@@ -55,8 +55,8 @@ export class Scene extends Stage {
     return moment;
   }
 
-  override checkDone(since: number, remote = this.muc): Promise<Totals> {
-    return super.checkDone(since, remote);
+  override checkDone(since: number, remote = this.muc, milliseconds?: number): Promise<Totals> {
+    return super.checkDone(since, remote, milliseconds);
   }
 
   /** The chat server forgets an occupant without telling anybody. */
