@@ -93,7 +93,7 @@ function read(text: string): Body {
   let attributes: Readonly<Record<string, string>> = {};
   const parser = new Parser();
   parser.on('start', (body: Element) => {
-    attributes = body.attrs as Readonly<Record<string, string>>;
+    attributes = body.attrs;
   });
   parser.on('element', (element: Element) => elements.push(element));
   parser.on('error', (error: Error) => {
