@@ -2,6 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { type Server, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Authority } from './authority.ts';
 
 /**
  * A laboratory on loopback: a block of addresses 127.a.b.* and a folder, both its own, and all that was started in it.
@@ -13,6 +14,7 @@ export class Lab {
   readonly #prefix: string;
   readonly #claim: Server;
   readonly #started: { stop(): Promise<void> }[] = [];
+  #authority: Promise<Authority> | undefined;
 
   private constructor(directory: string, prefix: string, claim: Server) {
     this.directory = directory;
@@ -36,6 +38,12 @@ export class Lab {
   /** The n-th address of the block. */
   address(n: number): string {
     return `${this.#prefix}.${n}`;
+  }
+
+  /** The authority that certifies this lab's servers. */
+  authority(): Promise<Authority> {
+    this.#authority ??= Authority.open(this.directory);
+    return this.#authority;
   }
 
   /** Has a part of the lab stopped when the lab closes. */

@@ -1,11 +1,16 @@
 import { type Server, type Socket, connect, createServer } from 'node:net';
 
-/** The way to one server: a relay in front of its s2s port, which can be cut and mended. */
+/** A direction on the way to a server: what others send it, and what it sends back on the connections that they opened. */
+export type Direction = 'toServer' | 'fromServer';
+
+/** The way to one server: a relay in front of its s2s port, which can be cut and mended, and fall silent in one direction. */
 export class Link {
   readonly #address: string;
   readonly #from: number;
   readonly #to: number;
-  readonly #sockets = new Set<Socket>();
+  /** Both ends of each connection: the side of whoever opened it, the server's side. */
+  readonly #connections = new Set<readonly [near: Socket, far: Socket]>();
+  readonly #held = new Set<Direction>();
   #server: Server | undefined;
 
   constructor(address: string, from: number, to: number) {
@@ -17,14 +22,16 @@ export class Link {
   async mend(): Promise<void> {
     if (this.#server !== undefined) return;
     const server = createServer((near) => {
-      const far = connect(this.#to, this.#address);
-      for (const [socket, other] of [[near, far], [far, near]] as const) {
-        this.#sockets.add(socket);
-        socket.pipe(other);
-        socket.on('error', () => other.destroy());
-        socket.on('close', () => {
-          this.#sockets.delete(socket);
-          other.destroy();
+      const connection = [near, connect(this.#to, this.#address)] as const;
+      this.#connections.add(connection);
+      for (const direction of ['toServer', 'fromServer'] as const) {
+        const [source, target] = ends(connection, direction);
+        if (this.#held.has(direction)) source.pause();
+        else source.pipe(target);
+        source.on('error', () => target.destroy());
+        source.on('close', () => {
+          this.#connections.delete(connection);
+          target.destroy();
         });
       }
     });
@@ -43,13 +50,40 @@ export class Link {
 
   /** Resets every connection; new ones pass. */
   drop(): void {
-    for (const socket of this.#sockets) {
+    for (const socket of [...this.#connections].flat()) {
       if (socket.writableEnded) socket.destroy(); // it is being closed: a reset would leave it open for good (libuv)
       else socket.resetAndDestroy();
+    }
+  }
+
+  /**
+   * Lets nothing through in one direction, on the connections that there are and on new ones, until it is released. Nothing is
+   * lost: the sockets are not read meanwhile, so that what waits fills their buffers (some megabytes), and then the sender's.
+   * It is not noticed that a sender ends its connection meanwhile.
+   */
+  hold(direction: Direction): void {
+    this.#held.add(direction);
+    for (const connection of this.#connections) {
+      const [source, target] = ends(connection, direction);
+      source.unpipe(target).pause();
+    }
+  }
+
+  /** What was held comes, in order. */
+  release(direction: Direction): void {
+    this.#held.delete(direction);
+    for (const connection of this.#connections) {
+      const [source, target] = ends(connection, direction);
+      source.pipe(target);
     }
   }
 
   async stop(): Promise<void> {
     await this.cut();
   }
+}
+
+/** Where a direction comes from on a connection, and where it goes. */
+function ends([near, far]: readonly [near: Socket, far: Socket], direction: Direction): readonly [source: Socket, target: Socket] {
+  return direction === 'toServer' ? [near, far] : [far, near];
 }

@@ -11,8 +11,34 @@ const run = promisify(execFile);
 /** The port on which the server itself listens; the link to it listens on 5269. */
 const S2S_BEHIND_LINK = 15_269;
 const PASSWORD = 'secret';
+const MODULES = ['roster', 'saslauth', 'dialback', 'disco', 'ping', 'smacks', 'admin_shell', 'http'];
 /** What stands before the command where another Prosody is to be run: `chroot <a tree of another Debian>`, for example. */
 const PREFIX = (process.env['PROSODY_PREFIX'] ?? '').split(' ').filter((word) => word !== '');
+
+/** How a server in production speaks with others, and what it lets its users do. */
+export interface Production {
+  /** One connection carries the stanzas of both directions (XEP-0288), whoever opened it; so it is unless set. */
+  readonly bidi?: boolean;
+  /** Each stream is read no faster than Debian's defaults allow (mod_limits: c2s 10 kb/s, incoming s2s 30 kb/s). */
+  readonly limits?: boolean;
+}
+
+/** A server-to-server stream, as the shell shows it. */
+export interface Stream {
+  readonly type: 's2sin' | 's2sout' | 's2sin_unauthed' | 's2sout_unauthed';
+  /** Which way stanzas may go over it: `<->` where it is bidirectional. */
+  readonly dir: '-->' | '<--' | '<->';
+  readonly remote: string;
+  /** The version of TLS, or `insecure`. */
+  readonly secure: string;
+  /** What the remote host was authenticated by: `External` where it was its certificate. */
+  readonly sasl: string;
+  readonly cert: string;
+  /** Whether it is managed (XEP-0198). */
+  readonly smacks: string;
+}
+
+const COLUMNS = ['type', 'dir', 'remote', 'secure', 's2s_sasl', 'cert', 'smacks'];
 
 export interface ProsodySettings {
   /** The domain of its users, an address of the lab. */
@@ -23,6 +49,12 @@ export interface ProsodySettings {
   readonly components?: readonly string[];
   /** Users that exist; the password is the same for all. */
   readonly users?: readonly string[];
+  /**
+   * Plays a server in production: it speaks with others over TLS alone and believes nothing but certificates, its streams
+   * are managed, and it has the modules of Debian's configuration that concern what clients are told. Without it, streams
+   * are clear, authenticated by dialback, and each way has its own, which is what tests cut that cut one way only.
+   */
+  readonly production?: Production;
   /** Configuration for the global section, and below the host's line. */
   readonly global?: string;
   readonly forHost?: string;
@@ -35,6 +67,8 @@ export class Prosody {
   readonly links: ReadonlyMap<string, Link>;
   readonly #settings: ProsodySettings;
   readonly #directory: string;
+  /** The certificate of the authority that it trusts, where it is as in production. */
+  #trusted: string | undefined;
   #process: ChildProcess | undefined;
 
   private constructor(settings: ProsodySettings, directory: string) {
@@ -47,6 +81,11 @@ export class Prosody {
   static async start(lab: Lab, settings: ProsodySettings): Promise<Prosody> {
     const prosody = new Prosody(settings, join(lab.directory, `prosody-${settings.host}`));
     lab.keep(prosody);
+    if (settings.production !== undefined) {
+      const authority = await lab.authority();
+      await authority.certify(prosody.#domains(), join(prosody.#directory, 'certs'));
+      prosody.#trusted = authority.certificate;
+    }
     await prosody.#configure();
     for (const link of prosody.links.values()) await link.mend();
     await prosody.start();
@@ -103,6 +142,15 @@ export class Prosody {
     return stdout;
   }
 
+  /** The streams from and to a domain. */
+  async streams(remote: string): Promise<readonly Stream[]> {
+    const shown = await this.shell(`s2s:show("${remote}", "${COLUMNS.join(' ')}")`);
+    const rows = shown.split('\n').map((row) => row.split('|').map((cell) => cell.trim()));
+    return rows
+      .filter(([type = '', ...cells]) => type.startsWith('s2s') && cells.length === COLUMNS.length - 1)
+      .map(([type, dir, domain, secure, sasl, cert, smacks]) => ({ type, dir, remote: domain, secure, sasl, cert, smacks }) as Stream);
+  }
+
   /** Changes the settings of the host and reloads configuration and module. */
   async reload(forHost = this.#settings.forHost): Promise<void> {
     await this.#configure(forHost);
@@ -112,6 +160,15 @@ export class Prosody {
 
   log(): Promise<string> {
     return readFile(join(this.#directory, 'prosody.log'), 'utf8').catch(() => '');
+  }
+
+  /** Where clients log in by websocket (RFC 7395), and by HTTP (BOSH, XEP-0206), where it is as in production. */
+  get websocketService(): string {
+    return `ws://${this.host}:5280/xmpp-websocket`;
+  }
+
+  get boshService(): string {
+    return `http://${this.host}:5280/http-bind`;
   }
 
   get service(): string {
@@ -135,8 +192,13 @@ export class Prosody {
     return [this.#settings.host, ...(this.#settings.mucs ?? []), ...(this.#settings.components ?? [])];
   }
 
+  /** For streams with other servers. Clients are not offered TLS: the lab's take it wherever it is, and spend their time on it. */
+  #tls(): string {
+    return `ssl = { cafile = "${this.#trusted}" }\nc2s_ssl = { certificate = "${this.#directory}/none" }`;
+  }
+
   async #configure(forHost = this.#settings.forHost): Promise<void> {
-    const { host, mucs = [], components = [], users = [], global = '' } = this.#settings;
+    const { host, mucs = [], components = [], users = [], global = '', production } = this.#settings;
     const accounts = join(this.#directory, 'data', host.replaceAll('.', '%2e'), 'accounts');
     await mkdir(accounts, { recursive: true });
     for (const user of users) await writeFile(join(accounts, `${user}.dat`), `return { ["password"] = "${PASSWORD}" };\n`);
@@ -146,8 +208,8 @@ run_as_root = true
 data_path = "${this.#directory}/data"
 admin_socket = "${this.#directory}/prosody.sock"
 log = { { levels = { min = "${process.env['PROSODY_LOG'] ?? 'info'}" }, to = "file", filename = "${this.#directory}/prosody.log" } }
-modules_enabled = { "roster", "saslauth", "dialback", "disco", "ping", "smacks", "admin_shell", "http" }
-modules_disabled = { "tls", "s2s_auth_certs" }
+modules_enabled = { ${list([...MODULES, ...(production === undefined ? [] : productionModules(production))])} }
+${production === undefined ? 'modules_disabled = { "tls", "s2s_auth_certs" }' : this.#tls()}
 interfaces = { "${host}" }
 s2s_interfaces = { ${list(this.#domains())} }
 s2s_ports = { ${S2S_BEHIND_LINK} }
@@ -158,8 +220,8 @@ https_ports = {}
 component_interfaces = { "${host}" }
 component_ports = { 5347 }
 c2s_require_encryption = false
-s2s_require_encryption = false
-s2s_secure_auth = false
+s2s_require_encryption = ${production !== undefined}
+s2s_secure_auth = ${production !== undefined}
 allow_unencrypted_plain_auth = true
 authentication = "internal_plain"
 muc_room_cache_size = 100000
@@ -170,6 +232,10 @@ ${mucs.map((muc) => `Component "${muc}" "muc"\nrestrict_room_creation = false\nm
 ${components.map((component) => `Component "${component}"\ncomponent_secret = "${PASSWORD}"\n`).join('')}`;
     await writeFile(this.#config, config);
   }
+}
+
+function productionModules({ bidi = true, limits = false }: Production): readonly string[] {
+  return ['tls', 'carbons', 'csi_simple', 'bosh', 'websocket', ...(bidi ? ['s2s_bidi'] : []), ...(limits ? ['limits'] : [])];
 }
 
 /** Whether a server greets clients of a domain: it listens before it knows its domains. */

@@ -1,9 +1,18 @@
 import type { Totals } from '../../functions/core/check-state.ts';
 import { Lab } from './lab.ts';
-import { Prosody } from './prosody.ts';
+import { type Production, Prosody } from './prosody.ts';
 import { Runtime } from './runtime.ts';
 import { Stage } from './stage.ts';
 import type { User } from './user.ts';
+
+export interface SceneOptions {
+  /** What the runtime is started with, beside this process's own environment. */
+  readonly environment?: NodeJS.ProcessEnv;
+  /** Both servers are as in production. */
+  readonly production?: Production;
+  /** Who has an account on the users' own server. */
+  readonly users?: readonly string[];
+}
 
 /** The usual scene: the functions, the users' own server, configured by what the functions printed, and a chat server. */
 export class Scene extends Stage {
@@ -16,14 +25,17 @@ export class Scene extends Stage {
   }
 
   /** @param settings of the module, where they are not to be as printed; the delay is two seconds unless set */
-  static async open(settings: Readonly<Record<string, string | number | boolean>> = {}, environment: NodeJS.ProcessEnv = {}): Promise<Scene> {
+  static async open(
+    settings: Readonly<Record<string, string | number | boolean>> = {},
+    { environment = {}, production, users = ['juliet', 'romeo', 'nurse'] }: SceneOptions = {},
+  ): Promise<Scene> {
     const lab = await Lab.open();
     try {
       const runtime = await Runtime.start(lab, { environment });
       const printed = runtime.prosodySettings({ ping_muc_delay: 2, ping_muc_timeout: 5, ...settings });
-      const home = await Prosody.start(lab, { host: lab.address(2), users: ['juliet', 'romeo', 'nurse'], ...printed });
+      const home = await Prosody.start(lab, { host: lab.address(2), users, ...(production && { production }), ...printed });
       const muc = lab.address(4);
-      const away = await Prosody.start(lab, { host: lab.address(3), mucs: [muc], users: ['mercutio'] });
+      const away = await Prosody.start(lab, { host: lab.address(3), mucs: [muc], users: ['mercutio'], ...(production && { production }) });
       return new Scene(lab, runtime, home, away, muc);
     } catch (error) {
       await lab.close();
@@ -43,8 +55,8 @@ export class Scene extends Stage {
     return moment;
   }
 
-  override checkDone(since: number, remote = this.muc): Promise<Totals> {
-    return super.checkDone(since, remote);
+  override checkDone(since: number, remote = this.muc, milliseconds?: number): Promise<Totals> {
+    return super.checkDone(since, remote, milliseconds);
   }
 
   /** The chat server forgets an occupant without telling anybody. */

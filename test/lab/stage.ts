@@ -18,18 +18,25 @@ export class Stage {
     this.away = away;
   }
 
-  user(name: string, resource = 'phone'): Promise<User> {
-    return User.connect(this.lab, this.home, name, resource);
+  /** @param service where it logs in, where that is not by TCP */
+  user(name: string, resource = 'phone', service?: string): Promise<User> {
+    return User.connect(this.lab, this.home, name, resource, service);
+  }
+
+  /** A user of the other server, who is in its rooms as a neighbour. */
+  guest(name: string): Promise<User> {
+    return User.connect(this.lab, this.away, name, 'phone');
   }
 
   /** Enters a room, and waits until the join is recorded. */
-  async join(user: User, room: string, nick: string): Promise<void> {
-    const recorded = this.#recorded();
+  async join(user: Pick<User, 'jid'> & { join(room: string, nick: string): Promise<unknown> }, room: string, nick: string): Promise<void> {
+    const recorded = this.recorded();
     await user.join(room, nick);
-    await until(`${user.jid} in ${room} is recorded`, () => this.#recorded() > recorded);
+    await until(`${user.jid} in ${room} is recorded`, () => this.recorded() > recorded);
   }
 
-  #recorded(): number {
+  /** How many joins have been recorded, in all. */
+  recorded(): number {
     return this.runtime.lines.reduce((sum, line) => sum + Number(line['JoinsRecorded'] ?? 0), 0);
   }
 
@@ -41,9 +48,9 @@ export class Stage {
   }
 
   /** Waits for the end of a check that began after `since` (milliseconds), and returns its totals. */
-  async checkDone(since: number, remote: string): Promise<Totals> {
+  async checkDone(since: number, remote: string, milliseconds?: number): Promise<Totals> {
     const isIt = (line: LogLine): boolean => line['remote'] === remote && Date.parse(String(line['time'])) >= since;
-    return (await this.runtime.line('check done', isIt))['totals'] as Totals;
+    return (await this.runtime.line('check done', isIt, milliseconds))['totals'] as Totals;
   }
 
   close(): Promise<void> {

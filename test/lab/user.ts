@@ -28,8 +28,9 @@ export class User {
     });
   }
 
-  static async connect(lab: Lab, server: Prosody, username: string, resource: string): Promise<User> {
-    const connection = client({ service: server.service, domain: server.host, username, password: server.password, resource });
+  /** @param service where it logs in: by TCP, unless it is the address of the server's websocket */
+  static async connect(lab: Lab, server: Prosody, username: string, resource: string, service = server.service): Promise<User> {
+    const connection = client({ service, domain: server.host, username, password: server.password, resource });
     connection.reconnect.stop();
     connection.on('error', () => undefined); // the tests cut connections; what matters is what was received
     const user = new User(connection, String(await connection.start()));
@@ -79,6 +80,11 @@ export class User {
   /** The notices that have come: the presences that say 333. */
   notices(): readonly Received[] {
     return this.received.filter(({ stanza }) => stanza.is('presence') && statusCodes(stanza).includes('333'));
+  }
+
+  /** Tells the server that nobody looks at the client for now (XEP-0352): it holds back what is not important. */
+  async fallInactive(): Promise<void> {
+    await this.send(xml('inactive', { xmlns: 'urn:xmpp:csi:0' }));
   }
 
   /** The connection dies without a goodbye; the server keeps the session for a while (XEP-0198). */

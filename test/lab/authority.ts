@@ -1,0 +1,37 @@
+import { execFile } from 'node:child_process';
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+
+const run = promisify(execFile);
+
+/** Longer than any test, whatever the clocks of the two sides. */
+const DAYS = 2;
+const NEW_KEY = ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', String(DAYS)];
+
+/** A certification authority of the lab's own, which the lab's servers trust and nobody else (openssl comes with Prosody's package). */
+export class Authority {
+  /** The authority's own certificate. */
+  readonly certificate: string;
+  readonly #key: string;
+
+  private constructor(directory: string) {
+    this.certificate = join(directory, 'authority.crt');
+    this.#key = join(directory, 'authority.key');
+  }
+
+  static async open(directory: string): Promise<Authority> {
+    const authority = new Authority(directory);
+    await run('openssl', [...NEW_KEY, '-subj', '/CN=authority of the lab', '-keyout', authority.#key, '-out', authority.certificate]);
+    return authority;
+  }
+
+  /** Puts a certificate for the domains of one server, and its key, where the server looks for them. They are addresses, but a server compares names: dNSName. */
+  async certify(domains: readonly string[], directory: string): Promise<void> {
+    await mkdir(directory, { recursive: true });
+    const [certificate, key] = ['crt', 'key'].map((ending) => join(directory, `server.${ending}`)) as [string, string];
+    const names = domains.map((domain) => `DNS:${domain}`).join(',');
+    const extensions = ['-addext', `subjectAltName=${names}`, '-addext', 'basicConstraints=critical,CA:FALSE'];
+    await run('openssl', [...NEW_KEY, '-CA', this.certificate, '-CAkey', this.#key, '-subj', `/CN=${domains[0]}`, ...extensions, '-keyout', key, '-out', certificate]);
+  }
+}
