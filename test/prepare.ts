@@ -8,3 +8,4 @@ if (major < 22 || (major === 22 && minor < 19)) {
 }
 ensurePackage('prosody', 'prosody');
 ensurePackage('faketime', 'faketime'); // clocks that differ
+for (const version of ['5.1', '5.2', '5.3', '5.4']) ensurePackage(`lua${version}`, `lua${version}`); // whatever Prosody runs on
