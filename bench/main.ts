@@ -10,6 +10,7 @@ import { benchCheck } from './check.ts';
 import { benchColdStart } from './cold-start.ts';
 import { benchComfort } from './comfort.ts';
 import { benchCost } from './counts.ts';
+import { benchFlap } from './flap.ts';
 import { BUDGETS, type Budget, type Findings, type Progress, judge } from './measure.ts';
 import { picture } from './pictures.ts';
 import { type Results, budgetTable, fileOf, growthTable, markdown, sampleTable, unmeasured } from './report.ts';
@@ -22,6 +23,7 @@ const PARTS: Readonly<Record<string, (assembly: string, progress: Progress) => P
   comfort: (_assembly, progress) => benchComfort(progress),
   cost: benchCost,
   check: (_assembly, progress) => benchCheck(progress),
+  flap: (_assembly, progress) => benchFlap(progress),
 };
 const RESULTS = fileURLToPath(new URL('results/', import.meta.url));
 
@@ -40,7 +42,7 @@ const progress: Progress = (step) => {
 };
 
 ensurePackage('prosody', 'prosody');
-process.stderr.write(`Measuring ${parts.join(', ')}${positionals.length === 0 ? '. All of it takes about half an hour; leave the machine alone meanwhile' : ''}.\n`);
+process.stderr.write(`Measuring ${parts.join(', ')}${positionals.length === 0 ? '. All of it takes about an hour; leave the machine alone meanwhile' : ''}.\n`);
 const assembly = await mkdtemp(join(tmpdir(), 'ping-muc-bench-'));
 process.env['PING_MUC_ASSEMBLY'] = assembly;
 const findings: Findings[] = [];

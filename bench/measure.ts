@@ -71,6 +71,8 @@ export interface Limit {
 /** The design's budgets. */
 export const BUDGETS = {
   'wrong notices, 50,000 joins, both streams cut': { unit: '', most: 0, isCounted: true },
+  'wrong notices, 5,000 joins, cut again at 25 moments': { unit: '', most: 0, isCounted: true },
+  'wrong notices, 5,000 joins, cut five times': { unit: '', most: 0, isCounted: true },
   'notices for one loss': { unit: '', most: 1, isCounted: true },
   'longest stall of the event loop, check of 5,000': { unit: 'ms', most: 50 },
   'from due to the last verdict, 5,000 joins': { unit: 's', most: 1.5 },

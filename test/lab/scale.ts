@@ -6,6 +6,8 @@ import { type LogLine, Runtime } from './runtime.ts';
 import { ScriptedMuc } from './scripted-muc.ts';
 
 const DELAY_SECONDS = 2;
+/** Nothing more is said of checks, or to clients, after this. */
+const QUIET_MS = 1500;
 /** Recording is as slow as the embedded database, some 1,000 a second on a quiet machine. */
 const MS_PER_JOIN = 10;
 /** What comes too late, or twice, has come by then. */
@@ -29,6 +31,10 @@ export interface ScaleOptions {
   readonly joins: number;
   /** A real server's rooms, or a service that counts what it is asked. */
   readonly rooms?: 'real' | 'scripted';
+  /** `ping_muc_patience`, in seconds; as the functions print it unless set. */
+  readonly patience?: number;
+  /** Modules that neither server loads. */
+  readonly without?: readonly string[];
   /** What else the configuration of the users' server holds: in its global section, below its host. */
   readonly global?: string;
   readonly forHost?: string;
@@ -53,19 +59,21 @@ export class Scale {
   }
 
   /** Starts everything; nobody is in a room yet. */
-  static async open({ joins, rooms = 'real', global = '', forHost = '' }: ScaleOptions): Promise<Scale> {
+  static async open({ joins, rooms = 'real', patience, without = [], global = '', forHost = '' }: ScaleOptions): Promise<Scale> {
     const lab = await Lab.open();
     try {
       const runtime = await Runtime.start(lab);
-      const settings = runtime.prosodySettings({ ping_muc_delay: DELAY_SECONDS, ping_muc_timeout: 60 });
+      const changes = { ping_muc_delay: DELAY_SECONDS, ping_muc_timeout: 60, ...(patience === undefined ? {} : { ping_muc_patience: patience }) };
+      const settings = runtime.prosodySettings(changes);
       const home = await Prosody.start(lab, {
         host: lab.address(2),
         users: Crowd.users(joins),
+        without,
         global: `${settings.global}\n${global}`,
         forHost: `${settings.forHost}\n${forHost}`,
       });
       const domain = lab.address(4);
-      const away = await Prosody.start(lab, { host: lab.address(3), [rooms === 'real' ? 'mucs' : 'components']: [domain] });
+      const away = await Prosody.start(lab, { host: lab.address(3), without, [rooms === 'real' ? 'mucs' : 'components']: [domain] });
       const service = rooms === 'real' ? new RealRooms(lab, away, domain) : await ScriptedMuc.open(lab, away, domain);
       return new Scale(lab, runtime, home, away, service, await Crowd.open(lab, home, service, joins));
     } catch (error) {
@@ -89,8 +97,7 @@ export class Scale {
   async lose(isLost: (index: number) => boolean): Promise<Loss> {
     await this.crowd.lose(isLost);
     const since = this.runtime.lines.length;
-    const due = Date.now() + DELAY_SECONDS * 1000;
-    for (const server of [this.home, this.away]) for (const link of server.links.values()) link.drop();
+    const due = this.#cut() + DELAY_SECONDS * 1000;
     const line = (message: string, matches: (line: LogLine) => boolean = () => true): LogLine | undefined =>
       this.runtime.lines.slice(since).find((candidate) => candidate['message'] === message && matches(candidate));
     const done = await until('the check is done', () => line('check done'), 60_000 + this.crowd.members.length * MS_PER_JOIN);
@@ -107,6 +114,41 @@ export class Scale {
       lastNotice: told.notices === 0 ? 0 : (this.crowd.lastNotice - due) / 1000,
       heldMb: Number(report['heldMb']),
     };
+  }
+
+  /** Cuts both streams; new ones pass. Returns the moment, in milliseconds. */
+  #cut(): number {
+    const moment = Date.now();
+    for (const server of [this.home, this.away]) for (const link of server.links.values()) link.drop();
+    return moment;
+  }
+
+  /**
+   * A link that breaks again and again: the rooms forget some, by their index, both streams are cut, and cut again at so many
+   * seconds after the check of the last cut was due. Returns when all checks have ended and nothing more comes.
+   */
+  async flap(isLost: (index: number) => boolean, again: readonly number[]): Promise<Told & { readonly pinged: number; readonly superseded: number }> {
+    await this.crowd.lose(isLost);
+    const since = this.runtime.lines.length;
+    const sum = (name: string): number => this.runtime.lines.slice(since).reduce((total, line) => total + Number(line[name] ?? 0), 0);
+    let due = this.#cut() + DELAY_SECONDS * 1000;
+    for (const seconds of again) {
+      await sleep(due + seconds * 1000 - Date.now());
+      due = this.#cut() + DELAY_SECONDS * 1000;
+    }
+    let quietSince = Date.now();
+    let seen = '';
+    await until(
+      'all checks have ended',
+      () => {
+        const now = [sum('ChecksStarted'), sum('ChecksDone') + sum('ChecksSuperseded'), this.crowd.told().notices].join();
+        if (now !== seen) quietSince = Date.now();
+        seen = now;
+        return Date.now() > due && sum('ChecksStarted') > 0 && sum('ChecksStarted') === sum('ChecksDone') + sum('ChecksSuperseded') && Date.now() - quietSince > QUIET_MS;
+      },
+      120_000 + this.crowd.members.length * MS_PER_JOIN,
+    );
+    return { ...this.crowd.told(), pinged: sum('PingsSent'), superseded: sum('ChecksSuperseded') };
   }
 
   close(): Promise<void> {
