@@ -16,7 +16,10 @@ const table = new Table(new DynamoDBClient(PATIENT_AWS_CLIENT), requireEnv(ENV.t
 const secrets = new Secrets(new SecretsManagerClient(AWS_CLIENT), requireEnv(ENV.secretArn));
 const serverApiUrl = requireEnv(ENV.serverApiUrl);
 
-/** No row is deleted any more when so much of an invocation is left: what is under way then ends in time, with five seconds to spare. */
+/**
+ * No row is deleted any more when so much of an invocation is left: what is under way then ends in time, with five
+ * seconds to spare.
+ */
 const NO_MORE_DELETES_MS = LONGEST_CALL_MS + 5000;
 
 /** Runs one invocation of a check: pings, decides, notifies, forgets. Its result is the workflow's next state. */
@@ -61,8 +64,9 @@ const OUTCOMES = {
 } as const;
 
 /**
- * Deletes a row, if it can be done. To run the invocation again for its sake would ping all others again, and it can wait: the next check
- * of the host pings this join, too, and the server answers that there is no such join; without a check, the row expires.
+ * Deletes a row, if it can be done. To run the invocation again for its sake would ping all others again, and it can
+ * wait: the next check of the host pings this join, too, and the server answers that there is no such join; without a
+ * check, the row expires.
  */
 async function forget(join: StoredJoin, remaining: () => number, log: Logger): Promise<void> {
   try {

@@ -18,13 +18,18 @@ export const ENV = {
  * (protocol/openapi.yaml), and a test holds the two, the deployment and the module of Prosody against each other.
  */
 export const WEBHOOK_TIME = {
-  /** Then the function answers 503 and stores no more. A call to AWS that is never answered fails after 15 (adapters/aws.ts). */
+  /**
+   * Then the function answers 503 and stores no more. A call to AWS that is never answered fails after 15
+   * (adapters/aws.ts).
+   */
   answerWithinSeconds: 20,
   /** Then Lambda kills it: what is left is for the answer, and for a collection of garbage in between. */
   functionTimeoutSeconds: 25,
   /** Then the HTTP API answers 503 by itself. A cold start, a second or two, counts here, and not for the function. */
   gatewaySeconds: 30,
-  /** The least that a sender waits: whoever gives up earlier sends again what is just being stored, and slows it down. */
+  /**
+   * The least that a sender waits: whoever gives up earlier sends again what is just being stored, and slows it down.
+   */
   senderWaitsSeconds: 35,
 } as const;
 

@@ -10,10 +10,10 @@ import { type FunctionDefaults, NodeFunction } from './node-function.ts';
 import type { WebhookSecret } from './webhook-secret.ts';
 
 /**
- * The XMPP server is down, or busy for longer than the five seconds for which the function waits: hours of patience.
- * 5, 10, 20 … 300 s, each drawn anew between 0 and that (full jitter): 6 waits of 158 s on average in all, then 150 s
- * each, so 150 attempts last some six hours. A busy server is so asked for five seconds by the function, and again after
- * 2.5, 5, 10 … s on average.
+ * The XMPP server is down, or busy for longer than the five seconds for which the function waits: hours of patience. 5,
+ * 10, 20 … 300 s, each drawn anew between 0 and that (full jitter): 6 waits of 158 s on average in all, then 150 s
+ * each, so 150 attempts last some six hours. A busy server is so asked for five seconds by the function, and again
+ * after 2.5, 5, 10 … s on average.
  */
 const SERVER_UNREACHABLE: RetryProps = {
   errors: [ERRORS.serverUnreachable],

@@ -20,7 +20,9 @@ export interface Config {
   readonly removalPolicy: 'retain' | 'destroy';
   /** Where the check function runs, for a server without a public address; undefined: in no VPC. */
   readonly network: Network | undefined;
-  /** Invocations of the webhook function at a time, kept free for it; 0 stops it; undefined: as many as the account has. */
+  /**
+   * Invocations of the webhook function at a time, kept free for it; 0 stops it; undefined: as many as the account has.
+   */
   readonly webhookConcurrency: number | undefined;
   /** The same of the check function. */
   readonly checkConcurrency: number | undefined;
@@ -61,15 +63,19 @@ const whole = (minimum: number, maximum: number, unit: string): v.GenericSchema<
   );
 };
 
-/** Invocations of one function at a time, in `cdk.json` or as text. Lambda takes it as a limit, and keeps them free for it. */
+/**
+ * Invocations of one function at a time, in `cdk.json` or as text. Lambda takes it as a limit, and keeps them free for
+ * it.
+ */
 const concurrency = v.union(
   [v.pipe(v.literal('unreserved'), v.transform(() => undefined)), whole(0, 1000, 'invocations at a time')],
   'must be a whole number of invocations at a time from 0 to 1000, or unreserved',
 );
 
 /**
- * Checks at a time. An account runs 1,000 invocations at a time (a new one 10): however many checks are due, 900 are left for webhooks.
- * After an outage that cut off 500 hosts, each of which is silent for its minute, the last check begins five minutes late.
+ * Checks at a time. An account runs 1,000 invocations at a time (a new one 10): however many checks are due, 900 are
+ * left for webhooks. After an outage that cut off 500 hosts, each of which is silent for its minute, the last check
+ * begins five minutes late.
  */
 const CHECK_CONCURRENCY = 100;
 
@@ -151,7 +157,7 @@ export function readConfig(node: Node): Config {
   if (vpcId !== undefined && subnetIds.length === 0) refuse('subnetIds', 'must be set beside vpcId', context['subnetIds']);
   const [serverApiUrl, xmppHosts] = [read('serverApiUrl'), read('xmppHosts')];
   if (new Set(xmppHosts).size > 1 && !serverApiUrl.includes('{host}')) {
-    // Prosody's HTTP server hands all requests under one name to one host's module: of the others' users none would be asked about
+    // Prosody's HTTP server hands all requests under one name to one host's module: the others' users would not be watched
     const why = `must have a name for each of the ${xmppHosts.length} xmppHosts, in which {host} stands for the host`;
     refuse('serverApiUrl', why, serverApiUrl, 'https://{host}:5281/ping_muc');
   }

@@ -1,4 +1,7 @@
-/** What the module takes where nothing is set; the printed lines say it all the same, so that an operator sees what can be set. */
+/**
+ * What the module takes where nothing is set; the printed lines say it all the same, so that an operator sees what can
+ * be set.
+ */
 export const MODULE_DEFAULTS = { delaySeconds: 60, timeoutSeconds: 60, patienceSeconds: 300 } as const;
 
 /** What Prosody's configuration needs of us. */

@@ -4,9 +4,9 @@ type RetryStrategy = Exclude<NonNullable<DynamoDBClientConfig['retryStrategy']>,
 type Token = Awaited<ReturnType<RetryStrategy['acquireInitialRetryToken']>>;
 
 /**
- * How the SDK clients call. A connection that does not open within two seconds, an answer that does not begin within five, or that stops
- * coming for five, is tried again by the SDK, three times in all: what nobody answers fails after 15 seconds. A webhook has 20 for its
- * own answer, and gives up by itself if several calls in a row use them up.
+ * How the SDK clients call. A connection that does not open within two seconds, an answer that does not begin within
+ * five, or that stops coming for five, is tried again by the SDK, three times in all: what nobody answers fails after
+ * 15 seconds. A webhook has 20 for its own answer, and gives up by itself if several calls in a row use them up.
  */
 export const AWS_CLIENT = {
   maxAttempts: 3,
@@ -15,20 +15,23 @@ export const AWS_CLIENT = {
 } as const;
 
 /**
- * A check's patience with a table that throttles: 0.1, 0.2, 0.4 … 5 s, each drawn anew between 0 and that (full jitter), so nine waits are
- * 21 s at the most, and half of it on average. A key of the table takes 1,000 writes a second, and a check has 64 under way: the 5,000 that may
- * be behind a check are done in five seconds, and of two checks and a burst of joins on one key, each has its turn within seconds.
+ * A check's patience with a table that throttles: 0.1, 0.2, 0.4 … 5 s, each drawn anew between 0 and that (full
+ * jitter), so nine waits are 21 s at the most, and half of it on average. A key of the table takes 1,000 writes a
+ * second, and a check has 64 under way: the 5,000 that may be behind a check are done in five seconds, and of two
+ * checks and a burst of joins on one key, each has its turn within seconds.
  */
 const THROTTLED = { attempts: 10, firstMs: 100, longestMs: 5000 } as const;
 
 /**
- * The longest that one call of a check takes before it fails, in milliseconds: all waits, and three answers that do not come.
+ * The longest that one call of a check takes before it fails, in milliseconds: all waits, and three answers that do not
+ * come.
  */
 export const LONGEST_CALL_MS = 21_300 + 3 * 5000;
 
 /**
- * Tries again what was throttled, as above, and all else as AWS_CLIENT does. The SDK's own strategy has one purse of 500 for all calls of a
- * client, of which each new try takes 5 to 14: 64 throttled calls empty it in a second, and then none is tried again.
+ * Tries again what was throttled, as above, and all else as AWS_CLIENT does. The SDK's own strategy has one purse of
+ * 500 for all calls of a client, of which each new try takes 5 to 14: 64 throttled calls empty it in a second, and then
+ * none is tried again.
  */
 class PatientRetries implements RetryStrategy {
   acquireInitialRetryToken(): Promise<Token> {

@@ -24,12 +24,15 @@ const MAX_DETAIL = 300;
 /** What is waited where Retry-After says less, or nothing that we understand, in seconds. */
 const RETRY_AFTER = { least: 1, missing: 2 } as const;
 /**
- * How long a busy server (429, 503) is waited for, from its first such answer while no other request of ours gets through. That is time for two
- * checks that share the server's thousand pings to take turns, second by second. Whoever asks for more is waited for in the workflow, where
- * waiting costs nothing, and takes no invocation from other checks.
+ * How long a busy server (429, 503) is waited for, from its first such answer while no other request of ours gets
+ * through. That is time for two checks that share the server's thousand pings to take turns, second by second. Whoever
+ * asks for more is waited for in the workflow, where waiting costs nothing, and takes no invocation from other checks.
  */
 const BUSY_MS = 5000;
-/** A connection that was kept alive and is found dead: the other end had closed it, or forgotten it, before our request came. */
+/**
+ * A connection that was kept alive and is found dead: the other end had closed it, or forgotten it, before our request
+ * came.
+ */
 const DEAD_CONNECTION: ReadonlySet<string | undefined> = new Set(['ECONNRESET', 'EPIPE']);
 
 const agents = {
@@ -80,8 +83,8 @@ export class StanzaApi {
   /**
    * Sends stanzas, in as few requests as they need, one after the other, and returns the answers by id.
    * @param timeout seconds for which the server waits for each answer
-   * @throws ServerUnreachableError, which is worth trying again later; ServerRefusedError, which is not: the server does not take a request,
-   * or a stanza of it
+   * @throws ServerUnreachableError, which is worth trying again later; ServerRefusedError, which is not: the server
+   * does not take a request, or a stanza of it
    */
   async send(host: string, stanzas: readonly Stanza[], timeout: number): Promise<Map<string, Answer>> {
     const answers = new Map<string, Answer>();
@@ -137,11 +140,12 @@ export class StanzaApi {
   }
 
   /**
-   * Sends a request; once more, over a connection of its own, if the kept-alive one was dead: that says nothing of the server.
+   * Sends a request; once more, over a connection of its own, if the kept-alive one was dead: that says nothing of the
+   * server.
    *
-   * Mostly the server never saw the first. If it did, and the connection died later, the second is a retry like any other: it has the same id
-   * and a newer timestamp, so it is no replay; pings do no harm twice; and a notice that was delivered has ended its join, so that
-   * the second is a `conflict`, by which the row goes as it should.
+   * Mostly the server never saw the first. If it did, and the connection died later, the second is a retry like any
+   * other: it has the same id and a newer timestamp, so it is no replay; pings do no harm twice; and a notice that was
+   * delivered has ended its join, so that the second is a `conflict`, by which the row goes as it should.
    */
   async #post(outgoing: Outgoing, keys: readonly Key[]): Promise<Reply> {
     const { url, timeout } = outgoing;
@@ -192,7 +196,7 @@ function taken(url: URL, host: string, stanzas: readonly Stanza[], answers: Map<
   for (const { id, xml } of stanzas) {
     const answer = answers.get(id);
     if (answer?.kind !== 'error' || answer.condition !== 'policy-violation') continue;
-    // under another name it may be the room that refuses a ping; but nobody answers a notice except a server, be it the wrong one
+    // under another name it may be the room that refuses a ping; but only a server answers a notice, be it the wrong one
     if (answer.by !== host && !xml.startsWith('<presence ')) continue;
     const text = answer.text?.slice(0, MAX_DETAIL) ?? 'it does not say why';
     throw new ServerRefusedError(

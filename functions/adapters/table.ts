@@ -49,8 +49,8 @@ const closeKey = (close: Close): Record<string, AttributeValue> => ({
 const joinKey = (join: StoredJoin): Record<string, AttributeValue> => ({ pk: joinsOf(join.host, join.remote), sk: text(join.key) });
 
 /**
- * DynamoDB does not take this row, now or ever: for the length of its key, or whatever else it says. Its message is safe to show to the
- * sender: it speaks of what the sender sent.
+ * DynamoDB does not take this row, now or ever: for the length of its key, or whatever else it says. Its message is
+ * safe to show to the sender: it speaks of what the sender sent.
  */
 export class RowRefusedError extends Error {
   override readonly name = 'RowRefusedError';
@@ -233,7 +233,9 @@ async function holds(write: Promise<unknown>): Promise<boolean> {
     return true;
   } catch (error) {
     if (error instanceof ConditionalCheckFailedException) return false;
-    if (error instanceof Error && error.name === 'ValidationException') throw new RowRefusedError(error.message.slice(0, MAX_REASON), { cause: error });
+    if (error instanceof Error && error.name === 'ValidationException') {
+      throw new RowRefusedError(error.message.slice(0, MAX_REASON), { cause: error });
+    }
     throw error;
   }
 }

@@ -49,7 +49,7 @@ export interface Rejected {
 }
 
 /** What an event says, with its place in the request. */
-export interface Placed<Said> {
+interface Placed<Said> {
   readonly index: number;
   readonly said: Said;
 }
@@ -71,7 +71,10 @@ export class WebhookError extends Error {
 
 /** DynamoDB's longest sort key; ours is `<room>#<user>`. */
 const MAX_SORT_KEY_BYTES = 1024;
-/** And its longest partition key; our longest is that of a close. A join's holds the hosts of its room and its user, which its sort key bounds. */
+/**
+ * And its longest partition key; our longest is that of a close. A join's holds the hosts of its room and its user,
+ * which its sort key bounds.
+ */
 const MAX_PARTITION_KEY_BYTES = 2048;
 const MAX_HOSTS_BYTES = MAX_PARTITION_KEY_BYTES - 'CLOSE##'.length;
 

@@ -446,8 +446,8 @@ const dynamoFails = dynamoMeets((chance) => ({
 const ONLY_CHECKS = /^DynamoDB_.*\.(GetItem|Query|DeleteItem)$/;
 
 /**
- * AWS takes requests and connections, and never answers: first a webhook's, until the function has given up in time, then those of the check.
- * Where the fault is long, neither is answered for minutes.
+ * AWS takes requests and connections, and never answers: first a webhook's, until the function has given up in time,
+ * then those of the check. Where the fault is long, neither is answered for minutes.
  */
 const awsHangs: Play = (stage, extent) =>
   lossDuring(stage, extent, {

@@ -34,7 +34,8 @@ export class ScriptedScene extends Stage {
   }
 
   /**
-   * @param settings of the module, where they are not to be as printed; the delay is two seconds and there is no patience unless set
+   * @param settings of the module, where they are not to be as printed; the delay is two seconds and there is no
+   * patience unless set
    * @param services how many chat services there are on the other server
    * @param global what else Prosody's configuration holds
    * @param prepare what must be there before the runtime is started, and with what it is started

@@ -1,4 +1,4 @@
-import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { ServerResponse } from 'node:http';
 import { DeleteItemCommand, DynamoDBClient } from '@aws-sdk/client-dynamodb';
 import { afterEach, describe, expect, it } from 'vitest';
 import { AWS_CLIENT, PATIENT_AWS_CLIENT } from '../../functions/adapters/aws.ts';
@@ -37,7 +37,7 @@ describe.each([['a webhook’s', AWS_CLIENT], ['a check’s', PATIENT_AWS_CLIENT
 describe('a check’s patience with a table that throttles', () => {
   it('is enough for all calls that are under way at a time, each of which is throttled four times', async () => {
     const tries = new Map<string, number>();
-    const send = await client(PATIENT_AWS_CLIENT, ({ body }: { readonly body: Buffer }, response: ServerResponse<IncomingMessage>) => {
+    const send = await client(PATIENT_AWS_CLIENT, ({ body }: { readonly body: Buffer }, response: ServerResponse) => {
       const key = body.toString();
       tries.set(key, (tries.get(key) ?? 0) + 1);
       return (tries.get(key) ?? 0) <= 4 ? throttle(response) : done(response);
