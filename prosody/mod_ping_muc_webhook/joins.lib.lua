@@ -19,7 +19,7 @@ local MAX_ASKS = 1000; -- rooms a session has asked to enter, all at once after 
 local RENEW_SLICES = 100; -- of an interval, in each of which its share of the joins is announced again
 local MIN_SLICE, MAX_SLICE = 1, 60; -- seconds of one; the longer it is, the later a change of the interval is seen
 local RENEW_AT_ONCE, RENEW_PAUSE = 1000, 0.1; -- joins announced in one go where all are; seconds until the next
-local MAX_RENEWALS = 2000; -- that wait to be sent, beyond which the rest is not put in words yet: the next batch, and one more
+local MAX_RENEWALS = 2000; -- that wait to be sent, the next batch and one more; the rest is not put in words yet
 local ADOPT_IN_FLIGHT, ADOPT_WITHIN = 50, 60; -- queries to rooms that users were in before we were loaded; seconds
 
 local measure_joins = module:measure("joins", "amount");

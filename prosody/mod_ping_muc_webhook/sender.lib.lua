@@ -12,11 +12,11 @@ local cut = module:require "text".cut;
 local MAX_EVENTS, MAX_WEBHOOK = 1000, 256 * 1024; -- events and bytes in one webhook request
 local MERGE = 0.1; -- seconds an event waits for others: the two streams of one link close within this
 -- Seconds for a webhook request, connecting included. It follows from the other end: a receiver answers within 20, its
--- function is ended after 25, an HTTP API gives up after 30. Who gives up before sends again what is still being stored.
+-- function is ended after 25, an HTTP API gives up after 30. Who gives up before sends again what is being stored.
 local ANSWER_WITHIN = 35;
 local GIVE_WAY_AFTER = 5; -- seconds after which a request of nothing but renewals gives way to what is fresh
 -- Webhook requests at once, and a second in the long run, retries included: so many can remote hosts make us pay for,
--- however they stagger what they do. Events merge while they wait. A full batch may pass: it is cheap for what it holds.
+-- however they stagger what they do. Events merge while they wait. A full batch may pass: it holds much for its price.
 local BURST, RATE = 60, 1;
 local MAX_BACKOFF, MAX_RETRY_AFTER = 60, 3600; -- seconds between two tries: our own choice, the receiver's wish
 local MAX_REJECTED_LOGGED = 10; -- of one webhook answer
@@ -26,7 +26,7 @@ local count_events = module:measure("events_sent", "counter");
 local measure_queue = module:measure("queue_length", "amount");
 local measure_age = module:measure("oldest_event_age", "amount", { unit = "seconds" });
 local measure_answer = module:measure("last_answer", "amount"); -- HTTP status, 0 when there was no answer
-local count_webhooks = module:metric("counter", "webhooks", "", "Webhooks by HTTP status, 0 when unanswered", { "status" });
+local count_webhooks = module:metric("counter", "webhooks", "", "Webhooks by HTTP status, 0: unanswered", { "status" });
 
 return function (settings, state, signature)
 	local flight; -- { timer, request, since, gives_way }: the one webhook request under way, which carries state.batch
