@@ -3,7 +3,9 @@
 local cache = require "util.cache";
 local jid = require "util.jid";
 local st = require "util.stanza";
-local time_now = require "util.time".now;
+local time = require "util.time";
+
+local monotonic, time_now = time.monotonic, time.now;
 
 local resourceprep = require "util.encodings".stringprep.resourceprep;
 local hosts, full_sessions = prosody.hosts, prosody.full_sessions;
@@ -15,13 +17,15 @@ local xmlns_muc_user = "http://jabber.org/protocol/muc#user";
 
 local MAX_JOINS = 1000; -- of one session; beyond this joins are not tracked
 local MAX_ASKS = 1000; -- rooms a session has asked to enter, all at once after a login, and not heard from; the oldest is forgotten
-local RENEW_SLICE, RENEW_PAUSE = 1000, 0.1; -- joins announced again in one go; seconds until the next
+local RENEW_SLICES = 100; -- of an interval, in each of which its share of the joins is announced again
+local MIN_SLICE, MAX_SLICE = 1, 60; -- seconds of one; the longer it is, the later a change of the interval is seen
+local RENEW_AT_ONCE, RENEW_PAUSE = 1000, 0.1; -- joins announced in one go where all are; seconds until the next
+local MAX_RENEWALS = 2000; -- that wait to be sent, the next batch and one more; the rest is not put in words yet
 local ADOPT_IN_FLIGHT, ADOPT_WITHIN = 50, 60; -- queries to rooms that users were in before we were loaded; seconds
 
 local measure_joins = module:measure("joins", "amount");
 
 return function (settings, state, sender, queries, folds, closes, next_at)
-	local enqueue = sender.enqueue;
 
 	module:hook_global("stats-update", function () measure_joins(state.joins); end);
 
@@ -54,10 +58,6 @@ return function (settings, state, sender, queries, folds, closes, next_at)
 
 	local function joined_fields(full, room, join)
 		return { user = full, room = room, nick = join.nick };
-	end
-
-	local function announce(full, room, join)
-		enqueue("muc.joined", join_key(full, room), join.at, joined_fields(full, room, join), join);
 	end
 
 	local function record_join(full, room, nick)
@@ -93,7 +93,7 @@ return function (settings, state, sender, queries, folds, closes, next_at)
 			folds.tell("muc.left", key, remote, next_at(), { user = full, room = room }, nil, join.at / 1e6);
 		else
 			folds.drop(key);
-			state.queue:set(key, nil);
+			sender.forget(key);
 		end
 	end
 
@@ -178,22 +178,55 @@ return function (settings, state, sender, queries, folds, closes, next_at)
 		end
 	end, 1000);
 
-	module:add_timer(settings.refresh, function ()
-		local all = {};
+	local function renew(full, room, join)
+		sender.renew(join_key(full, room), join.at, { user = full, room = room, nick = join.nick });
+	end
+
+	-- A join's place in the interval, from 0 to 1. Multiples of the golden ratio's fraction lie evenly, however close to
+	-- each other the joins were made.
+	local function place_of(join)
+		return join.at % 1e6 * 0.6180339887498949 % 1;
+	end
+
+	-- Renews the joins whose places have been passed since the last time: each is, once an interval, and few at a time.
+	-- Kept over a reload, as otherwise frequent ones would put them off for ever.
+	state.renewed = state.renewed or { at = monotonic(), place = 0 };
+	local function renew_slice()
+		local now, from = monotonic(), state.renewed.place;
+		local share = math.min((now - state.renewed.at) / settings.refresh, 1);
 		for full, track in pairs(state.tracks) do
-			for room in pairs(track.rooms) do table.insert(all, { full, room }); end
-		end
-		local function renew(from)
-			for i = from, math.min(from + RENEW_SLICE - 1, #all) do
-				local full, room = all[i][1], all[i][2];
-				local join = find_join(full, room);
-				if join and not state.queue:get(join_key(full, room)) then announce(full, room, join); end
+			for room, join in pairs(track.rooms) do
+				if (place_of(join) - from) % 1 < share then renew(full, room, join); end
 			end
-			if from + RENEW_SLICE <= #all then module:add_timer(RENEW_PAUSE, function () renew(from + RENEW_SLICE); end); end
 		end
-		renew(1);
-		return settings.refresh;
-	end);
+		state.renewed = { at = now, place = (from + share) % 1 };
+		return math.max(MIN_SLICE, math.min(settings.refresh / RENEW_SLICES, MAX_SLICE));
+	end
+	module:add_timer(MIN_SLICE, renew_slice);
+
+	-- What is left of all joins that are to be announced anew; it goes on after a reload.
+	local function renew_unrenewed()
+		local unrenewed = state.unrenewed;
+		for _ = 1, math.min(#unrenewed, RENEW_AT_ONCE, math.max(0, MAX_RENEWALS - state.renewals:count())) do
+			local item = table.remove(unrenewed);
+			local join = find_join(item.full, item.room);
+			if join then renew(item.full, item.room, join); end
+		end
+		if unrenewed[1] then return RENEW_PAUSE; end
+		state.unrenewed = nil;
+	end
+	if state.unrenewed then module:add_timer(RENEW_PAUSE, renew_unrenewed); end
+
+	-- Announces all joins, as fast as the receiver takes them: it may know none of them.
+	local function renew_all()
+		local is_under_way = state.unrenewed ~= nil;
+		state.unrenewed = {};
+		for full, track in pairs(state.tracks) do
+			for room in pairs(track.rooms) do table.insert(state.unrenewed, { full = full, room = room }); end
+		end
+		if not is_under_way then module:add_timer(0, renew_unrenewed); end
+	end
+	sender.on_new_receiver(renew_all);
 
 	-- Joins that are older than this module: mod_presence knows to whom a session sent directed presence, the room knows
 	-- whether it is one, and whether the session is in it. `is_new` says of which hosts only; nothing: of all that are watched.
@@ -301,7 +334,7 @@ return function (settings, state, sender, queries, folds, closes, next_at)
 	end
 
 	return {
-		next_at = next_at, find = find_join, finish = end_join, heard = closes.heard;
+		next_at = next_at, find = find_join, finish = end_join, heard = closes.heard, renew_all = renew_all;
 		adopt = adopt_joins, drop_unwatched = drop_unwatched, drop_ended = drop_ended;
 	};
 end

@@ -55,7 +55,12 @@ if is_new then
 	state.remotes = {}; -- remote host → number of joins there
 	state.joins = 0;
 	state.queue = cache.new(2^31); -- key → event, the oldest at the tail; never full: folding bounds it by what is live
+	state.renewals = cache.new(2^31); -- the same of joins that are announced again, which leave when nothing else waits
+	state.rest = {}; -- events that were in batches which were too large, in order: they go before the queue
 	state.batch = nil; -- taken from the queue, and not accepted yet: its retry is the same request, byte for byte
+	state.webhook_url = nil; -- to which events were sent last
+	state.renewed = nil; -- when joins were announced again for the last time, and how far in the interval
+	state.unrenewed = nil; -- joins that are yet to be announced again, as the receiver is a new one
 	state.replays = cache.new(MAX_REPLAYS, false); -- id and timestamp of accepted stanza requests → when to forget
 end
 state.settings = settings; -- the last ones that were right
@@ -84,8 +89,6 @@ local function apply()
 			break;
 		end
 	end
-	-- Whoever answers at another address knows nobody yet.
-	if before.webhook_url and before.webhook_url ~= settings.webhook_url and sender.renew_all then sender.renew_all(); end
 end
 
 module:hook_global("config-reloaded", function ()

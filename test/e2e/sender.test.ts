@@ -29,6 +29,13 @@ async function metrics(): Promise<Readonly<Record<string, number>>> {
   return Object.fromEntries([...lines].map(([, name, value]) => [String(name), Number(value)]));
 }
 
+/** How many webhooks were answered, by status. */
+async function answersByStatus(): Promise<Readonly<Record<string, number>>> {
+  const text = await (await fetch(`http://${scene.home.host}:5280/metrics`)).text();
+  const lines = text.matchAll(/^prosody_mod_ping_muc_webhook__webhooks_total\{([^}]*)\} ([0-9.e+-]+)$/gm);
+  return Object.fromEntries([...lines].map(([, labels, value]) => [/status="(\d+)"/.exec(String(labels))?.[1] ?? '', Number(value)]));
+}
+
 const status = async (): Promise<string> => /status: (.*)/.exec(await scene.home.shell(`module:info("ping_muc_webhook", "${scene.home.host}")`))?.[1] ?? '';
 
 /** Enters so many rooms more: each is an event. */
@@ -58,6 +65,9 @@ it('metrics: queue, age and last answer are right while the endpoint is away, an
   await scene.webhooks.up();
   await until('the queue is empty', async () => (await metrics())['queue_length'] === 0, 20_000);
   expect(await metrics()).toMatchObject({ last_answer: 200, oldest_event_age_seconds: 0, joins: 7, events_sent: 7 });
+  const answers = await answersByStatus();
+  expect(answers['200']).toBe(scene.webhooks.requests.filter(({ status: code }) => code === 200).length);
+  expect(answers['0']).toBeGreaterThanOrEqual(2);
   expect(await status()).toMatch(/^\[core\] Webhooks are accepted/);
 });
 
@@ -81,6 +91,7 @@ describe('status and log say what to do', () => {
     scene.webhooks.gate.before = () => new Instead(code, { 'content-type': 'application/problem+json' }, JSON.stringify(problem));
     await enter(1);
     await until(`the last answer is ${code}`, async () => (await metrics())['last_answer'] === code);
+    expect((await answersByStatus())[code]).toBeGreaterThan(0);
     expect(await status()).toMatch(says);
     const line = (await scene.home.log()).split('\n').findLast((text) => /\t(error|warn)\t/.test(text)) ?? '';
     expect(`[${/\t(error|warn)\t/.exec(line)?.[1]}] ${line.split('\t').at(-1)}`).toMatch(says);

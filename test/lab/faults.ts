@@ -285,18 +285,26 @@ const endpointThrottles = webhooksMeet(
 
 const hang = (): Promise<never> => new Promise(() => undefined);
 
-/** The first request is never answered; it does not reach the functions. Where the fault is long, the next ones are not, either. */
+/**
+ * The first request is never answered; it does not reach the functions. Where the fault is long, the next ones are not, either.
+ * What follows it is half as large.
+ */
 const endpointHangs: Play = async (stage, extent) => {
   const { webhooks } = stage.scene;
   let hanging = 0;
+  let first = 0;
   return lossDuring(stage, extent, {
     early: () => {
+      first = webhooks.requests.length;
       webhooks.gate = { before: () => ((hanging += 1), hang()) };
     },
     meanwhile: async () => {
       await until('a webhook hangs', () => hanging > 0, RECOVERY_MS);
       await sleep(extent.seconds * 1000);
       webhooks.gate = {};
+      await until('the sender gives up', () => webhooks.requests.length > first + 1, RECOVERY_MS);
+      const [hung, next] = webhooks.requests.slice(first).map(({ body }) => (JSON.parse(body.toString()) as { events: unknown[] }).events.length);
+      if (next !== Math.max(1, Math.floor(Number(hung) / 2))) throw new Error(`after a batch of ${hung} that was not answered comes one of ${next}`);
     },
   });
 };
@@ -306,14 +314,17 @@ const ANSWER_AFTER_MS = (WEBHOOK_TIME.senderWaitsSeconds + 1) * 1000;
 const endpointAnswersLate: Play = async (stage, extent) => {
   const { webhooks } = stage.scene;
   let late = 0;
+  let first = 0;
   return lossDuring(stage, extent, {
     early: () => {
+      first = webhooks.requests.length;
       webhooks.gate = { after: () => ((late += 1), sleep(ANSWER_AFTER_MS)) };
     },
     meanwhile: async () => {
       await until('an answer is late', () => late > 0, RECOVERY_MS);
       await sleep(extent.seconds * 1000);
       webhooks.gate = {};
+      await until('the sender gives up', () => webhooks.requests.length > first + late, RECOVERY_MS);
     },
   });
 };

@@ -1,0 +1,169 @@
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { sleep, until } from '../lab/lab.ts';
+import { type Reported, ScriptedScene } from '../lab/scripted-scene.ts';
+import { Instead, Tap } from '../lab/tap.ts';
+import type { User } from '../lab/user.ts';
+
+/** In what order, how much at a time and how often the module's sender sends, when there is much to say. */
+const SESSIONS = 5;
+const ROOMS = 960; // of each session; the module watches a thousand
+const JOINS = SESSIONS * ROOMS;
+/** Events in a request, at most. */
+const FULL = 1000;
+
+let scene: ScriptedScene;
+let juliet: User;
+/** Another receiver, of which no server has been told. */
+let fresh: Tap;
+
+interface Request {
+  /** When it came, in milliseconds. */
+  readonly at: number;
+  readonly events: readonly Reported[];
+}
+
+/** The receiver takes all. The functions hear nothing of it: they would take their time. */
+const accept = (): Instead => new Instead(200, { 'content-type': 'application/json' }, '{"accepted":1,"rejected":[]}');
+const accepting = { before: accept };
+
+const requestsOf = (tap: Tap, since: number): readonly Request[] =>
+  tap.requests.filter(({ at }) => at >= since).map(({ at, body }) => ({ at, events: (JSON.parse(body.toString()) as { events: Reported[] }).events }));
+const requests = (since: number): readonly Request[] => requestsOf(scene.webhooks, since);
+const closeIn = ({ events }: Request): boolean => events.some(({ type }) => type === 's2s.closed');
+const keys = (all: readonly Request[]): readonly string[] => all.flatMap(({ events }) => events.filter(({ type }) => type === 'muc.joined').map(({ user, room }) => `${user} ${room}`));
+
+beforeAll(async () => {
+  scene = await ScriptedScene.open({ ping_muc_refresh: 86_400 });
+  scene.webhooks.gate = accepting;
+  fresh = await Tap.start(scene.lab, scene.lab.address(1), 8791, scene.runtime.webhookUrl);
+  const since = Date.now();
+  for (let session = 0; session < SESSIONS; session += 1) {
+    const user = await scene.user('juliet', `phone-${session}`);
+    juliet = user;
+    for (let room = 0; room < ROOMS; room += 1) await user.enter(scene.muc().room(`room-${room}`), `Juliet-${session}`);
+  }
+  await until('all joins are reported', () => new Set(keys(requests(since))).size === JOINS, 60_000);
+});
+afterEach(async () => {
+  scene.webhooks.gate = accepting;
+  fresh.gate = accepting;
+  await scene.set({});
+  await until('nothing is sent any more', async () => {
+    const before = scene.webhooks.requests.length;
+    await sleep(1500);
+    return scene.webhooks.requests.length === before;
+  }, 40_000);
+});
+afterAll(() => scene.close());
+
+/** A stream to the rooms stands, and a request of nothing but renewals is under way, or has just been refused. */
+async function renewing(): Promise<void> {
+  await juliet.join(scene.muc().room('visit'), 'visitor');
+  await juliet.leave(scene.muc().room('visit'), 'visitor');
+  await sleep(1500);
+  const since = Date.now();
+  await scene.set({ ping_muc_refresh: 1 });
+  await until('joins are announced again', () => requests(since).some(({ events }) => events.length > FULL / 2), 20_000);
+}
+
+it('renewals are spread over their interval, each join once', async () => {
+  const interval = 6;
+  await scene.set({ ping_muc_refresh: interval });
+  await sleep(2500); // the interval was another, and is counted from before
+  const begin = Date.now();
+  await sleep(interval * 1000 + 1200); // and one slice more: what is due in one may be sent in the next
+  const end = Date.now();
+  const sent = requests(begin).filter(({ at }) => at < end);
+  const renewed = keys(sent);
+  expect(new Set(renewed).size).toBe(JOINS);
+  expect(renewed.length).toBeLessThan((1 + 2.2 / interval) * JOINS);
+  for (let second = begin; second < end; second += 1000) {
+    const share = keys(sent.filter(({ at }) => at >= second && at < second + 1000)).length;
+    expect(share).toBeLessThan(2.2 * (JOINS / interval)); // two slices may fall into one second, and none into the next
+  }
+});
+
+describe('a close leaves before renewals', () => {
+  it('that wait: it is in the next request', async () => {
+    await renewing();
+    scene.webhooks.gate = { before: () => sleep(1000).then(accept) };
+    await sleep(3000); // by then all of them wait
+    const cut = scene.dropOutgoing();
+    const user = await scene.user('romeo');
+    const told = await until('the close is reported', () => requests(cut).find(closeIn), 20_000);
+    const before = requests(cut).filter(({ at }) => at < told.at);
+    expect(before.length).toBeLessThanOrEqual(1); // which had left before the close came
+    expect(told.events.length).toBe(FULL); // filled up with renewals
+    const entered = Date.now();
+    await user.enter(scene.muc().room('fresh'), 'Romeo');
+    const joined = await until('the join is reported', () => requests(entered).find(({ events }) => events.some(({ user: who }) => who === user.jid)), 20_000);
+    expect(requests(entered).filter(({ at }) => at < joined.at).length).toBeLessThanOrEqual(1);
+    await user.leaveServer();
+  });
+
+  it('whose retry is held up: it is in the next request', async () => {
+    const isRenewal = (body: string): boolean => (JSON.parse(body) as { events: unknown[] }).events.length > FULL / 2;
+    scene.webhooks.gate = { before: (body) => (isRenewal(body) ? new Instead(429, { 'retry-after': '4' }) : accept()) };
+    await renewing();
+    const cut = scene.dropOutgoing();
+    const [first] = await until('it is tried again', () => (requests(cut).length > 0 ? requests(cut) : undefined));
+    expect(first).toSatisfy(closeIn);
+  });
+
+  it('that the receiver is slow to answer: it is sent within seconds', async () => {
+    const mayPass = (body: string): boolean => body.includes('s2s.closed') || body.includes('visitor') || body.includes('muc.left');
+    scene.webhooks.gate = { before: (body) => (mayPass(body) ? accept() : new Promise(() => undefined)) };
+    await renewing();
+    const cut = scene.dropOutgoing();
+    const { at } = await until('the close is reported', () => requests(cut).find(closeIn), 30_000);
+    expect(at - cut).toBeLessThan(8000);
+  });
+});
+
+it('at a new address every join is announced anew, once, as fast as it is taken; and at the old one again', async () => {
+  fresh.gate = accepting;
+  const since = Date.now();
+  await scene.set({ ping_muc_webhook_url: fresh.url });
+  await until('all joins are announced', () => new Set(keys(requestsOf(fresh, since))).size === JOINS, 15_000);
+  expect(keys(requestsOf(fresh, since))).toHaveLength(JOINS);
+  const back = Date.now();
+  await scene.set({});
+  await until('all joins are announced', () => new Set(keys(requests(back))).size === JOINS, 15_000);
+});
+
+it('a reload while they are being announced: the rest follows', async () => {
+  fresh.gate = { before: () => sleep(500).then(accept) };
+  const since = Date.now();
+  await scene.set({ ping_muc_webhook_url: fresh.url });
+  await until('the first leave', () => requestsOf(fresh, since).length > 0);
+  await scene.home.shell(`module:reload("ping_muc_webhook", "${scene.home.host}")`);
+  await until('all joins are announced', () => new Set(keys(requestsOf(fresh, since))).size === JOINS, 20_000);
+});
+
+it('after each 503 a batch is half as large, and grows again after each success; nothing is lost', async () => {
+  let count = 0;
+  fresh.gate = { before: () => ((count += 1) <= 2 ? new Instead(503, { 'retry-after': '1' }) : accept()) };
+  const since = Date.now();
+  await scene.set({ ping_muc_webhook_url: fresh.url });
+  await until('all joins are announced', () => new Set(keys(requestsOf(fresh, since).slice(2))).size === JOINS, 20_000);
+  const sizes = requestsOf(fresh, since).map(({ events }) => events.length);
+  expect(sizes.slice(0, 5)).toEqual([FULL, FULL / 2, FULL / 4, FULL / 2, FULL]);
+});
+
+it('staggered events: sixty requests at once, one a second thereafter; none waits for much longer than that', async () => {
+  const seconds = 15;
+  const begin = Date.now();
+  const user = await scene.user('romeo');
+  let entered = 0;
+  while (Date.now() < begin + seconds * 1000) {
+    await user.enter(scene.muc().room(`staggered-${(entered += 1)}`), 'Romeo');
+    await sleep(40);
+  }
+  const isOwn = ({ type, user: who }: Reported): boolean => type === 'muc.joined' && who === user.jid;
+  const within = requests(begin).filter(({ at }) => at < begin + seconds * 1000);
+  await until('all are reported', () => requests(begin).flatMap(({ events }) => events.filter(isOwn)).length >= entered);
+  const waits = requests(begin).flatMap(({ at, events }) => events.filter(isOwn).map((event) => at - event.at / 1000));
+  expect(within.length).toBeLessThanOrEqual(60 + seconds + 1);
+  expect(Math.max(...waits)).toBeLessThan(1500);
+  await user.leaveServer();
+});
