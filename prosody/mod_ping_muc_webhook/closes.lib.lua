@@ -13,11 +13,11 @@ local MAX_CLOSE_REASON = 256; -- bytes
 local s2s_sessions = module:shared("/*/s2s/sessions"); -- connection → stream, of mod_s2s
 
 return function (settings, state, sender, queries, next_at)
-	-- Stream → { at, carried, arrived }: when it was established (false: before we looked), whether it carried anything but
-	-- our own queries, whether this host received anything over it
+	-- Stream → { at, carried, arrived }: when it was established (false: before we looked), whether it carried anything
+	-- but our own queries, whether this host received anything over it
 	state.streams = state.streams or setmetatable({}, { __mode = "k" });
-	-- Remote host → { at, count, told, held }: the newest end and how many there were, when the last one was reported, and
-	-- the one that is held back. Only of hosts where somebody has a join.
+	-- Remote host → { at, count, told, held }: the newest end and how many there were, when the last one was reported,
+	-- and the one that is held back. Only of hosts where somebody has a join.
 	state.closes = state.closes or {};
 	state.heard = state.heard or {}; -- remote host → when the last stanza came from it, in seconds; of the same hosts
 	local streams, closes, heard = state.streams, state.closes, state.heard;
@@ -31,7 +31,7 @@ return function (settings, state, sender, queries, next_at)
 		streams[session] = streams[session] or { at = session.type == "s2sout" and false or nil, carried = true };
 	end
 
-	-- Answers count for nothing: whoever asked counted. Nor does what servers say to each other, which tells nothing of users.
+	-- Answers count for nothing: whoever asked counted. Nor does what servers say to each other, not their users.
 	local function is_of_users(stanza)
 		local is_iq, stanza_type = stanza.name == "iq", stanza.attr.type;
 		return not (is_iq and (stanza_type == "result" or stanza_type == "error" or queries.is_ours(stanza.attr.id)))
@@ -116,8 +116,8 @@ return function (settings, state, sender, queries, next_at)
 		});
 	end
 
-	-- In good order, by the other side's choice (false), by ours (nil, as is a lost connection, of which mod_s2s has let go), or
-	-- for being idle, as some servers put it
+	-- In good order, by the other side's choice (false), by ours (nil, as is a lost connection, of which mod_s2s has let
+	-- go), or for being idle, as some servers put it
 	local function is_clean(session, reason)
 		return reason == false
 			or (reason == nil and session.direction == "outgoing" and s2s_sessions[session.conn or false] == session)
@@ -171,7 +171,7 @@ return function (settings, state, sender, queries, next_at)
 
 	return {
 		forget = forget, resume = resume;
-		-- The moment of the newest end of a stream from or to a host, reported or not, in microseconds; nil where none is known
+		-- The moment of the newest end of a stream from or to a host, reported or not, in microseconds; nil: none is known
 		newest = function (remote) return closes[remote] and closes[remote].at; end;
 		count = function (remote) return closes[remote] and closes[remote].count or 0; end;
 		-- When the stream was established, in microseconds; nil where it was before we looked
