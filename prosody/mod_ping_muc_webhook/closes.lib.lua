@@ -13,8 +13,8 @@ local MAX_CLOSE_REASON = 256; -- bytes
 local s2s_sessions = module:shared("/*/s2s/sessions"); -- connection → stream, of mod_s2s
 
 return function (settings, state, sender, queries, next_at)
-	-- Stream → { at, carried, arrived }: when it was established (false: before we looked), whether it carried anything but
-	-- our own queries, whether this host received anything over it
+	-- Stream → { at, carried, arrived }: when it was established (false: before we looked), whether it carried anything
+	-- but our own queries, whether this host received anything over it
 	state.streams = state.streams or setmetatable({}, { __mode = "k" });
 	-- Remote host → { at, count, told, held }: the newest close, how many streams ended, when a close was last reported, and
 	-- the one that is held back. Only of hosts where somebody has a join.
@@ -31,7 +31,7 @@ return function (settings, state, sender, queries, next_at)
 		streams[session] = streams[session] or { at = session.type == "s2sout" and false or nil, carried = true };
 	end
 
-	-- Answers count for nothing: whoever asked counted. Nor does what servers say to each other, which tells nothing of users.
+	-- Answers count for nothing: whoever asked counted. Nor does what servers say to each other, not their users.
 	local function is_of_users(stanza)
 		local is_iq, stanza_type = stanza.name == "iq", stanza.attr.type;
 		return not (is_iq and (stanza_type == "result" or stanza_type == "error" or queries.is_ours(stanza.attr.id)))
@@ -116,8 +116,8 @@ return function (settings, state, sender, queries, next_at)
 		});
 	end
 
-	-- In good order, by the other side's choice (false), by ours (nil, as is a lost connection, of which mod_s2s has let go), or
-	-- for being idle, as some servers put it
+	-- In good order, by the other side's choice (false), by ours (nil, as is a lost connection, of which mod_s2s has let
+	-- go), or for being idle, as some servers put it
 	local function is_clean(session, reason)
 		return reason == false
 			or (reason == nil and session.direction == "outgoing" and s2s_sessions[session.conn or false] == session)

@@ -1,21 +1,32 @@
--- Folds: events about one join that changes again and again wait, each longer than the one before, and the newest replaces those
--- that wait. It is remote rooms that change a join, and every event costs the operator.
+-- Folds: events about one join that changes again and again wait, each longer than the one before, and the newest
+-- replaces those that wait. It is remote rooms that change a join, and every event costs the operator.
 
 local cache = require "util.cache";
 local time_now = require "util.time".now;
 
 local AT_ONCE = 4; -- events about one join that never wait: in, out, in again under another nick
-local LONGEST = 60; -- seconds that one waits at most; not more than a delay, so that it is there before a check that follows
-local RATE = 5; -- events a second about all joins on one remote host, as long as they keep changing; longer waits than LONGEST are to this
+local LONGEST = 60; -- seconds that one waits; not more than a delay, so that it is there before a check that follows
+local TOGETHER = 10; -- seconds: those that wait longer than this leave together, in one request
 local QUIET = 900; -- seconds after which it all begins anew
+local ALLOWED, RATE = 10000, 2; -- events about all joins on one remote host, and a second: beyond, each waits its turn
 local MAX_FOLDS = 100000; -- joins of which it is remembered; of the oldest, what waits goes out at once
 
 return function (settings, state, sender)
-	-- Key → { sent, at, remote, event, due }: how many events went out and when the last one did, which one waits and until when.
-	-- The one that changed last is at the head.
+	-- Key → { sent, at, remote, event, due }: how many events went out and when the last one did, which one waits and
+	-- until when. The one that changed last is at the head.
 	state.folds = state.folds or cache.new(2^31);
-	local folds = state.folds;
+	-- Remote host → { left, at }: how many events it may still cause before all must wait, and when that was
+	state.allowances = state.allowances or {};
+	local folds, allowances = state.folds, state.allowances;
 	local waiting = {}; -- remote host → number of events that wait
+
+	local function allowance_of(remote)
+		local now, allowance = time_now(), allowances[remote];
+		if not allowance then return { left = ALLOWED, at = now }; end
+		allowance.left = math.min(ALLOWED, allowance.left + math.max(0, now - allowance.at) * RATE);
+		allowance.at = now;
+		return allowance;
+	end
 
 	local function wait_no_more(fold)
 		local event, remote = fold.event, fold.remote;
@@ -25,15 +36,18 @@ return function (settings, state, sender)
 	end
 
 	local function send(key, fold, event)
+		local allowance = allowance_of(fold.remote);
+		allowance.left, allowances[fold.remote] = allowance.left - 1, allowance;
 		fold.sent, fold.at = fold.sent + 1, time_now();
 		sender.enqueue(event.kind, key, event.at, event.fields, event.join);
 	end
 
 	local function wait(key, fold, seconds)
 		local due = time_now() + seconds;
+		if seconds > TOGETHER then due = math.ceil(due / TOGETHER) * TOGETHER; end
 		fold.due = due;
 		waiting[fold.remote] = (waiting[fold.remote] or 0) + 1;
-		module:add_timer(seconds, function ()
+		module:add_timer(due - time_now(), function ()
 			if folds:get(key) == fold and fold.due == due then send(key, fold, wait_no_more(fold)); end
 		end);
 	end
@@ -47,27 +61,36 @@ return function (settings, state, sender)
 			folds:set(key, nil);
 		end
 	end
-	module:add_timer(QUIET, function () forget_quiet(); return QUIET; end);
+	module:add_timer(QUIET, function ()
+		forget_quiet();
+		for remote in pairs(allowances) do
+			if allowance_of(remote).left >= ALLOWED then allowances[remote] = nil; end
+		end
+		return QUIET;
+	end);
 
-	-- Sends an event about a join, now or in its time. `earlier` is when the one before was, in seconds, where there was one.
+	-- Sends an event about a join, now or in its time. `earlier` is when there was one before, in seconds, if ever.
 	local function tell(kind, key, remote, at, fields, join, earlier)
 		local fold, now = folds:get(key), time_now();
 		if fold and not fold.event and now - fold.at >= QUIET then fold = nil; end
 		if not fold then fold = { sent = earlier and now - earlier < QUIET and 1 or 0; at = now; remote = remote }; end
 		local event = { kind = kind, at = at, fields = fields, join = join };
+		-- Most joins never change, and a first one is the user's doing: it is remembered by its own moment.
+		if kind == "muc.joined" and not earlier and fold.sent == 0 then return sender.enqueue(kind, key, at, fields, join); end
+		local is_allowed = allowance_of(remote).left > 0;
 		if fold.event then -- has its time already
 			fold.event = event;
 		elseif state.queue:get(key) then -- has not been sent yet, and is replaced
 			sender.enqueue(kind, key, at, fields, join);
-		elseif fold.sent < AT_ONCE then
+		elseif fold.sent < AT_ONCE and is_allowed then
 			send(key, fold, event);
 		else
 			local longest = math.max(1, math.min(LONGEST, settings.delay));
 			fold.event = event;
-			wait(key, fold, math.max(math.min(2 ^ math.min(fold.sent - AT_ONCE, 10), longest), (waiting[remote] or 0) / RATE));
+			local turn = 2 ^ math.max(0, math.min(fold.sent - AT_ONCE, 10));
+			wait(key, fold, math.max(math.min(turn, longest), is_allowed and 0 or (waiting[remote] or 0) / RATE));
 		end
-		-- Most joins never change: a first one is remembered by its own moment.
-		if earlier or kind ~= "muc.joined" or folds:get(key) then folds:set(key, fold); end
+		folds:set(key, fold);
 		forget_quiet();
 	end
 

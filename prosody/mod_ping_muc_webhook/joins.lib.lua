@@ -130,8 +130,8 @@ return function (settings, state, sender, queries, folds, closes, next_at)
 		state.tracks[full] = nil;
 	end, -1000);
 
-	-- A room sends its messages, and its occupants' presence, to none but those who are in it. What was delayed it may have
-	-- sent before a stream broke.
+	-- A room sends its messages, and its occupants' presence, to none but those who are in it. What was delayed it may
+	-- have sent before a stream broke.
 	local function prove(join, origin, stanza)
 		if (origin.type ~= "s2sin" and origin.type ~= "s2sout") or origin.dummy then return; end
 		local began = closes.began(origin) or 0;
@@ -229,7 +229,7 @@ return function (settings, state, sender, queries, folds, closes, next_at)
 	sender.on_new_receiver(renew_all);
 
 	-- Joins that are older than this module: mod_presence knows to whom a session sent directed presence, the room knows
-	-- whether it is one, and whether the session is in it. `is_new` says of which hosts only; nothing: of all that are watched.
+	-- whether it is one, and whether the session is in it. `is_new` says of which hosts only; nil: of all.
 	local function adopt_joins(is_new)
 		local rooms, tasks, busy = {}, {}, 0;
 		local pump;

@@ -52,7 +52,10 @@ const delays = (since: number): readonly unknown[] => scene.closes(since).map((c
 
 describe('a host taken out of ping_muc_exclude', () => {
   it.each(['by a reload of the module', 'by a reload of the configuration alone'])('%s: who is in its rooms is watched', async (how) => {
-    const set = (hosts: string): Promise<void> => configure({ ping_muc_exclude: hosts }).then(async () => void (how.includes('alone') || (await command('reload'))));
+    const set = async (hosts: string): Promise<void> => {
+      await configure({ ping_muc_exclude: hosts });
+      if (!how.includes('alone')) await command('reload');
+    };
     const elsewhere = scene.muc(1).room(`room-${rooms}`);
     await scene.join(juliet, elsewhere, 'Juliet');
     await set(`{ "${scene.muc().domain}" }`);

@@ -77,12 +77,17 @@ class PeerStream {
   readonly #domain: string;
   readonly #socket: Socket;
   #heard = '';
+  /** The other side has ended it, too. */
+  isOver = false;
 
   constructor(domain: string, socket: Socket) {
     this.#domain = domain;
     this.#socket = socket;
     socket.setEncoding('utf8').on('data', (text: string) => {
       this.#heard += text;
+    });
+    socket.on('close', () => {
+      this.isOver = true;
     });
   }
 
