@@ -8,7 +8,7 @@ const DELAY = 3;
 let scene: Scene;
 
 beforeAll(async () => {
-  scene = await Scene.open({ ping_muc_delay: DELAY });
+  scene = await Scene.open({ ping_muc_delay: DELAY, ping_muc_patience: 0 });
 });
 afterAll(() => scene.close());
 

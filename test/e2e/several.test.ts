@@ -6,7 +6,7 @@ import { Scene } from '../lab/scene.ts';
 let scene: Scene;
 
 beforeAll(async () => {
-  scene = await Scene.open({ ping_muc_delay: 2 });
+  scene = await Scene.open({ ping_muc_delay: 2, ping_muc_patience: 0 });
 });
 afterAll(() => scene.close());
 

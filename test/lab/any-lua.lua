@@ -43,7 +43,8 @@ stand_in("util.hashes", {
 });
 local taken = 0;
 stand_in("util.random", { bytes = function (n) taken = taken + 1; return (("%016d"):format(taken)):rep(2):sub(-n); end });
-stand_in("util.time", { now = function () clock = clock + 1e-6; return clock; end });
+local function tick() clock = clock + 1e-6; return clock; end
+stand_in("util.time", { now = tick, monotonic = tick });
 stand_in("util.table", { pack = function (...) return { n = select("#", ...); ... }; end; create = function () return {}; end });
 local posted = {};
 stand_in("net.http", {
@@ -70,6 +71,7 @@ local shared, timers, routes, sent = {}, {}, nil, {};
 local function nothing() end
 local api = { host = "example.net"; name = "ping_muc_webhook"; reloading = false };
 function api:measure() return nothing; end
+function api:metric() return { with_labels = function () return { add = nothing }; end }; end
 function api:hook(event, handler, priority) host_events.add_handler(event, handler, priority); end
 function api:hook_global(event, handler, priority) global_events.add_handler(event, handler, priority); end
 function api:get_option(name, default) if options[name] == nil then return default; end return options[name]; end

@@ -55,8 +55,6 @@ export interface ProsodySettings {
    * are clear, authenticated by dialback, and each way has its own, which is what tests cut that cut one way only.
    */
   readonly production?: Production;
-  /** Modules that it is not to load. */
-  readonly without?: readonly string[];
   /** Configuration for the global section, and below the host's line. */
   readonly global?: string;
   readonly forHost?: string;
@@ -153,11 +151,10 @@ export class Prosody {
       .map(([type, dir, domain, secure, sasl, cert, smacks]) => ({ type, dir, remote: domain, secure, sasl, cert, smacks }) as Stream);
   }
 
-  /** Changes the settings of the host and reloads configuration and module. */
+  /** Changes the settings of the host and reloads the configuration, which the module follows. */
   async reload(forHost = this.#settings.forHost): Promise<void> {
     await this.#configure(forHost);
     await this.shell('config:reload()');
-    await this.shell(`module:reload("ping_muc_webhook", "${this.host}")`);
   }
 
   log(): Promise<string> {
@@ -200,8 +197,7 @@ export class Prosody {
   }
 
   async #configure(forHost = this.#settings.forHost): Promise<void> {
-    const { host, mucs = [], components = [], users = [], global = '', production, without = [] } = this.#settings;
-    const modules = [...MODULES, ...(production === undefined ? [] : productionModules(production))].filter((name) => !without.includes(name));
+    const { host, mucs = [], components = [], users = [], global = '', production } = this.#settings;
     const accounts = join(this.#directory, 'data', host.replaceAll('.', '%2e'), 'accounts');
     await mkdir(accounts, { recursive: true });
     for (const user of users) await writeFile(join(accounts, `${user}.dat`), `return { ["password"] = "${PASSWORD}" };\n`);
@@ -211,7 +207,7 @@ run_as_root = true
 data_path = "${this.#directory}/data"
 admin_socket = "${this.#directory}/prosody.sock"
 log = { { levels = { min = "${process.env['PROSODY_LOG'] ?? 'info'}" }, to = "file", filename = "${this.#directory}/prosody.log" } }
-modules_enabled = { ${list(modules)} }
+modules_enabled = { ${list([...MODULES, ...(production === undefined ? [] : productionModules(production))])} }
 ${production === undefined ? 'modules_disabled = { "tls", "s2s_auth_certs" }' : this.#tls()}
 interfaces = { "${host}" }
 s2s_interfaces = { ${list(this.#domains())} }

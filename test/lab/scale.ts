@@ -31,10 +31,12 @@ export interface ScaleOptions {
   readonly joins: number;
   /** A real server's rooms, or a service that counts what it is asked. */
   readonly rooms?: 'real' | 'scripted';
+  /** `ping_muc_timeout`, in seconds; 60 unless set. */
+  readonly timeout?: number;
   /** `ping_muc_patience`, in seconds; as the functions print it unless set. */
   readonly patience?: number;
-  /** Modules that neither server loads. */
-  readonly without?: readonly string[];
+  /** Whether the streams between the servers are managed (XEP-0198), as they are unless set. */
+  readonly isManaged?: boolean;
   /** What else the configuration of the users' server holds: in its global section, below its host. */
   readonly global?: string;
   readonly forHost?: string;
@@ -59,21 +61,21 @@ export class Scale {
   }
 
   /** Starts everything; nobody is in a room yet. */
-  static async open({ joins, rooms = 'real', patience, without = [], global = '', forHost = '' }: ScaleOptions): Promise<Scale> {
+  static async open({ joins, rooms = 'real', timeout = 60, patience, isManaged = true, global = '', forHost = '' }: ScaleOptions): Promise<Scale> {
     const lab = await Lab.open();
     try {
       const runtime = await Runtime.start(lab);
-      const changes = { ping_muc_delay: DELAY_SECONDS, ping_muc_timeout: 60, ...(patience === undefined ? {} : { ping_muc_patience: patience }) };
+      const changes = { ping_muc_delay: DELAY_SECONDS, ping_muc_timeout: timeout, ...(patience === undefined ? {} : { ping_muc_patience: patience }) };
       const settings = runtime.prosodySettings(changes);
+      const streams = `smacks_enabled_s2s = ${isManaged}`;
       const home = await Prosody.start(lab, {
         host: lab.address(2),
         users: Crowd.users(joins),
-        without,
-        global: `${settings.global}\n${global}`,
+        global: `${settings.global}\n${streams}\n${global}`,
         forHost: `${settings.forHost}\n${forHost}`,
       });
       const domain = lab.address(4);
-      const away = await Prosody.start(lab, { host: lab.address(3), without, [rooms === 'real' ? 'mucs' : 'components']: [domain] });
+      const away = await Prosody.start(lab, { host: lab.address(3), global: streams, [rooms === 'real' ? 'mucs' : 'components']: [domain] });
       const service = rooms === 'real' ? new RealRooms(lab, away, domain) : await ScriptedMuc.open(lab, away, domain);
       return new Scale(lab, runtime, home, away, service, await Crowd.open(lab, home, service, joins));
     } catch (error) {
