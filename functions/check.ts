@@ -4,7 +4,7 @@ import type { Context } from 'aws-lambda';
 import { AWS_CLIENT, LONGEST_CALL_MS, PATIENT_AWS_CLIENT } from './adapters/aws.ts';
 import { requireEnv } from './adapters/environment.ts';
 import { Secrets } from './adapters/secrets.ts';
-import { ServerUnreachableError, StanzaApi } from './adapters/server.ts';
+import { ServerBusyError, ServerUnreachableError, StanzaApi } from './adapters/server.ts';
 import { Table } from './adapters/table.ts';
 import { type Logger, describe, logger } from './adapters/telemetry.ts';
 import { Trail } from './adapters/trail.ts';
@@ -39,11 +39,15 @@ export async function handler(state: CheckState, context: Context): Promise<Chec
         return forget(join, remaining, log);
       },
       markUndecided: (join, checkAt) => {
-        say(checkAt === undefined ? 'join decided' : 'join undecided', join);
+        say('join undecided', join);
         return table.markUndecided(join, checkAt);
       },
+      markDecided: (join, checkAt) => {
+        say('join decided', join);
+        return table.markDecided(join, checkAt);
+      },
       readClose: (close) => table.readClose(close),
-      claimClose: (close, seen) => table.claimClose(close, seen),
+      claimClose: (close, seen, oldest) => table.claimClose(close, seen, oldest),
       passOn: (close, oldest) => table.passOn(close, oldest),
       now: () => Date.now(),
       remaining,
@@ -51,7 +55,9 @@ export async function handler(state: CheckState, context: Context): Promise<Chec
     report(log, state, result, began);
     return result;
   } catch (error) {
-    log.measure('check interrupted', { ServerUnreachable: error instanceof ServerUnreachableError ? 1 : 0 }, { ...describe(error), level: 'ERROR' });
+    const isBusy = error instanceof ServerBusyError;
+    const isUnreachable = error instanceof ServerUnreachableError && !isBusy;
+    log.measure('check interrupted', { ServerUnreachable: isUnreachable ? 1 : 0, ServerBusy: isBusy ? 1 : 0 }, { ...describe(error), level: 'ERROR' });
     throw error;
   }
 }

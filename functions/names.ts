@@ -38,8 +38,10 @@ export const TABLE_KEYS = { partition: 'pk', sort: 'sk', expires: 'expires' } as
 
 /** Errors that the workflow tells apart by name. */
 export const ERRORS = {
-  /** The server's API can't be reached, or asks us to wait: worth hours of patience. */
+  /** The server's API can't be reached: worth hours of patience. */
   serverUnreachable: 'ServerUnreachableError',
+  /** The server's API asks us to wait: worth the same patience, and no alarm. */
+  serverBusy: 'ServerBusyError',
 } as const;
 
 export const METRIC_NAMESPACE = 'PingMuc';
@@ -72,6 +74,7 @@ export const METRICS = {
   /** From the moment a check is due to the end of an invocation that told somebody. */
   DueToTold: 'Milliseconds',
   ServerUnreachable: 'Count',
+  ServerBusy: 'Count',
 } as const;
 
 export type Metric = keyof typeof METRICS;

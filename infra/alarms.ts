@@ -199,9 +199,13 @@ function definitions(scope: Construct, { webhook, check, joins }: Props): readon
       severity: 'low',
       notice: 'Notices come late: the check is tried again for some minutes, and fails after that.',
       metric: new MathExpression({
-        label: 'errors other than an unreachable server',
-        expression: 'FILL(errors, 0) - FILL(unreachable, 0)',
-        usingMetrics: { errors: check.function.metricErrors({ period }), unreachable: emitted(scope, 'ServerUnreachable') },
+        label: 'errors other than a server that is out of reach or busy',
+        expression: 'FILL(errors, 0) - FILL(unreachable, 0) - FILL(busy, 0)',
+        usingMetrics: {
+          errors: check.function.metricErrors({ period }),
+          unreachable: emitted(scope, 'ServerUnreachable'),
+          busy: emitted(scope, 'ServerBusy'),
+        },
         period,
       }),
       threshold: 0,

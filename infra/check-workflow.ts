@@ -16,7 +16,7 @@ import type { WebhookSecret } from './webhook-secret.ts';
  * after 2.5, 5, 10 … s on average.
  */
 const SERVER_UNREACHABLE: RetryProps = {
-  errors: [ERRORS.serverUnreachable],
+  errors: [ERRORS.serverUnreachable, ERRORS.serverBusy],
   interval: Duration.seconds(5),
   backoffRate: 2,
   maxDelay: Duration.minutes(5),

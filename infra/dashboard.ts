@@ -79,7 +79,7 @@ export class Dashboard extends Construct {
       ],
       [heading('## 5. What fails')],
       [
-        graph('Server out of reach', own('ServerUnreachable')),
+        graph('Server out of reach, or busy', own('ServerUnreachable', 'ServerBusy')),
         graph('Functions: errors and throttles', [
           webhook.function.metricErrors({ label: 'webhook errors' }),
           check.function.metricErrors({ label: 'check errors' }),

@@ -5,9 +5,14 @@ import { type Answer, type Stanza, AnswerError, batch, readAnswers, requests } f
 import { type Key, sign } from '../core/signature.ts';
 import type { Secrets } from './secrets.ts';
 
-/** The server's API can't be reached, is busy for longer than we wait, or does not know our secret (yet). */
+/** The server's API can't be reached, or does not know our secret (yet). */
 export class ServerUnreachableError extends Error {
-  override readonly name = 'ServerUnreachableError';
+  override readonly name: string = 'ServerUnreachableError';
+}
+
+/** The server asks us to wait for longer than is waited for here: it is there, and others' checks may keep it busy. */
+export class ServerBusyError extends ServerUnreachableError {
+  override readonly name = 'ServerBusyError';
 }
 
 /** The server's API does not take what we send: one of the two sides breaks the contract. */
@@ -110,7 +115,7 @@ export class StanzaApi {
       if (reply.status === 429 || reply.status === 503) {
         const waitMs = retryAfterSeconds(reply.retryAfter) * 1000;
         this.#busySince ??= Date.now();
-        if (Date.now() + waitMs > this.#busySince + BUSY_MS || !this.#hasTime(timeout, waitMs)) throw new ServerUnreachableError(problem);
+        if (Date.now() + waitMs > this.#busySince + BUSY_MS || !this.#hasTime(timeout, waitMs)) throw new ServerBusyError(problem);
         await new Promise((resolve) => setTimeout(resolve, waitMs));
       } else if (reply.status === 401 && !renewed) {
         renewed = true;

@@ -14,7 +14,7 @@ import type { Close, JoinedEvent, LeftEvent } from '../core/events.ts';
  * The one table.
  *
  *   pk = JOIN#<host>#<remote>   sk = <room>#<user>   nick, at, state, expires, undecidedBy
- *   pk = CLOSE#<host>#<remote>  sk = close           at, delay, since, checked, expires
+ *   pk = CLOSE#<host>#<remote>  sk = close           at, delay, since, checked, answers, expires
  *
  * Events may come late, twice and reversed, so a write holds only against an older row:
  *
@@ -130,17 +130,26 @@ export class Table {
     );
   }
 
-  /** Remembers that the check of the close at `checkAt` left this join undecided; undefined: that none did. */
-  async markUndecided(join: StoredJoin, checkAt: number | undefined): Promise<void> {
+  /** Remembers that the check of the close at `checkAt` left this join undecided, unless a newer check has. */
+  async markUndecided(join: StoredJoin, checkAt: number): Promise<void> {
+    await this.#mark(join, checkAt, 'SET undecidedBy = :check', '(attribute_not_exists(undecidedBy) OR undecidedBy < :check)');
+  }
+
+  /** Forgets that a check did, unless it is a newer one than that of the close at `checkAt`. */
+  async markDecided(join: StoredJoin, checkAt: number): Promise<void> {
+    await this.#mark(join, checkAt, 'REMOVE undecidedBy', 'undecidedBy <= :check');
+  }
+
+  async #mark(join: StoredJoin, checkAt: number, update: string, condition: string): Promise<void> {
     await holds(
       this.#client.send(
         new UpdateItemCommand({
           TableName: this.#name,
           Key: joinKey(join),
-          UpdateExpression: checkAt === undefined ? 'REMOVE undecidedBy' : 'SET undecidedBy = :check',
-          ConditionExpression: '#at = :at',
+          UpdateExpression: update,
+          ConditionExpression: `#at = :at AND ${condition}`,
           ExpressionAttributeNames: { '#at': 'at' },
-          ExpressionAttributeValues: { ':at': number(join.at), ...(checkAt === undefined ? {} : { ':check': number(checkAt) }) },
+          ExpressionAttributeValues: { ':at': number(join.at), ':check': number(checkAt) },
         }),
       ),
     );
@@ -169,32 +178,36 @@ export class Table {
   async readClose(close: Close): Promise<CloseRecord | undefined> {
     const { Item } = await this.#client.send(new GetItemCommand({ TableName: this.#name, Key: closeKey(close), ConsistentRead: true }));
     if (Item?.['at'] === undefined) return undefined;
-    const optional = (name: 'since' | 'checked'): Partial<CloseRecord> => (Item[name] === undefined ? {} : { [name]: Number(Item[name].N) });
-    return { at: Number(Item['at'].N), delay: Number(Item['delay']?.N ?? close.delay), ...optional('since'), ...optional('checked') };
+    const optional = (name: 'since' | 'checked' | 'answers'): Partial<CloseRecord> => (Item[name] === undefined ? {} : { [name]: Number(Item[name].N) });
+    return { at: Number(Item['at'].N), delay: Number(Item['delay']?.N ?? close.delay), ...optional('since'), ...optional('checked'), ...optional('answers') };
   }
 
   /**
    * Records that the check of this close has begun. What has come since is unanswered: the oldest of it is not on record,
    * so the five delays (rule 5, docs/rules.md) are counted from this close.
+   * `answers` keeps the oldest that this check answers (µs), for a second run of it.
    * Returns false when the record has changed since it was read.
    */
-  async claimClose(close: Close, seen: CloseRecord): Promise<boolean> {
+  async claimClose(close: Close, seen: CloseRecord, oldest: number): Promise<boolean> {
     const newer = seen.at > close.at;
     return holds(
       this.#client.send(
         new UpdateItemCommand({
           TableName: this.#name,
           Key: closeKey(close),
-          UpdateExpression: newer ? 'SET checked = :close, since = :close' : 'SET checked = :close REMOVE since',
+          UpdateExpression: `SET checked = :close, answers = :oldest${newer ? ', since = :close' : ' REMOVE since'}`,
           ConditionExpression: '#at = :seen',
           ExpressionAttributeNames: { '#at': 'at' },
-          ExpressionAttributeValues: { ':close': number(close.at), ':seen': number(seen.at) },
+          ExpressionAttributeValues: { ':close': number(close.at), ':seen': number(seen.at), ':oldest': number(oldest) },
         }),
       ),
     );
   }
 
-  /** Records that the closes since `oldest` (µs) are unanswered. An older moment that is on record stays. */
+  /**
+   * Records that the closes since `oldest` (µs) are unanswered. An older moment that is on record stays. A newer check that
+   * has begun answers them itself: what it leaves behind would count against closes of another day.
+   */
   async passOn(close: Close, oldest: number): Promise<void> {
     await holds(
       this.#client.send(
@@ -202,8 +215,9 @@ export class Table {
           TableName: this.#name,
           Key: closeKey(close),
           UpdateExpression: 'SET since = :oldest',
-          ConditionExpression: 'attribute_exists(pk) AND (attribute_not_exists(since) OR since > :oldest)',
-          ExpressionAttributeValues: { ':oldest': number(oldest) },
+          ConditionExpression:
+            'attribute_exists(pk) AND (attribute_not_exists(since) OR since > :oldest) AND (attribute_not_exists(checked) OR checked <= :close)',
+          ExpressionAttributeValues: { ':oldest': number(oldest), ':close': number(close.at) },
         }),
       ),
     );

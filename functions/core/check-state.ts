@@ -66,8 +66,9 @@ export interface CloseRecord {
   readonly delay: number;
   /** No later than the oldest close that no check has answered. */
   readonly since?: number;
-  /** The close whose check began last. */
+  /** The close whose check began last, and the oldest close that it answers. */
   readonly checked?: number;
+  readonly answers?: number;
 }
 
 /** What a check needs of the world. */
@@ -78,12 +79,17 @@ export interface CheckPorts {
   send(host: string, stanzas: readonly Stanza[], timeout: number): Promise<Map<string, Answer>>;
   /** Deletes a join's row, unless a newer join has taken its place. */
   forget(join: StoredJoin): Promise<void>;
-  /** Remembers, or forgets, that a check left this join undecided. */
-  markUndecided(join: StoredJoin, checkAt: number | undefined): Promise<void>;
+  /** Remembers that the check of the close at `checkAt` left this join undecided, unless a newer one has. */
+  markUndecided(join: StoredJoin, checkAt: number): Promise<void>;
+  /** Forgets that a check did, unless it is a newer one than that of the close at `checkAt`. */
+  markDecided(join: StoredJoin, checkAt: number): Promise<void>;
   readClose(close: Close): Promise<CloseRecord | undefined>;
-  /** Records that this check has begun. Returns false when the record is no longer the one that was read. */
-  claimClose(close: Close, seen: CloseRecord): Promise<boolean>;
-  /** Records that the closes since `oldest` (µs) are still unanswered: a newer one's check is to answer them. */
+  /**
+   * Records that this check has begun, and answers the closes since `oldest` (µs). Returns false when the record is no
+   * longer the one that was read.
+   */
+  claimClose(close: Close, seen: CloseRecord, oldest: number): Promise<boolean>;
+  /** Records that the closes since `oldest` (µs) are still unanswered, unless a newer close's check has begun. */
   passOn(close: Close, oldest: number): Promise<void>;
   /** Milliseconds since the epoch. */
   now(): number;

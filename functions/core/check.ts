@@ -1,7 +1,7 @@
 import { type CheckPorts, type CheckState, type StoredJoin, type Totals, readState } from './check-state.ts';
 import { Backlog, allToTheirEnd, inParallel } from './concurrency.ts';
 import { type Answer, type Stanza, notice, ping, roomQuery, stanzaId } from './stanzas.ts';
-import { isNewerToDecide, isSuperseded, oldestOf } from './supersession.ts';
+import { MORE_TIMEOUTS, isNewerToDecide, isSuperseded, oldestOf } from './supersession.ts';
 import { type PingVerdict, type Verdict, pingVerdict, roomVerdict, speakForHost } from './verdict.ts';
 
 /**
@@ -42,11 +42,6 @@ const REASK_LAST_SECONDS = 60;
  * may be behind, 6,000 of them: 50 a second will do.
  */
 const CLOSING_MS = 120_000;
-/**
- * After patience, those whose ping was lost with its stream, and those who are just now joining again, are asked about for so
- * many more time-outs: one for their own attempt to join, one for a ping after it.
- */
-const MORE_TIMEOUTS = 2;
 
 /** Takes up the check. Returns undefined where a newer one stands in for it. */
 async function begin(state: CheckState, ports: CheckPorts): Promise<CheckState | undefined> {
@@ -56,7 +51,7 @@ async function begin(state: CheckState, ports: CheckPorts): Promise<CheckState |
     if (record === undefined) break; // expired, or deleted by hand: better checked twice than never
     if (isSuperseded(state, record)) return undefined;
     oldest = oldestOf(state, record);
-    if (await ports.claimClose(state, record)) break;
+    if (await ports.claimClose(state, record, oldest)) break;
   }
   return { ...state, oldest }; // or closes come faster than they can be read: the joins are all the same
 }
@@ -95,6 +90,8 @@ class Page {
   #open: number;
   /** The host is out of reach: nothing more is sent to it in this invocation. */
   #refused = false;
+  /** Joins after this key are as if they had not been asked, as their host was out of reach; '' is before all keys. */
+  #unaskedFrom: string | undefined;
   /** The newest close that the server's answers have told of, µs: its report may still be on its way. */
   #newest = 0;
   /** A newer close is to decide what this check has not: nothing more is asked. */
@@ -139,12 +136,13 @@ class Page {
     const state = { ...rest, totals: this.#totals, open: this.#open };
     const keep = (key: string | undefined): { unaskedAfter?: string } => (key === undefined ? {} : { unaskedAfter: key });
     if (this.#isPassedOn) return { ...state, open: 0, next: 'done', superseded: true };
-    if (this.#finished) {
+    if (this.#finished && !this.#isHopeless()) {
       if (this.#open === 0) return { ...state, next: 'done' };
       return { ...state, next: 'wait', wait: this.#reaskSeconds(), round: state.round + 1 };
     }
     if (!this.#isHopeless()) return { ...state, ...keep(unaskedAfter), ...(this.#cursor === undefined ? {} : { cursor: this.#cursor }), next: 'page' };
-    const unasked = state.round === 0 ? this.#cursor : unaskedAfter && later(unaskedAfter, this.#cursor ?? '');
+    const from = this.#unaskedFrom ?? this.#cursor ?? '';
+    const unasked = state.round === 0 ? from : unaskedAfter === undefined ? undefined : later(unaskedAfter, from);
     return { ...state, ...keep(unasked), next: 'wait', wait: this.#reaskSeconds(), round: state.round + 1 };
   }
 
@@ -174,17 +172,17 @@ class Page {
   }
 
   /** The joins of this round, first one alone, then in batches, for as long as there is time. */
-  async *#batches(): AsyncGenerator<readonly StoredJoin[], void> {
+  async *#batches(): AsyncGenerator<Batch, void> {
     const mayTakeMs = 2 * this.#state.timeout * 1000 + CLOSING_MS; // a ping, a question to its room, and the rest
     let taken = 0;
     let batch: StoredJoin[] = [];
     const mayTake = (): boolean =>
       taken === 0 || (!this.#failed && !this.#isPassedOn && !this.#isHopeless() && this.#ports.remaining() > mayTakeMs);
-    const take = (): readonly StoredJoin[] => {
-      const ready = batch;
+    const take = (): Batch => {
+      const ready = { joins: batch, after: this.#cursor ?? '' };
       batch = [];
       taken += 1;
-      this.#cursor = ready.at(-1)?.key;
+      this.#cursor = ready.joins.at(-1)?.key;
       return ready;
     };
     const pages = this.#ports.readJoins(this.#state, this.#state.cursor)[Symbol.asyncIterator]();
@@ -221,9 +219,13 @@ class Page {
   }
 
   /** Takes a batch from ping to notice, and hands in what is to be written of it. */
-  async #settle(batch: readonly StoredJoin[]): Promise<void> {
+  async #settle({ joins: batch, after }: Batch): Promise<void> {
     const { host, final } = this.#state;
     const answers = await this.#ping(batch);
+    if (answers === undefined) {
+      this.#unaskedFrom = this.#unaskedFrom === undefined ? after : earlier(this.#unaskedFrom, after);
+      return;
+    }
     const verdicts = new Map(
       batch.map((join): [StoredJoin, PingVerdict] => [join, pingVerdict(answers.get(stanzaId(join)), host)]),
     );
@@ -241,14 +243,15 @@ class Page {
     await this.#writes.add(() => inParallel(records, WRITES_IN_FLIGHT));
   }
 
-  async #ping(batch: readonly StoredJoin[]): Promise<ReadonlyMap<string, Answer>> {
-    if (this.#refused) return new Map();
+  /** Returns undefined where the host is out of reach, and there is patience: as if nobody had been asked, no row is written. */
+  async #ping(batch: readonly StoredJoin[]): Promise<ReadonlyMap<string, Answer> | undefined> {
     const { at, host, timeout } = this.#state;
+    if (this.#refused) return this.#isHopeless() ? undefined : new Map();
     const answers = await this.#send(batch.map((join) => ping(join, at)), timeout);
     this.#totals.pinged += batch.length;
     const isOutOfReach = speakForHost(batch.map((join) => answers.get(stanzaId(join))), host);
     if (isOutOfReach && !(await this.#passOn())) this.#refused = true;
-    return answers;
+    return isOutOfReach && this.#isHopeless() ? undefined : answers;
   }
 
   /** Sends stanzas, and remembers what the answers say of newer closes. */
@@ -331,8 +334,14 @@ class Page {
     // who is just now joining again has a row that the room's answer replaces; without an answer, the next check needs it
     const stays = verdict === 'joined' || told === 'rejoining' || (told === 'told' && dryRun);
     if (!stays) await this.#ports.forget(join);
-    else if (join.undecidedBy !== undefined) await this.#ports.markUndecided(join, undefined);
+    else if (join.undecidedBy !== undefined) await this.#ports.markDecided(join, at);
   }
+}
+
+/** Joins that are taken up together, and the key of the join before them; '' is before all keys. */
+interface Batch {
+  readonly joins: readonly StoredJoin[];
+  readonly after: string;
 }
 
 /** What a notice came to. */
@@ -342,7 +351,10 @@ function roomsOwnText(answer: Answer | undefined, host: string): string | undefi
   return answer?.kind === 'error' && answer.by !== host ? answer.text : undefined;
 }
 
-/** The later of two keys in the table's own order, that of their bytes. */
+/** The later, and the earlier, of two keys in the table's own order, that of their bytes. */
 function later(one: string, other: string): string {
   return Buffer.compare(Buffer.from(one), Buffer.from(other)) > 0 ? one : other;
+}
+function earlier(one: string, other: string): string {
+  return later(one, other) === one ? other : one;
 }

@@ -197,6 +197,6 @@ function readAnswer(element: Element): Answer {
 /** The server of the release before says only that there is no answer: its streams were up. */
 function readSilence(noAnswer: Element | undefined): 'room' | 'host' | 'broken' | undefined {
   if (noAnswer === undefined) return undefined;
-  if (noAnswer.attrs['heard'] === 'false') return 'host';
-  return noAnswer.attrs['streams'] === 'broken' ? 'broken' : 'room';
+  if (noAnswer.attrs['streams'] === 'broken') return 'broken';
+  return noAnswer.attrs['heard'] === 'false' ? 'host' : 'room';
 }

@@ -3,8 +3,13 @@ import type { Close } from './events.ts';
 
 /** When a check is due (rule 3), and when a newer close takes its place (rule 5): docs/rules.md. */
 
-/** A flapping link postpones what users are told by at most so many delays. */
+/** A flapping link postpones the begin of a check by at most so many delays. */
 const MAX_DELAYS_POSTPONED = 5;
+/**
+ * After patience, those whose ping was lost with its stream, and those who are just now joining again, are asked about for so
+ * many more time-outs: one for their own attempt to join, one for a ping after it.
+ */
+export const MORE_TIMEOUTS = 2;
 
 /**
  * How long to wait so that the check begins `delay` seconds after the close, in whole seconds (rule 3).
@@ -33,16 +38,20 @@ export function isSuperseded(close: Close, record: CloseRecord): boolean {
  * Whether a newer close is to decide what a check that has begun can't (rule 5): the link broke again while rooms were
  * asked, so that their silence says nothing.
  *
- * It takes a newer close of within five delays after the oldest one that this check answers.
+ * It takes a newer close within five delays after the oldest one that this check answers, or within all the time that a
+ * check may take, where that is longer: a close in the last round of a patient check counts, too.
  * @param newest the newest close of the pair, µs
  */
 export function isNewerToDecide(close: Close & { readonly oldest?: number }, newest: number): boolean {
-  return newest > close.at && newest <= lastMoment(close.oldest ?? close.at, close.delay);
+  const oldest = close.oldest ?? close.at;
+  const longest = oldest + (close.delay + close.patience + MORE_TIMEOUTS * close.timeout) * 1e6;
+  return newest > close.at && newest <= Math.max(lastMoment(oldest, close.delay), longest);
 }
 
-/** The oldest close that is unanswered when this one's check begins, µs. */
+/** The oldest close that is unanswered when this one's check begins, or began before it now runs again, µs. */
 export function oldestOf(close: Close, record: CloseRecord): number {
-  return Math.min(record.since ?? close.at, close.at);
+  const oldest = record.checked === close.at ? record.answers : record.since;
+  return Math.min(oldest ?? close.at, close.at);
 }
 
 function lastMoment(oldest: number, delay: number): number {

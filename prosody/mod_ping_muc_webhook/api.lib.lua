@@ -118,12 +118,30 @@ return function (settings, state, signature, joins, queries, closes)
 		return result(item, "<proof xmlns='"..xmlns_ping_muc.."'/>");
 	end
 
+	local function is_reachable(remote)
+		local session = hosts[module.host].s2sout[remote];
+		return session and (session.type == "s2sout" or session.type == "s2sin");
+	end
+
+	-- Streams that broke while an answer was awaited may have taken it along; without any, the server's own word is that
+	-- the host cannot be reached; else the room did not answer, and perhaps nobody there did.
+	local function no_answer(item)
+		local broken = closes.count(item.remote) ~= item.breaks;
+		if not broken and not is_reachable(item.remote) then return server_error(item, "wait", "remote-server-timeout"); end
+		local heard = (joins.heard(item.remote) or 0) > item.sent;
+		return server_error(item, "wait", "remote-server-timeout", nil, "no-answer", {
+			streams = broken and "broken" or "kept", heard = heard and "true" or "false";
+		});
+	end
+
 	local function room_answer(item, stanza, genuine)
 		if stanza.attr.type == "result" then return result(item); end
 		local error_type, condition, text = stanza:get_error();
 		if not genuine then
 			local proven = proof(item);
 			if proven then return proven; end
+			-- mod_smacks gives back what a stream that ended had not acknowledged: that says nothing of the host.
+			if closes.count(item.remote) ~= item.breaks then return no_answer(item); end
 			if condition == "remote-server-not-found" then return server_error(item, "cancel", condition); end
 			return server_error(item, "wait", "remote-server-timeout");
 		end
@@ -143,22 +161,6 @@ return function (settings, state, signature, joins, queries, closes)
 			:tag(condition, { xmlns = xmlns_stanzas }):up();
 		if text then copy:text_tag("text", cut(text, MAX_ANSWER_TEXT), { xmlns = xmlns_stanzas }); end
 		return tostring(copy);
-	end
-
-	local function is_reachable(remote)
-		local session = hosts[module.host].s2sout[remote];
-		return session and (session.type == "s2sout" or session.type == "s2sin");
-	end
-
-	-- Streams that broke while an answer was awaited may have taken it along; without any, the server's own word is that
-	-- the host cannot be reached; else the room did not answer, and perhaps nobody there did.
-	local function no_answer(item)
-		local broken = closes.count(item.remote) ~= item.breaks;
-		if not broken and not is_reachable(item.remote) then return server_error(item, "wait", "remote-server-timeout"); end
-		local heard = (joins.heard(item.remote) or 0) > item.sent;
-		return server_error(item, "wait", "remote-server-timeout", nil, "no-answer", {
-			streams = broken and "broken" or "kept", heard = heard and "true" or "false";
-		});
 	end
 
 	-- Stanza API: requests

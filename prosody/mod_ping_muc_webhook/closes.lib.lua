@@ -24,11 +24,12 @@ return function (settings, state, sender, queries, next_at)
 
 	-- What streams carry
 
+	local function unseen(is_established) if is_established then return false; end end
 	for session in pairs(prosody.incoming_s2s) do
-		streams[session] = streams[session] or { at = session.type == "s2sin" and false or nil, carried = true };
+		streams[session] = streams[session] or { at = unseen(session.type == "s2sin"), carried = true };
 	end
 	for _, session in pairs(hosts[module.host].s2sout) do
-		streams[session] = streams[session] or { at = session.type == "s2sout" and false or nil, carried = true };
+		streams[session] = streams[session] or { at = unseen(session.type == "s2sout"), carried = true };
 	end
 
 	-- Answers count for nothing: whoever asked counted. Nor does what servers say to each other, not their users.

@@ -5,10 +5,11 @@ local cache = require "util.cache";
 local time_now = require "util.time".now;
 
 local AT_ONCE = 4; -- events about one join that never wait: in, out, in again under another nick
-local LONGEST = 60; -- seconds that one waits; not more than a delay, so that it is there before a check that follows
+local LONGEST, MARGIN = 45, 15; -- seconds that one waits; less than a delay by a margin, to be there before a check that follows
 local TOGETHER = 10; -- seconds: those that wait longer than this leave together, in one request
-local QUIET = 900; -- seconds after which it all begins anew
-local ALLOWED, RATE = 10000, 2; -- events about all joins on one remote host, and a second: beyond, each waits its turn
+local QUIET = 3600; -- seconds after which it all begins anew
+local LONGEST_TURN = 900; -- seconds for which others are waited for, where there are too many
+local ALLOWED, RATE = 10000, 2; -- events that had to wait, of one remote host, and a second: beyond, each waits its turn
 local MAX_FOLDS = 100000; -- joins of which it is remembered; of the oldest, what waits goes out at once
 
 return function (settings, state, sender)
@@ -31,13 +32,17 @@ return function (settings, state, sender)
 	local function wait_no_more(fold)
 		local event, remote = fold.event, fold.remote;
 		fold.event, fold.due = nil, nil;
-		waiting[remote] = waiting[remote] > 1 and waiting[remote] - 1 or nil;
+		local left = (waiting[remote] or 1) - 1;
+		waiting[remote] = left > 0 and left or nil;
 		return event;
 	end
 
 	local function send(key, fold, event)
-		local allowance = allowance_of(fold.remote);
-		allowance.left, allowances[fold.remote] = allowance.left - 1, allowance;
+		-- What never waits is not counted: a service that restarts has each of its occupants leave and come back.
+		if fold.sent >= AT_ONCE then
+			local allowance = allowance_of(fold.remote);
+			allowance.left, allowances[fold.remote] = allowance.left - 1, allowance;
+		end
 		fold.sent, fold.at = fold.sent + 1, time_now();
 		sender.enqueue(event.kind, key, event.at, event.fields, event.join);
 	end
@@ -76,19 +81,23 @@ return function (settings, state, sender)
 		if not fold then fold = { sent = earlier and now - earlier < QUIET and 1 or 0; at = now; remote = remote }; end
 		local event = { kind = kind, at = at, fields = fields, join = join };
 		-- Most joins never change, and a first one is the user's doing: it is remembered by its own moment.
-		if kind == "muc.joined" and not earlier and fold.sent == 0 then return sender.enqueue(kind, key, at, fields, join); end
+		if kind == "muc.joined" and not earlier and fold.sent == 0 then
+			if fold.event then wait_no_more(fold); end
+			return sender.enqueue(kind, key, at, fields, join);
+		end
 		local is_allowed = allowance_of(remote).left > 0;
 		if fold.event then -- has its time already
 			fold.event = event;
 		elseif state.queue:get(key) then -- has not been sent yet, and is replaced
 			sender.enqueue(kind, key, at, fields, join);
-		elseif fold.sent < AT_ONCE and is_allowed then
+		elseif fold.sent < AT_ONCE then
 			send(key, fold, event);
 		else
-			local longest = math.max(1, math.min(LONGEST, settings.delay));
+			local longest = math.max(1, math.min(LONGEST, settings.delay - MARGIN));
 			fold.event = event;
 			local turn = 2 ^ math.max(0, math.min(fold.sent - AT_ONCE, 10));
-			wait(key, fold, math.max(math.min(turn, longest), is_allowed and 0 or (waiting[remote] or 0) / RATE));
+			local in_turn = is_allowed and 0 or math.min((waiting[remote] or 0) / RATE, LONGEST_TURN);
+			wait(key, fold, math.max(math.min(turn, longest), in_turn));
 		end
 		folds:set(key, fold);
 		forget_quiet();

@@ -202,7 +202,13 @@ return function (settings, state, sender, queries, folds, closes, next_at)
 		state.renewed = { at = now, place = (from + share) % 1 };
 		return math.max(MIN_SLICE, math.min(settings.refresh / RENEW_SLICES, MAX_SLICE));
 	end
-	module:add_timer(MIN_SLICE, renew_slice);
+	local renewals = module:add_timer(MIN_SLICE, renew_slice);
+
+	-- The interval may be another than before.
+	local function follow_refresh()
+		renewals:stop();
+		renewals = module:add_timer(MIN_SLICE, renew_slice);
+	end
 
 	-- What is left of all joins that are to be announced anew; it goes on after a reload.
 	local function renew_unrenewed()
@@ -335,6 +341,7 @@ return function (settings, state, sender, queries, folds, closes, next_at)
 
 	return {
 		next_at = next_at, find = find_join, finish = end_join, heard = closes.heard, renew_all = renew_all;
+		follow_refresh = follow_refresh;
 		adopt = adopt_joins, drop_unwatched = drop_unwatched, drop_ended = drop_ended;
 	};
 end

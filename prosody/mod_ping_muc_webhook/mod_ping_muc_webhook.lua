@@ -19,6 +19,20 @@ local read_settings = module:require "settings".read;
 local state = module:shared("state");
 local is_new = not state.tracks;
 
+-- The release before hands its state over like this when it is upgraded by a reload. Returns whether there was any.
+local function take_over(saved)
+	if type(saved) ~= "table" or saved.version ~= 1 then return false; end
+	for _, name in ipairs { "last_at", "tracks", "remotes", "joins", "queue", "batch", "replays" } do state[name] = saved[name]; end
+	for _, track in pairs(state.tracks) do
+		for _, join in pairs(track.rooms) do
+			if join.rejoining then join.attempt, join.rejoining = time_now(), nil; end
+		end
+	end
+	return true;
+end
+-- Before the settings are read: where one is wrong the load ends there, and the next one goes on with this.
+local is_handed_over = is_new and take_over(module.saved_state);
+
 -- A wrong setting stops the module from loading, but does not stop one that runs: it goes on with what it had.
 local before, wrong = state.settings or {}, nil;
 local set_status = module.set_status;
@@ -50,19 +64,19 @@ module:depends("http");
 module:add_feature("urn:ping-muc:0");
 
 if is_new then
-	state.last_at = 0;
-	state.tracks = {}; -- full JID → { rooms = { room → join }, count, asks }
-	state.remotes = {}; -- remote host → number of joins there
-	state.joins = 0;
-	state.queue = cache.new(2^31); -- key → event, the oldest at the tail; never full: folding bounds it by what is live
-	state.renewals = cache.new(2^31); -- the same of joins that are announced again, which leave when nothing else waits
-	state.rest = {}; -- events that were in batches which were too large, in order: they go before the queue
-	state.batch = nil; -- taken from the queue, and not accepted yet: its retry is the same request, byte for byte
+	state.last_at = state.last_at or 0;
+	state.tracks = state.tracks or {}; -- full JID → { rooms = { room → join }, count, asks }
+	state.remotes = state.remotes or {}; -- remote host → number of joins there
+	state.joins = state.joins or 0;
+	state.queue = state.queue or cache.new(2^31); -- key → event, the oldest at the tail; never full: folding bounds it by what is live
+	-- batch: taken from the queue, and not accepted yet; its retry is the same request, byte for byte
 	state.webhook_url = nil; -- to which events were sent last
 	state.renewed = nil; -- when joins were announced again for the last time, and how far in the interval
 	state.unrenewed = nil; -- joins that are yet to be announced again, as the receiver is a new one
-	state.replays = cache.new(MAX_REPLAYS, false); -- id and timestamp of accepted stanza requests → when to forget
+	state.replays = state.replays or cache.new(MAX_REPLAYS, false); -- id and timestamp of accepted stanza requests → when to forget
 end
+state.renewals = state.renewals or cache.new(2^31); -- like the queue, of joins that are announced again, for when nothing else waits
+state.rest = state.rest or {}; -- events that were in batches which were too large, in order: they go before the queue
 state.settings = settings; -- the last ones that were right
 
 -- Microseconds; strictly increasing, because it orders events and names joins
@@ -82,6 +96,7 @@ local api = module:require "api"(settings, state, signature, joins, queries, clo
 -- What follows from other settings than before
 local function apply()
 	joins.drop_unwatched();
+	joins.follow_refresh();
 	local function is_new_here(remote) return before.excluded[remote]; end
 	for remote in pairs(before.excluded or {}) do
 		if not settings.excluded[remote] then
@@ -101,37 +116,19 @@ end);
 
 local function resume()
 	closes.resume();
-	folds.resume();
 	sender.resume();
 end
 
 function module.load()
+	folds.resume();
 	if not module.reloading then
 		if not is_new then joins.drop_ended(); end -- a reload failed, and users went on without us
 		joins.adopt();
 	elseif is_new then
-		return; -- module.restore goes on
-	else
-		apply();
+		if is_handed_over then joins.drop_unwatched(); else joins.adopt(); end
 	end
 	resume();
-end
-
--- The release before kept its state like this: an upgrade by a reload takes it over.
-function module.restore(saved)
-	if not is_new then return; end
-	if saved.version == 1 then
-		for _, name in ipairs { "last_at", "tracks", "remotes", "joins", "queue", "batch", "replays" } do state[name] = saved[name]; end
-		for _, track in pairs(state.tracks) do
-			for _, join in pairs(track.rooms) do
-				if join.rejoining then join.attempt, join.rejoining = time_now(), nil; end
-			end
-		end
-		joins.drop_unwatched();
-	else
-		joins.adopt();
-	end
-	resume();
+	if module.reloading then apply(); end
 end
 
 -- mod_ping_muc does the same job inside the server.

@@ -267,7 +267,8 @@ return function (settings, state, signature)
 	end
 
 	local function enqueue(kind, key, at, fields, join)
-		local event = new_event(kind, key, at, fields);
+		local event, queued = new_event(kind, key, at, fields), state.queue:get(key);
+		if queued and queued.at > at then return; end -- what was held back is older than what came since
 		event.join = join;
 		state.queue:set(key, event);
 		state.renewals:set(key, nil);

@@ -156,7 +156,7 @@ describe('answers', () => {
     ['streams that stood, while others were heard', '<no-answer xmlns="urn:ping-muc:0" streams="kept" heard="true"/>', 'room'],
     ['streams that stood, and nothing came', '<no-answer xmlns="urn:ping-muc:0" streams="kept" heard="false"/>', 'host'],
     ['a stream that broke, while others were heard', '<no-answer xmlns="urn:ping-muc:0" streams="broken" heard="true"/>', 'broken'],
-    ['a stream that broke, and nothing came', '<no-answer xmlns="urn:ping-muc:0" streams="broken" heard="false"/>', 'host'],
+    ['a stream that broke, and nothing came', '<no-answer xmlns="urn:ping-muc:0" streams="broken" heard="false"/>', 'broken'],
   ])('silence: %s', (_what, xml, silence) => {
     expect(Object.entries(errorHolding(xml) ?? {}).find(([name]) => name === 'silence')?.[1]).toBe(silence);
   });

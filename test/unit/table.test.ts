@@ -269,7 +269,7 @@ describe('what a check writes', () => {
     const join = await one(remote);
     await table.markUndecided(join, T + 9);
     expect(await readAll(closeOf(remote))).toEqual([{ ...join, undecidedBy: T + 9 }]);
-    await table.markUndecided(join, undefined);
+    await table.markDecided(join, T + 9);
     expect(await readAll(closeOf(remote))).toEqual([join]);
     await table.record(joined(remote, T + 2), NOW);
     await table.markUndecided(join, T + 9);
@@ -281,9 +281,18 @@ describe('what a check writes', () => {
     const join = await one(remote);
     await table.forget(join);
     await table.markUndecided(join, T + 9);
-    await table.markUndecided(join, undefined);
+    await table.markDecided(join, T + 9);
     const { Items } = await client.send(new ScanCommand({ TableName: NAME, FilterExpression: 'pk = :pk', ExpressionAttributeValues: { ':pk': { S: `JOIN#example.net#${remote}` } } }));
     expect(Items).toEqual([]);
+  });
+
+  it('a mark of an older check neither replaces nor removes that of a newer one', async () => {
+    const remote = newRemote();
+    const join = await one(remote);
+    await table.markUndecided(join, T + 9);
+    await table.markUndecided(join, T + 8);
+    await table.markDecided(join, T + 8);
+    expect(await readAll(closeOf(remote))).toEqual([{ ...join, undecidedBy: T + 9 }]);
   });
 
   it('a mark outlives a renewal and a report that comes twice: the check has yet to ask about this join', async () => {
@@ -310,14 +319,14 @@ describe('closes', () => {
     const remote = newRemote();
     const [first, second] = [closeOf(remote, T + 5), closeOf(remote, T + 9)];
     await table.recordClose(first, NOW);
-    expect(await table.claimClose(first, { at: T + 5, delay: 60, since: T + 5 })).toBe(true);
-    expect(await table.readClose(first)).toEqual({ at: T + 5, delay: 60, checked: T + 5 });
+    expect(await table.claimClose(first, { at: T + 5, delay: 60, since: T + 5 }, T)).toBe(true);
+    expect(await table.readClose(first)).toEqual({ at: T + 5, delay: 60, checked: T + 5, answers: T });
     await table.recordClose(second, NOW);
-    expect(await table.readClose(first)).toEqual({ at: T + 9, delay: 60, checked: T + 5, since: T + 9 });
-    expect(await table.claimClose(first, { at: T + 9, delay: 60 })).toBe(true);
-    expect(await table.readClose(first)).toEqual({ at: T + 9, delay: 60, checked: T + 5, since: T + 5 });
-    expect(await table.claimClose(second, { at: T + 9, delay: 60 })).toBe(true);
-    expect(await table.readClose(first)).toEqual({ at: T + 9, delay: 60, checked: T + 9 });
+    expect(await table.readClose(first)).toEqual({ at: T + 9, delay: 60, checked: T + 5, answers: T, since: T + 9 });
+    expect(await table.claimClose(first, { at: T + 9, delay: 60 }, T)).toBe(true);
+    expect(await table.readClose(first)).toEqual({ at: T + 9, delay: 60, checked: T + 5, answers: T, since: T + 5 });
+    expect(await table.claimClose(second, { at: T + 9, delay: 60 }, T)).toBe(true);
+    expect(await table.readClose(first)).toEqual({ at: T + 9, delay: 60, checked: T + 9, answers: T });
   });
 
   it('a check that has read an older record does not begin', async () => {
@@ -325,8 +334,8 @@ describe('closes', () => {
     await table.recordClose(closeOf(remote, T + 5), NOW);
     const seen = await table.readClose(closeOf(remote));
     await table.recordClose(closeOf(remote, T + 9), NOW);
-    expect(await table.claimClose(closeOf(remote, T + 5), seen ?? { at: 0, delay: 0 })).toBe(false);
-    expect(await table.claimClose(closeOf(newRemote(), T + 5), { at: T + 5, delay: 60 }), 'nor does one without a record').toBe(false);
+    expect(await table.claimClose(closeOf(remote, T + 5), seen ?? { at: 0, delay: 0 }, T)).toBe(false);
+    expect(await table.claimClose(closeOf(newRemote(), T + 5), { at: T + 5, delay: 60 }, T), 'nor does one without a record').toBe(false);
   });
 
   it('what a check leaves to a newer one counts from the oldest close that is unanswered', async () => {
@@ -335,13 +344,16 @@ describe('closes', () => {
     await table.passOn(first, T + 5); // nothing is on record: nothing is to be remembered
     expect(await table.readClose(first)).toBeUndefined();
     await table.recordClose(first, NOW);
-    expect(await table.claimClose(first, { at: T + 5, delay: 60 })).toBe(true);
+    expect(await table.claimClose(first, { at: T + 5, delay: 60 }, T)).toBe(true);
     await table.recordClose(second, NOW);
     await table.passOn(first, T + 5);
-    expect(await table.readClose(first)).toEqual({ at: T + 9, delay: 60, checked: T + 5, since: T + 5 });
+    expect(await table.readClose(first)).toEqual({ at: T + 9, delay: 60, checked: T + 5, answers: T, since: T + 5 });
     await table.passOn(second, T + 9); // an older one stays
     await table.recordClose(third, NOW);
     expect(await table.readClose(first)).toMatchObject({ at: T + 12, since: T + 5 });
+    expect(await table.claimClose(third, { at: T + 12, delay: 60 }, T + 5)).toBe(true);
+    await table.passOn(second, T + 5); // a newer check has begun, and answers them itself
+    expect(await table.readClose(first)).not.toHaveProperty('since');
   });
 
   it('whatever happens to them, the plain map of the other tests does the same', async () => {
@@ -362,7 +374,7 @@ describe('closes', () => {
             await table.recordClose(close, NOW);
           } else if (seen !== undefined) {
             const read = stale ? { ...seen, at: seen.at - 1 } : seen;
-            expect(await table.claimClose(close, read)).toBe(model.claimClose(close, read));
+            expect(await table.claimClose(close, read, T)).toBe(model.claimClose(close, read, T));
           }
           expect(await table.readClose(close)).toEqual(model.readClose(close));
         }

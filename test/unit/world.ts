@@ -69,12 +69,18 @@ export class MapTable {
     if (this.rows.get(slot)?.at === join.at) this.rows.delete(slot);
   }
 
-  markUndecided(join: StoredJoin, checkAt: number | undefined): void {
+  markUndecided(join: StoredJoin, checkAt: number): void {
     const slot = this.#slot(join, join.key);
     const row = this.rows.get(slot);
-    if (row?.at !== join.at) return;
+    if (row?.at === join.at && (row.undecidedBy ?? -1) < checkAt) this.rows.set(slot, { ...row, undecidedBy: checkAt });
+  }
+
+  markDecided(join: StoredJoin, checkAt: number): void {
+    const slot = this.#slot(join, join.key);
+    const row = this.rows.get(slot);
+    if (row?.at !== join.at || row.undecidedBy === undefined || row.undecidedBy > checkAt) return;
     const { undecidedBy: _mark, ...rest } = row;
-    this.rows.set(slot, checkAt === undefined ? rest : { ...rest, undecidedBy: checkAt });
+    this.rows.set(slot, rest);
   }
 
   recordClose(close: Close): void {
@@ -88,19 +94,20 @@ export class MapTable {
     return this.closes.get(this.#slot(close, ''));
   }
 
-  claimClose(close: Close, seen: CloseRecord): boolean {
+  claimClose(close: Close, seen: CloseRecord, oldest: number): boolean {
     const slot = this.#slot(close, '');
     const known = this.closes.get(slot);
     if (known?.at !== seen.at) return false;
     const { since: _since, ...rest } = known;
-    this.closes.set(slot, { ...rest, checked: close.at, ...(seen.at > close.at ? { since: close.at } : {}) });
+    this.closes.set(slot, { ...rest, checked: close.at, answers: oldest, ...(seen.at > close.at ? { since: close.at } : {}) });
     return true;
   }
 
   passOn(close: Close, oldest: number): void {
     const slot = this.#slot(close, '');
     const known = this.closes.get(slot);
-    if (known !== undefined && (known.since === undefined || known.since > oldest)) this.closes.set(slot, { ...known, since: oldest });
+    if (known === undefined || (known.checked ?? 0) > close.at || (known.since ?? Infinity) <= oldest) return;
+    this.closes.set(slot, { ...known, since: oldest });
   }
 }
 
@@ -319,8 +326,9 @@ export class World {
       },
       forget: (join) => write('forget', () => table.forget(join)),
       markUndecided: (join, checkAt) => write('markUndecided', () => table.markUndecided(join, checkAt)),
+      markDecided: (join, checkAt) => write('markDecided', () => table.markDecided(join, checkAt)),
       readClose: (close) => around('readClose', () => table.readClose(close)),
-      claimClose: (close, seen) => around('claimClose', () => table.claimClose(close, seen)),
+      claimClose: (close, seen, oldest) => around('claimClose', () => table.claimClose(close, seen, oldest)),
       passOn: (close, oldest) => around('passOn', () => table.passOn(close, oldest)),
       now: () => this.now,
       remaining: () => ends - this.now,
