@@ -19,10 +19,10 @@ export default defineConfig({
           name: 'e2e',
           include: ['test/e2e/**/*.test.ts'],
           globalSetup: ['test/lab/assembly.ts'],
-          // real servers that start, wait and die: each file has its own, two files at a time
+          // real servers that start, wait and die: each file has its own, three files at a time, as they mostly wait
           testTimeout: 60_000,
           hookTimeout: 90_000,
-          maxWorkers: 2,
+          maxWorkers: 3,
         },
       },
     ],

@@ -5,7 +5,8 @@ local cache = require "util.cache";
 local time_now = require "util.time".now;
 
 local AT_ONCE = 4; -- events about one join that never wait: in, out, in again under another nick
-local LONGEST, MARGIN = 45, 15; -- seconds that one waits; less than a delay by a margin, to be there before a check that follows
+local LONGEST, SHARE = 45, 0.75; -- seconds that one waits, and of a delay: it is there before a check that follows
+local MARGIN = 5; -- seconds that are left of a delay, where it waits for others
 local TOGETHER = 10; -- seconds: those that wait longer than this leave together, in one request
 local QUIET = 3600; -- seconds after which it all begins anew
 local LONGEST_TURN = 900; -- seconds for which others are waited for, where there are too many
@@ -49,7 +50,8 @@ return function (settings, state, sender)
 
 	local function wait(key, fold, seconds)
 		local due = time_now() + seconds;
-		if seconds > TOGETHER then due = math.ceil(due / TOGETHER) * TOGETHER; end
+		local latest = math.max(due, time_now() + settings.delay - MARGIN);
+		if seconds > TOGETHER then due = math.min(math.ceil(due / TOGETHER) * TOGETHER, latest); end
 		fold.due = due;
 		waiting[fold.remote] = (waiting[fold.remote] or 0) + 1;
 		module:add_timer(due - time_now(), function ()
@@ -93,7 +95,7 @@ return function (settings, state, sender)
 		elseif fold.sent < AT_ONCE then
 			send(key, fold, event);
 		else
-			local longest = math.max(1, math.min(LONGEST, settings.delay - MARGIN));
+			local longest = math.max(1, math.min(LONGEST, settings.delay * SHARE));
 			fold.event = event;
 			local turn = 2 ^ math.max(0, math.min(fold.sent - AT_ONCE, 10));
 			local in_turn = is_allowed and 0 or math.min((waiting[remote] or 0) / RATE, LONGEST_TURN);
