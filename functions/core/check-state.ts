@@ -18,7 +18,7 @@ export interface Totals {
   readonly notified: number;
 }
 
-export const NO_TOTALS: Totals = { pinged: 0, joined: 0, proved: 0, left: 0, undecided: 0, gone: 0, stale: 0, notified: 0 };
+const NO_TOTALS: Totals = { pinged: 0, joined: 0, proved: 0, left: 0, undecided: 0, gone: 0, stale: 0, notified: 0 };
 
 /** The shape of a state. An execution may be older than the release that goes on with it: see `readState`. */
 const STATE_VERSION = 2;
@@ -106,7 +106,7 @@ export function firstState(close: Close, id: string, wait: number, nowSeconds: n
 }
 
 /** The state was written by a release after this one. */
-export class StateVersionError extends Error {
+class StateVersionError extends Error {
   override readonly name = 'StateVersionError';
 }
 
