@@ -6,7 +6,7 @@ import { ScriptedScene } from '../lab/scripted-scene.ts';
 import type { User } from '../lab/user.ts';
 
 /** Rule 6 (docs/rules.md), between real servers, without patience: what proves that a user is in, and who speaks for a host. */
-const TIMEOUT = 4;
+const TIMEOUT = 2;
 let scene: ScriptedScene;
 let juliet: User;
 let room: string;
