@@ -3,7 +3,7 @@ import type { Close } from './events.ts';
 
 /** When a check is due (rule 3), and when a newer close takes its place (rule 5): docs/rules.md. */
 
-/** A flapping link postpones the begin of a check by at most so many delays. */
+/** A flapping link postpones a check that has not begun by at most this many delays. */
 const MAX_DELAYS_POSTPONED = 5;
 /**
  * After patience, those whose ping was lost with its stream, and those who are just now joining again, are asked about for so

@@ -18,7 +18,7 @@ export type Verdict =
 /** The occupant may have changed its nick, or the whole room may be gone: only the room can tell. */
 export type PingVerdict = Verdict | 'ask-room';
 
-/** What the local server itself says of a join. Nothing else that it says is a verdict, a refusal least of all. */
+/** What the local server's own errors say about a join. Its other errors, such as policy-violation, are no verdict. */
 const OWN_WORD: Readonly<Record<string, Verdict>> = { 'recipient-unavailable': 'gone', conflict: 'stale' };
 const OUT_OF_REACH: ReadonlySet<string> = new Set(['remote-server-not-found', 'remote-server-timeout']);
 

@@ -37,7 +37,7 @@ local is_handed_over = is_new and take_over(module.saved_state);
 local before, wrong = state.settings or {}, nil;
 local set_status = module.set_status;
 
--- No news of webhooks hides a wrong setting from the operator.
+-- A wrong setting stays in the module's status, whatever the webhooks report.
 function module:set_status(...) -- luacheck: ignore 212/self
 	if not wrong then return set_status(module, ...); end
 end
