@@ -364,7 +364,9 @@ describe('between its ping and its notice a user', () => {
     scene.muc().script('enter', room, silence);
     const since = Date.now();
     const at = await meanwhile(async (user) => {
+      const attempts = scene.muc().count('enter', room);
       await user.enter(room, nickOf(user));
+      await until('the room has its attempt', () => scene.muc().count('enter', room) > attempts);
     }, asksAgain);
     const [first] = lost as [User, ...User[]];
     expect(told(first)).toBe(0);
