@@ -9,7 +9,7 @@ const HOST = 'example.net';
 const REMOTE = 'muc.host';
 const AT = Date.now() * 1000;
 const JOINS = [1, 2, 3].map((n) => ({ key: `room@${REMOTE}#user${n}@${HOST}/phone`, user: `user${n}@${HOST}/phone`, at: AT + n }));
-const CLOSE = { host: HOST, remote: REMOTE, at: AT + 10, delay: 1, timeout: 1, patience: 0, dryRun: false };
+const CLOSE = { host: HOST, remote: REMOTE, at: AT + 10, delay: 1, timeout: 1, patience: 0, dryRun: false, reenter: false };
 const STATE = firstState(CLOSE, 'check', 1, AT / 1e6 - 1);
 
 let table: Endpoint;
