@@ -1,6 +1,6 @@
 import { type CheckPorts, type CheckState, type StoredJoin, type Totals, readState } from './check-state.ts';
 import { Backlog, allToTheirEnd, inParallel } from './concurrency.ts';
-import { type Lost, MOST_TO_HOST, type Outcome, ReentryQueue, hasFailed, mayReenter, outcomeOf } from './reentry.ts';
+import { type Lost, MOST_TO_HOST, ReentryQueue, hasFailed, mayReenter, outcomeOf } from './reentry.ts';
 import { type Answer, type Stanza, notice, ping, reentry, roomQuery, stanzaId } from './stanzas.ts';
 import { MORE_TIMEOUTS, isNewerToDecide, isSuperseded, oldestOf } from './supersession.ts';
 import { type PingVerdict, type Verdict, pingVerdict, roomVerdict, speakForHost } from './verdict.ts';
@@ -362,27 +362,34 @@ class Page {
 
   /** Takes a request from re-entry to notice. Returns what is to be written of it. */
   async #reenterNext(): Promise<(() => Promise<void>)[]> {
-    const { host, timeout, dryRun } = this.#state;
-    this.#isFirstReentry = false;
     const request = this.#toReenter.next();
-    const answers = dryRun ? undefined : await this.#send(request.map(({ join }) => reentry(join)), timeout);
-    const outcomes = request.map(({ join }): Outcome => (answers === undefined ? 'back' : outcomeOf(answers.get(stanzaId(join)), host)));
+    const answers = await this.#enter(request);
+    const outcomes = request.map(({ join }) => outcomeOf(answers.get(stanzaId(join)), this.#state.host));
     this.#toReenter.learn(request, outcomes);
-    const failed = request.flatMap((one, index): Lost[] => {
-      const outcome = outcomes[index] as Outcome;
-      if (!hasFailed(outcome)) return [];
-      const own = outcome === 'refused' ? roomsOwnText(answers?.get(stanzaId(one.join)), host) : undefined;
-      return [{ ...one, reason: own ?? one.reason }];
-    });
-    const toTell = [...failed, ...this.#toReenter.takeHopeless()];
-    const told = new Map<StoredJoin, Fate>();
-    for (let from = 0; from < toTell.length; from += BATCH) {
-      for (const [join, fate] of await this.#tell(toTell.slice(from, from + BATCH))) told.set(join, fate);
+    const fates = new Map<StoredJoin, Fate>();
+    const toTell: Lost[] = [];
+    for (const [index, outcome] of outcomes.entries()) {
+      const { join, reason } = request[index] as Lost;
+      const own = outcome === 'refused' ? roomsOwnText(answers.get(stanzaId(join)), this.#state.host) : undefined;
+      if (hasFailed(outcome)) toTell.push({ join, reason: own ?? reason });
+      else fates.set(join, outcome);
     }
-    this.#totals.refused += [...told.values()].filter((fate) => fate === 'told').length;
-    const fates = new Map(request.map(({ join }, index) => [join, outcomes[index] as Fate]));
-    for (const [join, fate] of told) fates.set(join, fate);
-    return Array.from(fates, ([join, fate]) => () => this.#record(join, 'left', fate, answers?.get(stanzaId(join))));
+    toTell.push(...this.#toReenter.takeHopeless());
+    for (let from = 0; from < toTell.length; from += BATCH) {
+      for (const [join, fate] of await this.#tell(toTell.slice(from, from + BATCH))) {
+        fates.set(join, fate);
+        if (fate === 'told') this.#totals.refused += 1;
+      }
+    }
+    return Array.from(fates, ([join, fate]) => () => this.#record(join, 'left', fate, answers.get(stanzaId(join))));
+  }
+
+  /** Asks the server to enter rooms again; in a dry run, says that it has. */
+  async #enter(request: readonly Lost[]): Promise<ReadonlyMap<string, Answer>> {
+    if (request.length === 0) return new Map();
+    this.#isFirstReentry = false;
+    if (this.#state.dryRun) return new Map(request.map(({ join }) => [stanzaId(join), { kind: 'result' }]));
+    return this.#send(request.map(({ join }) => reentry(join)), this.#state.timeout);
   }
 
   /** Sends the notices. Returns what has become of each join: told is its own verdict confirmed. */

@@ -20,16 +20,8 @@ export function mayReenter(close: Pick<Close, 'reenter'>, verdict: PingVerdict):
   return close.reenter && verdict === 'left'; // not `no-room`: that would make a new room with this user as its owner
 }
 
-/** What has become of a re-entry. */
-export type Outcome =
-  /** The room has let the session in: a new join. */
-  | 'back'
-  /** The session has ended. */
-  | 'gone'
-  /** The join has been left, replaced or told. */
-  | 'stale'
-  /** The session's own attempt to enter is under way, or an earlier re-entry. */
-  | 'rejoining'
+/** Why a re-entry has come to nothing, so that the user is to be told. */
+type Failure =
   /** The room, or whoever speaks for it, does not let this session in. */
   | 'refused'
   /** Nobody has answered. */
@@ -39,8 +31,19 @@ export type Outcome =
   /** The server has nobody re-enter at all. */
   | 'off';
 
-/** Those after which the user is to be told. */
-const FAILED: ReadonlySet<Outcome> = new Set<Outcome>(['refused', 'unanswered', 'too large', 'off']);
+/** What has become of a re-entry. */
+export type Outcome =
+  | Failure
+  /** The room has let the session in: a new join. */
+  | 'back'
+  /** The session has ended. */
+  | 'gone'
+  /** The join has been left, replaced or told. */
+  | 'stale'
+  /** The session's own attempt to enter is under way, or an earlier re-entry. */
+  | 'rejoining';
+
+const FAILURES: ReadonlySet<Outcome> = new Set<Failure>(['refused', 'unanswered', 'too large', 'off']);
 
 /** What the local server's own errors say of a re-entry. An older server does not take the stanza: policy-violation. */
 const OWN_WORD: Readonly<Record<string, Outcome>> = {
@@ -63,8 +66,8 @@ export function outcomeOf(answer: Answer | undefined, host: string): Outcome {
 }
 
 /** Whether a notice is to follow. */
-export function hasFailed(outcome: Outcome): boolean {
-  return FAILED.has(outcome);
+export function hasFailed(outcome: Outcome): outcome is Failure {
+  return FAILURES.has(outcome);
 }
 
 /** Someone whom the room does not know any more. */
@@ -95,10 +98,11 @@ export class ReentryQueue {
     this.#size += lost.length;
   }
 
-  /** Takes out the next request: those of the smallest rooms, by how many wait for them. */
+  /** Takes out the next request: those of the smallest rooms, by how many wait for them. None, where all are hopeless. */
   next(): readonly Lost[] {
     const request: Lost[] = [];
-    for (const [room, waiting] of [...this.#rooms].sort(([, one], [, other]) => one.length - other.length)) {
+    const open = [...this.#rooms].filter(([room]) => !this.#isShut(room));
+    for (const [room, waiting] of open.sort(([, one], [, other]) => one.length - other.length)) {
       const most = Math.min(MOST_IN_ROOM, MOST_TO_HOST - request.length);
       if (most === 0) break;
       request.push(...waiting.splice(0, most));
@@ -124,12 +128,16 @@ export class ReentryQueue {
 
   /** Takes out those who can't re-enter any more, by what has been learned: they are to be told. */
   takeHopeless(): readonly Lost[] {
-    return this.#take((room) => this.#areAllShut || this.#shut.has(room));
+    return this.#take((room) => this.#isShut(room));
   }
 
   /** Takes out all. */
   takeAll(): readonly Lost[] {
     return this.#take(() => true);
+  }
+
+  #isShut(room: string): boolean {
+    return this.#areAllShut || this.#shut.has(room);
   }
 
   #take(isTaken: (room: string) => boolean): readonly Lost[] {
