@@ -23,7 +23,7 @@ it.each(['5.1', '5.2', '5.3', '5.4'])('the whole module does its job on Lua %s',
     host: 'example.net',
     events: [
       { type: 'muc.joined', at, user, room, nick: 'Juliet' },
-      { type: 's2s.closed', at: events[1]?.['at'], remote: 'muc.host', direction: 'incoming', reason: 'closed', delay: 60, timeout: 60, patience: 300, dry_run: false },
+      { type: 's2s.closed', at: events[1]?.['at'], remote: 'muc.host', direction: 'incoming', reason: 'closed', delay: 60, timeout: 60, patience: 300, dry_run: false, reenter: false },
     ],
   });
   expect(webhook).toMatch(/"at":1795355000\d{6},/);
