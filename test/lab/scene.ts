@@ -64,9 +64,13 @@ export class Scene extends Stage {
   }
 
   /** The chat server forgets an occupant without telling anybody. */
-  async forget(room: string, user: User): Promise<void> {
+  async forget(room: string, user: Pick<User, 'jid'>): Promise<void> {
+    await this.atRoom(room, `local occupant = room:get_occupant_by_real_jid("${user.jid}"); occupant:remove_session("${user.jid}"); room:save_occupant(occupant)`);
+  }
+
+  /** Runs Lua on the chat server about a `room`, which is nil where there is none. Returns what the shell says. */
+  atRoom(room: string, code: string): Promise<string> {
     const muc = `require"core.modulemanager".get_module("${this.muc}", "muc")`;
-    const code = `local room = ${muc}.get_room_from_jid("${room.replaceAll('\\', '\\\\')}"); local occupant = room:get_occupant_by_real_jid("${user.jid}"); occupant:remove_session("${user.jid}"); room:save_occupant(occupant)`;
-    await this.away.shell(`>${code}`);
+    return this.away.shell(`>local room = ${muc}.get_room_from_jid("${room.replaceAll('\\', '\\\\')}"); ${code}`);
   }
 }
