@@ -324,8 +324,8 @@ describe('the time of an invocation', () => {
   it('is not run over by re-entries: those for whom there is none are brought back later, and not told', async () => {
     const { world, joins } = lostIn({ a: 100, b: 100 });
     const close = world.close(REENTER);
-    world.limit = 200_000; // a wave is begun while there is a time-out and two minutes left, which is 180 s
-    world.latency = 3000;
+    world.limit = 300_000; // 200 are pinged at once; a request of 4 is begun while a time-out and two minutes are left, which is 180 s
+    world.latency = 4000;
     const late: number[] = [];
     let ends = 0;
     let state: CheckState = { ...world.start(close) };
@@ -340,7 +340,8 @@ describe('the time of an invocation', () => {
       state = await runCheck(state, world.ports(ends));
       if (state.next === 'wait') world.now += state.wait * 1000;
     }
-    expect(invocations).toBeGreaterThan(2);
+    expect(invocations).toBeGreaterThan(1);
+    expect(invocations).toBeLessThan(5);
     expect(late.filter((left) => left <= 180_000)).toEqual([]);
     expect(world.server.notices).toEqual([]);
     expect(world.server.back).toHaveLength(joins.length);
