@@ -364,7 +364,11 @@ class Page {
   async #reenterNext(): Promise<(() => Promise<void>)[]> {
     const request = this.#toReenter.next();
     const answers = await this.#enter(request);
-    const outcomes = request.map(({ join }) => outcomeOf(answers.get(stanzaId(join)), this.#state.host));
+    const isOver = this.#isOver();
+    const outcomes = request.map(({ join }) => {
+      const outcome = outcomeOf(answers.get(stanzaId(join)), this.#state.host);
+      return outcome === 'broken' && isOver ? 'unanswered' : outcome;
+    });
     this.#toReenter.learn(request, outcomes);
     const fates = new Map<StoredJoin, Fate>();
     const toTell: Lost[] = [];
@@ -372,7 +376,7 @@ class Page {
       const { join, reason } = request[index] as Lost;
       const own = outcome === 'refused' ? roomsOwnText(answers.get(stanzaId(join)), this.#state.host) : undefined;
       if (hasFailed(outcome)) toTell.push({ join, reason: own ?? reason });
-      else fates.set(join, outcome);
+      else fates.set(join, outcome === 'broken' ? 'put off' : outcome);
     }
     toTell.push(...this.#toReenter.takeHopeless());
     for (let from = 0; from < toTell.length; from += BATCH) {
@@ -438,7 +442,7 @@ interface Batch {
   readonly after: string;
 }
 
-/** What a notice or a re-entry came to. `put off`: there was no time for it. */
+/** What a notice or a re-entry came to. `put off`: there was no time for it, or its stream broke. */
 type Fate = 'told' | 'back' | 'gone' | 'stale' | 'rejoining' | 'put off';
 
 /** As what a join is counted that is not asked about again. */

@@ -41,7 +41,9 @@ export type Outcome =
   /** The join has been left, replaced or told. */
   | 'stale'
   /** The session's own attempt to enter is under way, or an earlier re-entry. */
-  | 'rejoining';
+  | 'rejoining'
+  /** A stream ended while the answer was awaited: nobody knows whether the room let it in. */
+  | 'broken';
 
 const FAILURES: ReadonlySet<Outcome> = new Set<Failure>(['refused', 'unanswered', 'too large', 'off']);
 
@@ -59,6 +61,7 @@ const OWN_WORD: Readonly<Record<string, Outcome>> = {
  * @param host the local host: errors that it made itself carry its name in `by`
  */
 export function outcomeOf(answer: Answer | undefined, host: string): Outcome {
+  if (answer?.kind === 'error' && answer.by === host && answer.silence === 'broken') return 'broken';
   if (answer === undefined || isOutOfReach(answer)) return 'unanswered';
   if (answer.kind === 'result') return 'back';
   if (answer.by !== host) return 'refused';

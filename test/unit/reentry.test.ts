@@ -131,7 +131,7 @@ describe('a re-entry that fails', () => {
     ['refused by a policy of the room', { type: 'modify', condition: 'policy-violation', text: 'Bad nick' }, 'Bad nick'],
     ['refused as the room is gone by now', { type: 'cancel', condition: 'item-not-found', text: 'No such room' }, 'No such room'],
     ['not answered in time', 'silence', 'Not here'],
-    ['lost with its stream', 'broken', 'Not here'],
+    ['lost with its stream, again and again', 'broken', 'Not here'],
     ['bounced, in words that are not the room’s', { type: 'cancel', condition: 'remote-server-not-found', text: 'Connection refused' }, 'Not here'],
   ] as const)('is followed by a notice: %s', async (_what, answer, reason) => {
     const { world, join } = refusing(answer);
@@ -153,6 +153,17 @@ describe('a re-entry that fails', () => {
     expect(world.server.notices.map(({ reason }) => reason)).toEqual(['Connection to remote server lost']);
     expect(world.told(join as Join)).toBe(1);
     expect(state.totals).toMatchObject({ notified: 1, refused: 1 });
+  });
+
+  it('is asked for again, where it was lost with its stream', async () => {
+    const { world, joins } = lostIn({ room: 3 });
+    let isBroken = true;
+    world.server.room(joins[0]?.room ?? '').script = (kind) => (kind === 'reentry' && isBroken ? 'broken' : undefined);
+    world.onWait = () => (isBroken = false);
+    const { state, waits } = await world.check(world.close({ ...REENTER, patience: 300 }));
+    expect(waits).toHaveLength(1);
+    expect(joins.map((join) => isBack(world, join))).toEqual([true, true, true]);
+    expect(state.totals).toMatchObject({ left: 3, reentered: 3, notified: 0, refused: 0 });
   });
 
   it('is personal: the others of the room are brought back all the same', async () => {
@@ -523,6 +534,8 @@ describe('the parts', () => {
     ['success with a gap', { kind: 'result', hasGap: true }, 'back', false],
     ['nothing', undefined, 'unanswered', true],
     ['no answer, as our server says', error('remote-server-timeout', { ...own, silence: 'room' }), 'unanswered', true],
+    ['no answer, and a stream broke, as our server says', error('remote-server-timeout', { ...own, silence: 'broken' }), 'broken', false],
+    ['no answer, and a stream broke, as somebody else says', error('remote-server-timeout', { silence: 'broken' }), 'unanswered', true],
     ['out of reach, as our server says', error('remote-server-not-found', own), 'unanswered', true],
     ['out of reach, as somebody else says', error('remote-server-not-found'), 'unanswered', true],
     ['recipient-unavailable by our server', error('recipient-unavailable', own), 'gone', false],
