@@ -14,6 +14,7 @@ import { benchFlap } from './flap.ts';
 import { BUDGETS, type Budget, type Findings, type Progress, judge } from './measure.ts';
 import { picture } from './pictures.ts';
 import { type Results, budgetTable, fileOf, growthTable, markdown, sampleTable, unmeasured } from './report.ts';
+import { benchReentry } from './reentry.ts';
 import { benchWebhook } from './webhook.ts';
 
 /** Measures what the design promises, and prints it beside the promises: `npm run bench [-- part …]`. */
@@ -24,6 +25,7 @@ const PARTS: Readonly<Record<string, (assembly: string, progress: Progress) => P
   cost: benchCost,
   check: (_assembly, progress) => benchCheck(progress),
   flap: (_assembly, progress) => benchFlap(progress),
+  reentry: (_assembly, progress) => benchReentry(progress),
 };
 const RESULTS = fileURLToPath(new URL('results/', import.meta.url));
 

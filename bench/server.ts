@@ -1,3 +1,4 @@
+import { readFile, writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { Crowd, RealRooms } from '../test/lab/crowd.ts';
 import { Lab } from '../test/lab/lab.ts';
@@ -39,6 +40,11 @@ export class BenchModule {
     return this.#ask('GET', 'use');
   }
 
+  /** What Lua holds after a full collection, in megabytes. */
+  async held(): Promise<number> {
+    return (await this.#ask<{ held: number }>('GET', 'memory')).held / 1024;
+  }
+
   /** What the event loop did from when a check was due until it was done: two moments in milliseconds. */
   async watch<Check extends { readonly due: number; readonly doneAt: number }>(meanwhile: () => Promise<Check>): Promise<Stalls & { readonly value: Check }> {
     await this.#ask('POST', 'watch');
@@ -56,6 +62,15 @@ export class BenchModule {
     if (!response.ok) throw new Error(`mod_bench answered ${response.status} to ${path}`);
     return (await response.json()) as Answer;
   }
+}
+
+/** The most memory that a server has had since `forgetPeak`, in megabytes. */
+export async function peak({ pid }: Prosody): Promise<number> {
+  return Number(/^VmHWM:\s+(\d+) kB$/m.exec(await readFile(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1024;
+}
+
+export async function forgetPeak({ pid }: Prosody): Promise<void> {
+  await writeFile(`/proc/${pid}/clear_refs`, '5'); // proc(5)
 }
 
 export interface Pair {

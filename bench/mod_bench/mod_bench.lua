@@ -4,6 +4,7 @@
 --   POST /bench/watch        begins to watch the event loop; POST /bench/watched?from=…&to=… ends it and tells what it saw between
 --                            two moments, in seconds since the epoch
 --   GET  /bench/use          processor time of the server so far, the joins it knows, the s2s connections that have closed
+--   GET  /bench/memory       what Lua holds after a full collection, in kB
 --   GET  /bench/in_server    the last check of today's in-server way, which runs where bench_in_server is set
 --
 -- Today's in-server way is written from what the documentation of mod_ping_muc and mod_track_muc_joins says they do: some
@@ -214,6 +215,11 @@ module:provides("http", {
 			local count = 0;
 			for _, rooms in pairs(joins) do for _ in pairs(rooms) do count = count + 1; end end
 			return answer({ cpu = os.clock(), joins = count, closes = closes });
+		end;
+		["GET /memory"] = function ()
+			collectgarbage();
+			collectgarbage();
+			return answer({ held = collectgarbage("count") });
 		end;
 		["GET /in_server"] = function ()
 			local done = last_check and last_check.checks == last_check.closes and last_check.verdicts == last_check.pings;

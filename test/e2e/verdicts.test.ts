@@ -5,7 +5,7 @@ import { sleep, until } from '../lab/lab.ts';
 import { type Reaction, as, error, held, rawError, result, silence, through } from '../lab/scripted-muc.ts';
 import { ScriptedScene } from '../lab/scripted-scene.ts';
 import type { User } from '../lab/user.ts';
-import type { Link } from '../lab/link.ts';
+import type { Way } from '../lab/link-apart.ts';
 
 /**
  * Rules 6 to 9 (docs/rules.md): each row of rule 6 through real servers and the whole workflow, what becomes of the undecided, and what
@@ -84,7 +84,7 @@ async function withPatience(): Promise<void> {
     ...['loud', 'mute', 'then-joined', 'then-left'].map((name) => scene.join(juliet, room(SILENT, name), 'Juliet')),
   ]);
 
-  const linkOf = (service: number): Link | undefined => scene.away.links.get(scene.muc(service).domain);
+  const linkOf = (service: number): Way | undefined => scene.away.links.get(scene.muc(service).domain);
   const begun = Promise.withResolvers<undefined>();
   const meanwhile = Promise.withResolvers<undefined>();
   scene.stanzas.gate.before = (body) => {

@@ -1,27 +1,33 @@
-import { writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { Element } from '@xmpp/xml';
 import { type Lab, until } from './lab.ts';
 import type { Prosody } from './prosody.ts';
 import { User, statusCodes } from './user.ts';
 
 /** Rooms that one session is in: the module watches 1,000. */
 const ROOMS_PER_SESSION = 500;
-/** Sessions that are in the same rooms: each hears of the others, as in real rooms. */
-const SESSIONS_PER_ROOM = 2;
+/** Occupants of a room, unless set: each hears of the others, as in real rooms. */
+const PER_ROOM = 2;
 /** Presences that are on their way into rooms at a time. */
 const JOINING = 1000;
-/** What one of them may take on a busy machine. */
+/** What one of them may take on a busy machine, in a room of a few; in a larger one, for each so many occupants. */
 const MS_PER_JOIN = 20;
+const A_FEW = 5;
 
 export interface Member {
   readonly user: User;
   readonly room: string;
   readonly nick: string;
+  /** As its client believes. */
   isIn: boolean;
-  /** Notices that came since the last loss. */
+  /** Notices, and self-presences that let it in, that came since the last loss. */
   notices: number;
+  entries: number;
   /** The service has forgotten it. */
   isLost: boolean;
+  /** Who is in the room, as its client believes. */
+  readonly list: Set<string>;
 }
 
 /** A chat service that can be made to forget. */
@@ -43,49 +49,101 @@ export interface Told {
   readonly notices: number;
 }
 
+/** What has become of each member, by the rooms and by the clients. */
+export interface Fates {
+  /** Of the lost: in the room again, by its server, in which the client agrees, and not told. */
+  readonly back: number;
+  /** Of the lost: told once, and not in the room. */
+  readonly told: number;
+  /** Of the lost: neither in the room nor told. */
+  readonly forgotten: number;
+  /** Whatever should not be; each with what it is in `examples`, as far as there is room. */
+  readonly wrong: number;
+  /** Members whom the room let in, or was asked to let in, more often than once. It is wrong where the link held. */
+  readonly twice: number;
+  /** Of those who are back: those whose client's list of occupants is not the room's. */
+  readonly lists: number;
+  readonly examples: readonly string[];
+}
+
+const MAX_EXAMPLES = 10;
+
 /** Many joins on one chat service, 500 a session. */
 export class Crowd {
   readonly members: readonly Member[];
-  /** When the last notice came, in milliseconds. */
+  /** When the last notice came, and the last self-presence that let someone in, in milliseconds. */
   lastNotice = 0;
+  lastEntry = 0;
+  /** Presences that clients got since the last loss. */
+  presences = 0;
   readonly #service: ForgetfulService;
+  readonly #msPerJoin: number;
 
-  private constructor(service: ForgetfulService, members: readonly Member[]) {
+  private constructor(service: ForgetfulService, members: readonly Member[], perRoom: number) {
     this.#service = service;
     this.members = members;
+    this.#msPerJoin = Crowd.msPerJoin(perRoom);
+  }
+
+  /** What one join may take on a busy machine, in milliseconds. */
+  static msPerJoin(perRoom = PER_ROOM): number {
+    return MS_PER_JOIN * Math.max(1, perRoom / A_FEW);
+  }
+
+  static #roomsPerSession(size: number, perRoom: number): number {
+    return Math.min(ROOMS_PER_SESSION, Math.ceil(size / perRoom));
   }
 
   /** The users that a crowd of so many joins is made of. */
-  static users(size: number): readonly string[] {
-    return Array.from({ length: Math.ceil(size / ROOMS_PER_SESSION) }, (_, index) => `user${index}`);
+  static users(size: number, perRoom = PER_ROOM): readonly string[] {
+    return Array.from({ length: Math.ceil(size / Crowd.#roomsPerSession(size, perRoom)) }, (_, index) => `user${index}`);
   }
 
   /** Logs in the sessions; nobody is in a room yet. @param home has the crowd's users */
-  static async open(lab: Lab, home: Prosody, service: ForgetfulService, size: number): Promise<Crowd> {
+  static async open(lab: Lab, home: Prosody, service: ForgetfulService, size: number, perRoom = PER_ROOM): Promise<Crowd> {
+    const roomsPerSession = Crowd.#roomsPerSession(size, perRoom);
     const users: User[] = [];
-    for (const name of Crowd.users(size)) users.push(await User.connect(lab, home, name, 'phone'));
+    for (const name of Crowd.users(size, perRoom)) users.push(await User.connect(lab, home, name, 'phone'));
     const members = Array.from({ length: size }, (_, index): Member => {
-      const session = Math.floor(index / ROOMS_PER_SESSION);
-      const room = service.room(`room-${Math.floor(session / SESSIONS_PER_ROOM)}-${index % ROOMS_PER_SESSION}`);
-      return { user: users[session] as User, room, nick: `nick-${index}`, isIn: false, notices: 0, isLost: false };
+      const session = Math.floor(index / roomsPerSession);
+      const room = service.room(`room-${Math.floor(session / perRoom)}-${index % roomsPerSession}`);
+      return { user: users[session] as User, room, nick: `nick-${index}`, isIn: false, notices: 0, entries: 0, isLost: false, list: new Set() };
     });
-    const crowd = new Crowd(service, members);
+    const crowd = new Crowd(service, members, perRoom);
     const own = Map.groupBy(members, ({ user }) => user);
     for (const user of users) {
-      const occupants = new Map(own.get(user)?.map((member) => [`${member.room}/${member.nick}`, member]));
+      const byRoom = new Map(own.get(user)?.map((member) => [member.room, member]));
       user.watch((stanza) => {
         user.received.length = 0; // many come; what they say is kept here
-        const member = occupants.get(String(stanza.attrs['from']));
-        if (member === undefined || !stanza.is('presence')) return;
-        const codes = statusCodes(stanza);
-        if (codes.includes('110') && stanza.attrs['type'] === undefined) member.isIn = true;
-        if (codes.includes('330')) {
-          member.notices += 1;
-          crowd.lastNotice = Date.now();
-        }
+        if (!stanza.is('presence')) return;
+        const [room = '', nick = ''] = String(stanza.attrs['from']).split('/');
+        const member = byRoom.get(room);
+        if (member !== undefined) crowd.#take(member, nick, stanza);
       });
     }
     return crowd;
+  }
+
+  /** What a room says of one who is in it, or was. */
+  #take(member: Member, nick: string, presence: Element): void {
+    const type = presence.attrs['type'] as string | undefined;
+    this.presences += 1;
+    if (type === undefined) member.list.add(nick);
+    else if (type === 'unavailable') member.list.delete(nick);
+    if (nick !== member.nick) return;
+    const codes = statusCodes(presence);
+    if (codes.includes('110') && type === undefined) {
+      member.isIn = true;
+      member.entries += 1;
+      this.lastEntry = Date.now();
+    } else if (type === 'unavailable') {
+      member.isIn = false;
+      member.list.clear();
+    }
+    if (codes.includes('330')) {
+      member.notices += 1;
+      this.lastNotice = Date.now();
+    }
   }
 
   /** Everyone who is not in enters. Returns how many that were, when their rooms have confirmed them. */
@@ -96,25 +154,28 @@ export class Crowd {
       await user.enter(room, nick);
       if (index % JOINING !== JOINING - 1) continue;
       progress(index + 1);
-      await until('the service keeps up', () => underWay(index + 1) <= JOINING, 2 * JOINING * MS_PER_JOIN);
+      await until('the service keeps up', () => underWay(index + 1) <= JOINING, 2 * JOINING * this.#msPerJoin);
     }
-    await until('all are in', () => entering.every(({ isIn }) => isIn), 10_000 + JOINING * MS_PER_JOIN);
+    await until('all are in', () => entering.every(({ isIn }) => isIn), 10_000 + JOINING * this.#msPerJoin);
     return entering.length;
   }
 
-  /** Everyone leaves. */
-  async leave(): Promise<void> {
-    for (const member of this.members) {
+  /** Everyone leaves who is in, or some, by their index. */
+  async leave(leaves: (index: number) => boolean = () => true): Promise<void> {
+    for (const [index, member] of this.members.entries()) {
+      if (!member.isIn || !leaves(index)) continue;
       await member.user.leave(member.room, member.nick);
       member.isIn = false;
     }
   }
 
-  /** The service forgets some, by their index. What clients are told is counted from here. */
+  /** The service forgets some of those who are in, by their index. What clients are told is counted from here. */
   async lose(isLost: (index: number) => boolean): Promise<void> {
+    this.presences = 0;
     this.members.forEach((member, index) => {
-      member.isLost = isLost(index);
+      member.isLost = member.isIn && isLost(index);
       member.notices = 0;
+      member.entries = 0;
     });
     const lost = this.members.filter((member) => member.isLost);
     if (lost.length > 0) await this.#service.forgetThem(lost);
@@ -133,6 +194,44 @@ export class Crowd {
     }
     return told;
   }
+
+  /** What has become of each since the last loss: what clients were told, beside what the rooms say. */
+  fates({ occupants, asked }: RoomsSide): Fates {
+    const fates = { back: 0, told: 0, forgotten: 0, wrong: 0, twice: 0, lists: 0, examples: [] as string[] };
+    for (const member of this.members) {
+      const { user, room, nick, isLost, isIn, notices, entries } = member;
+      const there = occupants.get(room) ?? [];
+      const nicks = there.filter(({ jid }) => jid === user.jid).map((session) => session.nick);
+      const questions = asked.get(`${room} ${user.jid}`) ?? 0;
+      if (entries > 1 || questions > 1) fates.twice += 1;
+      const isThere = isIn && nicks.length === 1 && nicks[0] === nick;
+      const isOut = !isIn && nicks.length === 0;
+      const isLeftInPeace = !isLost && notices === 0 && entries === 0 && questions === 0;
+      if (isLeftInPeace && (isThere || isOut)) continue;
+      if (isLost && isThere && notices === 0) {
+        fates.back += 1;
+        const names = new Set(there.map((session) => session.nick));
+        if (names.size === member.list.size && [...names].every((name) => member.list.has(name))) continue;
+        fates.lists += 1;
+      } else if (isLost && isOut && notices === 1) {
+        fates.told += 1;
+        continue;
+      } else if (isLost && isOut && notices === 0) fates.forgotten += 1;
+      else fates.wrong += 1;
+      if (fates.examples.length >= MAX_EXAMPLES) continue;
+      const missing = there.filter((session) => !member.list.has(session.nick)).length;
+      fates.examples.push(JSON.stringify({ user: user.jid, room, nick, isLost, isIn, notices, entries, nicks, questions, list: member.list.size, there: there.length, missing }));
+    }
+    return fates;
+  }
+}
+
+/** What the rooms' own server knows. */
+export interface RoomsSide {
+  /** The sessions in each room. */
+  readonly occupants: ReadonlyMap<string, readonly { readonly jid: string; readonly nick: string }[]>;
+  /** How often a session has asked to enter a room since `watch`: `<room> <user>` → count. */
+  readonly asked: ReadonlyMap<string, number>;
 }
 
 /** The rooms of a real server. */
@@ -145,7 +244,37 @@ export class RealRooms implements ForgetfulService {
   constructor(lab: Lab, server: Prosody, domain: string) {
     this.#server = server;
     this.#domain = domain;
-    this.#file = join(lab.directory, `forget-${domain}`);
+    this.#file = join(lab.directory, `rooms-${domain}`);
+  }
+
+  /** Counts from here who asks to enter. */
+  async watch(): Promise<void> {
+    const count = [
+      'local stanza = event.stanza',
+      'if stanza.attr.type or not stanza:get_child("x", "http://jabber.org/protocol/muc") then return end',
+      'local key = stanza.attr.to:match("^[^/]+").." "..stanza.attr.from',
+      'prosody.lab_asked[key] = (prosody.lab_asked[key] or 0) + 1',
+    ];
+    const hook = `prosody.hosts["${this.#domain}"].events.add_handler("presence/full", function (event) ${count.join('; ')} end, 1000)`;
+    await this.#server.shell(`>if not prosody.lab_asked then ${hook} end; prosody.lab_asked = {}`);
+  }
+
+  /** What the rooms know, who are asked as their server would be by its operator. */
+  async ask(): Promise<RoomsSide> {
+    const rooms = `for room in require"core.modulemanager".get_module("${this.#domain}", "muc").all_rooms() do`;
+    const sessions = 'for nick, occupant in room:each_occupant() do for jid in occupant:each_session() do';
+    const write = 'file:write("in ", nick, " ", jid, "\\n") end end end';
+    const asked = 'for key, count in pairs(prosody.lab_asked or {}) do file:write("asked ", key, " ", count, "\\n") end';
+    await this.#server.shell(`>local file = io.open("${this.#file}", "w"); ${rooms} ${sessions} ${write}; ${asked}; file:close()`);
+    const lines = (await readFile(this.#file, 'utf8')).split('\n').map((line) => line.split(' '));
+    const found = lines.filter(([kind]) => kind === 'in').map(([, occupant = '', jid = '']) => {
+      const [room = '', nick = ''] = occupant.split('/');
+      return { room, nick, jid };
+    });
+    return {
+      occupants: Map.groupBy(found, ({ room }) => room),
+      asked: new Map(lines.filter(([kind]) => kind === 'asked').map(([, room, jid, count]) => [`${room} ${jid}`, Number(count)])),
+    };
   }
 
   room(name: string): string {

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { type Lab, until } from './lab.ts';
 import { Link } from './link.ts';
+import { LinkApart, type Way } from './link-apart.ts';
 
 const run = promisify(execFile);
 
@@ -57,6 +58,8 @@ export interface ProsodySettings {
    * are clear, authenticated by dialback, and each way has its own, which is what tests cut that cut one way only.
    */
   readonly production?: Production;
+  /** The ways to it are in threads of their own, for what is measured of what passes while the test is busy. */
+  readonly isApart?: boolean;
   /** Configuration for the global section, and below the host's line. */
   readonly global?: string;
   readonly forHost?: string;
@@ -66,7 +69,7 @@ export interface ProsodySettings {
 export class Prosody {
   readonly host: string;
   /** The ways to its domains. */
-  readonly links: ReadonlyMap<string, Link>;
+  readonly links: ReadonlyMap<string, Way>;
   readonly #settings: ProsodySettings;
   readonly #directory: string;
   /** The certificate of the authority that it trusts, where it is as in production. */
@@ -77,7 +80,7 @@ export class Prosody {
     this.host = settings.host;
     this.#settings = settings;
     this.#directory = directory;
-    this.links = new Map(this.#domains().map((domain) => [domain, new Link(domain, 5269, S2S_BEHIND_LINK)]));
+    this.links = new Map(this.#domains().map((domain) => [domain, new (settings.isApart === true ? LinkApart : Link)(domain, 5269, S2S_BEHIND_LINK)]));
   }
 
   static async start(lab: Lab, settings: ProsodySettings): Promise<Prosody> {
@@ -179,6 +182,13 @@ export class Prosody {
   /** Where its external components log in. */
   get componentService(): string {
     return `xmpp://${this.host}:5347`;
+  }
+
+  /** Of its process. @throws where it does not run */
+  get pid(): number {
+    const pid = this.#process?.pid;
+    if (pid === undefined) throw new Error(`Prosody of ${this.host} does not run`);
+    return pid;
   }
 
   get password(): string {

@@ -30,7 +30,13 @@ export class User {
   }
 
   /** @param service where it logs in: by TCP, unless it is the address of the server's websocket */
-  static async connect(lab: Lab, server: Prosody, username: string, resource: string, service = server.service): Promise<User> {
+  static async connect(
+    lab: Pick<Lab, 'keep'>,
+    server: Pick<Prosody, 'host' | 'service' | 'password'>,
+    username: string,
+    resource: string,
+    service = server.service,
+  ): Promise<User> {
     const connection = client({ service, domain: server.host, username, password: server.password, resource });
     connection.reconnect.stop();
     connection.on('error', () => undefined); // the tests cut connections; what matters is what was received
