@@ -363,13 +363,15 @@ class Page {
   /** Takes a request from re-entry to notice. Returns what is to be written of it. */
   async #reenterNext(): Promise<(() => Promise<void>)[]> {
     const request = this.#toReenter.next();
+    const sentAt = this.#ports.now();
     const answers = await this.#enter(request);
+    const tookMs = this.#ports.now() - sentAt;
     const isOver = this.#isOver();
     const outcomes = request.map(({ join }) => {
       const outcome = outcomeOf(answers.get(stanzaId(join)), this.#state.host);
       return outcome === 'broken' && isOver ? 'unanswered' : outcome;
     });
-    this.#toReenter.learn(request, outcomes);
+    this.#toReenter.learn(request, outcomes, tookMs);
     const fates = new Map<StoredJoin, Fate>();
     const toTell: Lost[] = [];
     for (const [index, outcome] of outcomes.entries()) {

@@ -8,12 +8,18 @@ import { type PingVerdict, isOutOfReach } from './verdict.ts';
  *
  * The pace is a window and not a rate. Whoever enters is shown to all who are there, and they to it: presence grows with
  * the square of those who return, so what a chat service can bear depends on the room. The next enter when those before
- * have been let in, and so follow the speed of the service, whatever it is.
+ * have been let in, and so follow the speed of the service, whatever it is. How wide the window is follows the time that
+ * answers take: it is how long a live message on the same streams waits.
  */
 
 /** Re-entries under way for one room, and for one remote host; the latter is what one request holds at most. */
 const MOST_IN_ROOM = 2;
 export const MOST_TO_HOST = 16;
+/** With how many an invocation begins, and how many are always asked for: two rooms can speak for their host. */
+const FIRST_TO_HOST = 4;
+const FEWEST_TO_HOST = 2;
+/** How much longer than the fastest a request may take, in milliseconds. */
+const MORE_MS = 250;
 
 /** Whether the room may be entered again: it is there, and has said itself that the session is not in it. */
 export function mayReenter(close: Pick<Close, 'reenter'>, verdict: PingVerdict): boolean {
@@ -80,8 +86,32 @@ export interface Lost {
   readonly reason: string | undefined;
 }
 
+/** How many may re-enter at a time, by how long those before took. */
+class Window {
+  #size = FIRST_TO_HOST;
+  /** What a request takes where nothing waits: the way to the chat service and back. */
+  #leastMs = Infinity;
+  /** It has been too wide once: from there on it grows by one at a time. */
+  #wasTooWide = false;
+
+  get size(): number {
+    return this.#size;
+  }
+
+  /** A request takes longer by each whom it holds, so the next is to hold as many as fit. */
+  learn(sent: number, tookMs: number): void {
+    if (sent === 0) return;
+    this.#leastMs = Math.min(this.#leastMs, tookMs);
+    const fit = Math.floor((sent * MORE_MS) / Math.max(1, tookMs - this.#leastMs));
+    this.#wasTooWide ||= fit < this.#size;
+    const wider = this.#wasTooWide ? this.#size + 1 : 2 * this.#size;
+    this.#size = Math.max(FEWEST_TO_HOST, Math.min(MOST_TO_HOST, wider, fit));
+  }
+}
+
 /** Those who are to re-enter, in one invocation of a check. */
 export class ReentryQueue {
+  readonly #window = new Window();
   readonly #rooms = new Map<string, Lost[]>();
   /** Rooms that nobody is to enter any more. */
   readonly #shut = new Set<string>();
@@ -105,8 +135,10 @@ export class ReentryQueue {
   next(): readonly Lost[] {
     const request: Lost[] = [];
     const open = [...this.#rooms].filter(([room]) => !this.#isShut(room));
+    const { size } = this.#window;
+    const inRoom = Math.min(MOST_IN_ROOM, Math.ceil(size / 2));
     for (const [room, waiting] of open.sort(([, one], [, other]) => one.length - other.length)) {
-      const most = Math.min(MOST_IN_ROOM, MOST_TO_HOST - request.length);
+      const most = Math.min(inRoom, size - request.length);
       if (most === 0) break;
       request.push(...waiting.splice(0, most));
       if (waiting.length === 0) this.#rooms.delete(room);
@@ -118,8 +150,10 @@ export class ReentryQueue {
   /**
    * Learns from a request that has come back. A room that did not answer is not asked again; nor is any other, if a whole
    * request for several rooms went unanswered.
+   * @param tookMs from the request to its answer, in milliseconds
    */
-  learn(request: readonly Lost[], outcomes: readonly Outcome[]): void {
+  learn(request: readonly Lost[], outcomes: readonly Outcome[], tookMs: number): void {
+    this.#window.learn(request.length, tookMs);
     request.forEach(({ join }, index) => {
       const outcome = outcomes[index];
       if (outcome === 'unanswered' || outcome === 'too large') this.#shut.add(join.room);

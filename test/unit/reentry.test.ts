@@ -260,7 +260,53 @@ describe('the pace', () => {
     world.join('user', '0'); // is asked first, and alone
     const all = requests(world);
     await world.check(world.close(REENTER));
-    expect(all.slice(0, 4).map((rooms) => rooms.join(''))).toEqual(['dccbbeeaa', 'bbeeaa', 'bbeeaa', 'eeaa']);
+    expect(all.slice(0, 4).map((rooms) => rooms.join(''))).toEqual(['dccb', 'bbeeaa', 'bbeeaa', 'beeaa']);
+  });
+
+  describe('follows the service', () => {
+    /** Plays 2,000 of so many rooms. Returns how many each request had, for a service that takes so long for them, in ms. */
+    function sizes(rooms: number, takes: (request: readonly Lost[], turn: number) => number): number[] {
+      const queue = new ReentryQueue();
+      queue.add(Array.from({ length: 2000 }, (_, at): Lost => ({ join: { room: `${at % rooms}`, at } as StoredJoin, reason: undefined })));
+      const all: number[] = [];
+      while (queue.size > 0) {
+        const request = queue.next();
+        queue.learn(request, request.map(() => 'back'), takes(request, all.length));
+        all.push(request.length);
+      }
+      return all;
+    }
+
+    it('begins with 4, and doubles where nobody waits, however long the way is', () => {
+      for (const wayMs of [0, 5, 2000]) expect(sizes(100, () => wayMs).slice(0, 5)).toEqual([4, 8, 16, 16, 16]);
+    });
+
+    it.each([
+      [10, 16, 16],
+      [20, 16, 16],
+      [40, 10, 10],
+      [100, 5, 7],
+      [1000, 2, 3],
+    ])('lets as many enter, where each takes %s ms, as keep others waiting for a quarter of a second: %s to %s', (eachMs, fewest, most) => {
+      const later = sizes(100, (request) => 50 + eachMs * request.length).slice(5, 50);
+      expect([Math.min(...later), Math.max(...later)]).toEqual([fewest, most]);
+    });
+
+    it('goes back to 16 where it is fast again, one by one', () => {
+      const all = sizes(100, (_request, turn) => (turn === 10 ? 5000 : 50));
+      expect(all.slice(9, 14)).toEqual([16, 16, 2, 3, 4]);
+      expect(all.slice(25, 30)).toEqual([16, 16, 16, 16, 16]);
+    });
+
+    it('asks two rooms where there are two, however slow they are, so that they can speak for their host', () => {
+      const perRequest: number[] = [];
+      const slow = (request: readonly Lost[]): number => {
+        perRequest.push(new Set(request.map(({ join }) => join.room)).size);
+        return 1000 * request.length;
+      };
+      sizes(2, slow);
+      expect(new Set(perRequest.slice(0, -1))).toEqual(new Set([2]));
+    });
   });
 
   it('goes on beside the pings, and leaves their thousand alone', async () => {
@@ -306,7 +352,7 @@ describe('the pace', () => {
     for (const room of world.server.rooms.values()) room.script = (kind) => (kind === 'reentry' ? 'silence' : undefined);
     world.join('user', '0'); // is asked first, and alone
     const { state } = await world.check(world.close(REENTER));
-    expect(world.server.reentries).toHaveLength(16);
+    expect(world.server.reentries).toHaveLength(4);
     expect(joins.filter((join) => world.told(join) !== 1)).toEqual([]);
     expect(state.totals).toMatchObject({ left: 120, reentered: 0, notified: 120, refused: 120 });
   });
