@@ -101,7 +101,7 @@ local function check_stanza(stanza, host)
 	return item;
 end
 
-local function element(name, attr, ...)
+local function new_element(name, attr, ...)
 	return setmetatable({ name = name, attr = attr, tags = { ... }, ... }, st.stanza_mt);
 end
 
@@ -109,10 +109,10 @@ end
 -- what was checked when the request was read.
 local function build_notice(item)
 	local reason = setmetatable({ name = "reason", attr = {}, tags = {}, item.reason }, st.stanza_mt);
-	return element("presence", { type = "unavailable", id = item.id, from = item.occupant, to = item.full },
-		element("x", { xmlns = xmlns_muc_user },
-			element("item", { affiliation = "none", role = "none" }, reason),
-			element("status", { code = "110" }), element("status", { code = "330" }), element("status", { code = "333" })));
+	return new_element("presence", { type = "unavailable", id = item.id, from = item.occupant, to = item.full },
+		new_element("x", { xmlns = xmlns_muc_user },
+			new_element("item", { affiliation = "none", role = "none" }, reason),
+			new_element("status", { code = "110" }), new_element("status", { code = "330" }), new_element("status", { code = "333" })));
 end
 
 -- Returns a function that reads on: it returns nil while there is more, then the root, or false for what is not XML.
