@@ -9,6 +9,7 @@ local hosts, full_sessions = prosody.hosts, prosody.full_sessions;
 local cut = module:require "text".cut;
 local contract = module:require "stanzas";
 
+local xmlns_muc_user = "http://jabber.org/protocol/muc#user";
 local xmlns_ping_muc = "urn:ping-muc:0";
 local xmlns_stanzas = "urn:ietf:params:xml:ns:xmpp-stanzas";
 
@@ -146,11 +147,12 @@ return function (settings, state, signature, joins, queries, closes)
 		end
 		-- What is nested too deep for Lua's stack cannot be written down
 		local fine, answer = pcall(function ()
-			stanza.attr = { type = "error", id = item.id, from = item.to, to = item.from }; -- nobody else gets it
-			for _, tag in ipairs(stanza.tags) do
+			local copy = st.clone(stanza);
+			copy.attr = answer_to(item, "error").attr;
+			for _, tag in ipairs(copy.tags) do
 				if tag.name == "error" and tag.attr.by == module.host then tag.attr.by = nil; end
 			end
-			return tostring(stanza);
+			return tostring(copy);
 		end);
 		if fine and #answer <= MAX_ANSWER then return answer; end
 		if not condition or #condition > MAX_ID then condition = "undefined-condition"; end
@@ -232,7 +234,10 @@ return function (settings, state, signature, joins, queries, closes)
 	local function deliver_notice(item, session, join)
 		if is_rejoining(join) then return server_error(item, "cancel", "conflict", nil, "rejoining"); end
 		sending = item;
-		local sent = session.send(contract.notice(item));
+		local sent = session.send(st.presence({ type = "unavailable", id = item.id, from = item.occupant, to = item.full })
+			:tag("x", { xmlns = xmlns_muc_user })
+				:tag("item", { affiliation = "none", role = "none" }):text_tag("reason", item.reason):up()
+				:tag("status", { code = "110" }):up():tag("status", { code = "330" }):up():tag("status", { code = "333" }):up());
 		sending = nil;
 		if not sent then return server_error(item, "cancel", "recipient-unavailable"); end
 		module:log("debug", "Notice to %s: out of %s", item.full, item.room);

@@ -101,20 +101,6 @@ local function check_stanza(stanza, host)
 	return item;
 end
 
-local function new_element(name, attr, ...)
-	return setmetatable({ name = name, attr = attr, tags = { ... }, ... }, st.stanza_mt);
-end
-
--- The presence that tells a client that it is out of a room. Put together here, as util.stanza's builder would check again
--- what was checked when the request was read.
-local function build_notice(item)
-	local reason = setmetatable({ name = "reason", attr = {}, tags = {}, item.reason }, st.stanza_mt);
-	return new_element("presence", { type = "unavailable", id = item.id, from = item.occupant, to = item.full },
-		new_element("x", { xmlns = xmlns_muc_user },
-			new_element("item", { affiliation = "none", role = "none" }, reason),
-			new_element("status", { code = "110" }), new_element("status", { code = "330" }), new_element("status", { code = "333" })));
-end
-
 -- Returns a function that reads on: it returns nil while there is more, then the root, or false for what is not XML.
 -- util.xml reads all at once, and gives every element a copy of all prefixes: thousands of each would stall the server.
 local function xml_reader(body)
@@ -176,4 +162,4 @@ local function check_root(root)
 	return root.tags, wait;
 end
 
-return { reader = xml_reader, has_too_many_marks = has_too_many_marks, check_root = check_root, check = check_stanza, notice = build_notice };
+return { reader = xml_reader, has_too_many_marks = has_too_many_marks, check_root = check_root, check = check_stanza };
