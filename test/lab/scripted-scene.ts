@@ -54,9 +54,7 @@ export class ScriptedScene extends Stage {
       const webhooks = await Tap.start(lab, lab.address(1), 8788, runtime.webhookUrl);
       const always = { ping_muc_webhook_url: webhooks.url, http_host: host, ping_muc_delay: 2, ping_muc_timeout: 5, ping_muc_patience: 0, ...settings };
       const printed = runtime.prosodySettings(always);
-      // 13.0 takes no setting twice
-      const own = global.includes('plugin_paths') ? printed.global.replace(/^plugin_paths.*$/m, '') : printed.global;
-      const home = await Prosody.start(lab, { host, users: ['juliet', 'romeo', 'nurse'], ...printed, global: `${own}\n${global}` });
+      const home = await Prosody.start(lab, { host, users: ['juliet', 'romeo', 'nurse'], ...printed, global: `${printed.global}\n${global}` });
       const domains = Array.from({ length: services }, (_, index) => lab.address(10 + index));
       const away = await Prosody.start(lab, { host: lab.address(3), components: domains });
       const mucs: ScriptedMuc[] = [];
