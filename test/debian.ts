@@ -19,6 +19,12 @@ export function ensurePackages(packages: readonly string[]): void {
   if (missing.length > 0) ensure(missing.join(', '), missing, () => missing.every(isInstalled));
 }
 
+/** The version of an installed Debian package, as its authors count. */
+export function debianVersion(name: string): string {
+  const { stdout } = spawnSync('dpkg-query', ['--show', '--showformat', '${Version}', name], { encoding: 'utf8' });
+  return stdout.replace(/-[^-]*$/, '');
+}
+
 /** @param what is missing, in words */
 function ensure(what: string, packages: readonly string[], isThere: () => boolean): void {
   if (isThere()) return;

@@ -36,10 +36,11 @@ export class Page {
     const flags = ['--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--no-first-run', '--disable-background-networking', '--disable-component-update'];
     const command = ['chromium', ...flags, `--user-data-dir=${profile}`, '--remote-debugging-port=0', `--window-size=${WIDTH},${HEIGHT}`, 'about:blank'];
     runAsPerson(lab, command, { cwd: home, env: within(home), stdio: 'ignore' });
-    const [port] = (await until('Chromium is up', () => readFile(join(profile, 'DevToolsActivePort'), 'utf8').catch(() => undefined), START_MS)).split('\n');
-    const pages = (): Promise<readonly { type: string; webSocketDebuggerUrl: string }[]> =>
-      fetch(`http://127.0.0.1:${port}/json/list`).then((reply) => reply.json() as Promise<[]>, () => []);
-    const { webSocketDebuggerUrl } = await until('Chromium has a page', async () => (await pages()).find(({ type }) => type === 'page'), START_MS);
+    const pages = async (): Promise<readonly { type: string; webSocketDebuggerUrl: string }[]> => {
+      const [port] = (await readFile(join(profile, 'DevToolsActivePort'), 'utf8')).split('\n');
+      return (await (await fetch(`http://127.0.0.1:${port}/json/list`)).json()) as [];
+    };
+    const { webSocketDebuggerUrl } = await until('Chromium has a page', async () => (await pages().catch(() => [])).find(({ type }) => type === 'page'), START_MS);
     const socket = new WebSocket(webSocketDebuggerUrl);
     await new Promise((resolve, reject) => {
       socket.addEventListener('open', resolve);

@@ -1,7 +1,7 @@
-import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import { debianVersion } from '../debian.ts';
 import { until } from '../lab/lab.ts';
 import type { Client, Seat } from './client.ts';
 import { Desktop } from './desktop.ts';
@@ -70,7 +70,7 @@ export async function gajim({ lab, server, user, room, nick }: Seat): Promise<Cl
   const environment = { ...desktop.environment, LAB_ACCOUNT: ACCOUNT, LAB_ROOM: room, LAB_NICK: nick };
   const prepare = runAsPerson(lab, ['python3', '-c', CREATE, JSON.stringify([settings, account])], { cwd: home, env: environment, stdio: 'inherit' });
   await until("Gajim's settings are written", () => prepare.exitCode !== null);
-  const program = runAsPerson(lab, ['dbus-run-session', '--', 'gajim'], { cwd: home, env: environment, stdio: ['pipe', 'pipe', 'inherit'] });
+  const program = runAsPerson(lab, ['dbus-run-session', '--', 'gajim'], { cwd: home, env: environment, stdio: ['pipe', 'pipe', 'ignore'] });
   if (program.stdout === null) throw new Error('Gajim has no output');
   const looks = new Map<number, Look>();
   createInterface({ input: program.stdout }).on('line', (line) => {
@@ -87,7 +87,7 @@ export async function gajim({ lab, server, user, room, nick }: Seat): Promise<Cl
   };
   await desktop.maximize('gajim');
   return {
-    name: `Gajim ${/[\d.]+/.exec(execFileSync('dpkg-query', ['-W', '-f', '${Version}', 'gajim'], { encoding: 'utf8' }))?.[0]}`,
+    name: `Gajim ${debianVersion('gajim')}`,
     say: (line) => desktop.type(line),
     shown: async () => (await look()).shown.join('\n'),
     occupants: async () => (await look()).listed.filter((text) => /^[A-Z]\w*$/.test(text)),

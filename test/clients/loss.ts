@@ -24,6 +24,8 @@ export const MISSED: readonly string[] = [1, 2, 3, 4, 5].map((n) => `missed line
 const BOUNCE_MS = 4000;
 /** What was heard and what is missed are not of one second, since rooms stamp by the second and some clients sort by the stamps. */
 const SECOND_MS = 1100;
+/** A client that asks the room's archive when it enters has its answer by then: what is said meanwhile, Poezio shows twice. */
+const SETTLE_MS = 2000;
 const ENTER_MS = 40_000;
 
 /** A client and its room. */
@@ -76,6 +78,7 @@ export class Loss {
     try {
       const client = await start({ lab: this.scene.lab, server: this.scene.home, user, room, nick: NICK });
       await until(`${client.name} is in its room`, () => this.isSeen(room), ENTER_MS);
+      await sleep(SETTLE_MS);
       await this.mercutio.say(room, EARLY);
       await until(`${client.name} shows a line`, async () => (await client.shown()).includes(EARLY));
       this.seats.push({ kind, room, client });

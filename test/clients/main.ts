@@ -130,7 +130,7 @@ async function play(mode: Mode, kinds: readonly Kind[], seen: Map<string, Map<Mo
     const lost = loss.seats.filter(({ client }) => client !== undefined).length;
     const expected = LOOKS[mode] === seeBack ? [lost, lost, 0, 0] : [lost, 0, mode === 'with notices' ? 0 : lost, lost];
     const isKept = [left, reentered, refused, notified].join() === expected.join();
-    put('the functions', { words: `${left} lost, ${reentered} back, ${refused} refused, ${notified} told`, broken: isKept ? [] : [`${expected.join(', ')}`] });
+    put('the functions', { words: `${left} lost, ${reentered} back, ${refused} refused, ${notified} told`, broken: isKept ? [] : [`${expected.join(', ')} were to be`] });
   } finally {
     await loss.scene.close();
   }

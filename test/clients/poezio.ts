@@ -1,4 +1,4 @@
-import { execFileSync } from 'node:child_process';
+import { debianVersion } from '../debian.ts';
 import { until } from '../lab/lab.ts';
 import type { Client, Seat } from './client.ts';
 import { makeHome } from './person.ts';
@@ -22,7 +22,7 @@ export async function poezio({ lab, server, user, room, nick }: Seat): Promise<C
   await until('Poezio has a tab for the room', async () => (await terminal.screen()).includes(`1.${room.split('@')[0]}`), 20_000);
   await terminal.press('C-n');
   return {
-    name: `Poezio ${execFileSync('dpkg-query', ['-W', '-f', '${Version}', 'poezio'], { encoding: 'utf8' })}`,
+    name: `Poezio ${debianVersion('poezio')}`,
     say: (line) => terminal.type(line),
     shown: () => terminal.screen(),
     occupants: async () => (await terminal.screen()).split('\n').flatMap((line) => /│\S{2}(\w+)\s*$/.exec(line)?.[1] ?? []),

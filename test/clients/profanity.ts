@@ -1,4 +1,4 @@
-import { execFileSync } from 'node:child_process';
+import { debianVersion } from '../debian.ts';
 import { until } from '../lab/lab.ts';
 import type { Client, Seat } from './client.ts';
 import { makeHome } from './person.ts';
@@ -20,7 +20,7 @@ export async function profanity({ lab, server, user, room, nick }: Seat): Promis
   const panel = async (): Promise<readonly string[]> => (await terminal.screen()).split('\n').map((line) => /\s(\w+)\s*$/.exec(line)?.[1] ?? '');
   const isOpen = async (): Promise<boolean> => (await panel()).includes('Participants');
   return {
-    name: `Profanity ${/version ([\d.]+)/.exec(execFileSync('profanity', ['--version'], { encoding: 'utf8' }))?.[1]}`,
+    name: `Profanity ${debianVersion('profanity')}`,
     say: (line) => terminal.type(line),
     shown: () => terminal.screen(),
     occupants: async () => (await panel()).filter((name) => /^[A-Z]/.test(name) && !ROLES.includes(name)),

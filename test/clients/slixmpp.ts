@@ -16,7 +16,7 @@ type Event =
 export async function slixmpp({ lab, server, user, room, nick }: Seat): Promise<Client> {
   const home = await makeHome(lab);
   const script = readFileSync(fileURLToPath(new URL('slixmpp.py', import.meta.url)), 'utf8');
-  const bot = runAsPerson(lab, ['python3', '-c', script, server.host, user, server.password, room, nick], { cwd: home, env: within(home), stdio: ['pipe', 'pipe', 'inherit'] });
+  const bot = runAsPerson(lab, ['python3', '-c', script, server.host, user, server.password, room, nick], { cwd: home, env: within(home), stdio: ['pipe', 'pipe', 'ignore'] });
   const events: Event[] = [];
   if (bot.stdout === null) throw new Error('the bot has no output');
   createInterface({ input: bot.stdout }).on('line', (line) => events.push(JSON.parse(line) as Event));
