@@ -105,7 +105,7 @@ return function (settings, state, next_at)
 	-- What the client of a session that is about to enter again believes; nil where nobody knows
 	local function snapshot(room, join)
 		local roster = rosters[room];
-		if not roster or not settings.reenter_occupants then return nil; end
+		if not roster then return nil; end
 		local before, now = roster.before, monotonic();
 		if before and now - before.made >= SNAPSHOT_FOR then
 			total = total - before.count;

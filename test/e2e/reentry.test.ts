@@ -84,7 +84,9 @@ describe.each([
 
     await scene.forget(room, juliet);
     const lost = Date.now();
-    for (let n = 1; n <= 5; n += 1) await mercutio.say(room, `missed ${n}`);
+    await mercutio.say(room, 'missed 1');
+    await sleep(4000);
+    for (let n = 2; n <= 5; n += 1) await mercutio.say(room, `missed ${n}`);
     await benvolio.leave(room, 'Benvolio');
     await tybalt.join(room, 'Tybalt');
     expect(heard(juliet, lost)).toEqual([]);
@@ -253,6 +255,9 @@ describe('one room of a chat service', () => {
 
   it('without ping_muc_reenter_occupants nobody is said to have gone', async () => {
     await scene.home.reload(scene.runtime.prosodySettings({ ...REENTER, ping_muc_reenter_occupants: false }).forHost);
+    const changed = Date.now();
+    await mercutio.send(xml('presence', { to: `${room}/Mercutio` }));
+    await until('she sees him', () => heard(juliet, changed).includes('there Mercutio'));
     await scene.forget(room, juliet);
     await (await guest('benvolio')).join(room, 'Benvolio');
     await mercutio.leave(room, 'Mercutio');
