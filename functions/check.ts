@@ -88,9 +88,9 @@ function report(log: Logger, before: CheckState, after: CheckState, began: numbe
     log.measure(OUTCOMES.superseded, { ChecksSuperseded: 1 });
     return;
   }
-  // an execution of the release before counted less
+  // an execution of a release before this one counted less
   const more = (name: keyof Totals): number => after.totals[name] - ((before.totals as Partial<Totals>)[name] ?? 0);
-  const notified = more('notified');
+  const [notified, reentered] = [more('notified'), more('reentered')];
   const isFirst = before.round === 0 && before.cursor === undefined;
   log.measure(
     OUTCOMES[after.superseded ? 'superseded' : after.next],
@@ -102,7 +102,9 @@ function report(log: Logger, before: CheckState, after: CheckState, began: numbe
       VerdictUndecided: more('undecided'),
       VerdictGone: more('gone'),
       VerdictStale: more('stale'),
-      ...(before.dryRun ? { DryRunNotices: notified } : { Notices: notified }),
+      ...(before.dryRun ? { DryRunNotices: notified, DryRunReentries: reentered } : { Notices: notified, Reentries: reentered }),
+      ReentriesRefused: more('refused'),
+      HistoryGaps: more('gaps'),
       ...(isFirst ? { CheckLateness: Math.max(0, began - before.due * 1000) } : {}),
       ...(notified > 0 ? { DueToTold: Math.max(0, Date.now() - before.due * 1000) } : {}),
       ...(after.superseded ? { ChecksSuperseded: 1 } : after.next === 'done' ? { ChecksDone: 1 } : {}),

@@ -67,6 +67,13 @@ export const METRICS = {
   VerdictUndecided: 'Count',
   VerdictGone: 'Count',
   VerdictStale: 'Count',
+  /** Users who are back in their room, without having noticed. */
+  Reentries: 'Count',
+  DryRunReentries: 'Count',
+  /** Of those who were to re-enter: refused, or not answered, and told instead. */
+  ReentriesRefused: 'Count',
+  /** Of the re-entered: the room's history did not bring all that they had missed. */
+  HistoryGaps: 'Count',
   Notices: 'Count',
   DryRunNotices: 'Count',
   /** From the moment a check is due to its first ping. */

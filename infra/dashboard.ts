@@ -71,12 +71,13 @@ export class Dashboard extends Construct {
         ]),
         graph('From due to the first ping (ms)', times('CheckLateness')),
       ],
-      [heading('## 4. Rooms are asked, and users who are out are told')],
+      [heading('## 4. Rooms are asked, and users who are out are brought back, or told')],
       [
         graph('Pings, by verdict', own('VerdictJoined', 'VerdictLeft', 'VerdictUndecided', 'VerdictGone', 'VerdictStale'), { stacked: true, right: own('PingsSent', 'JoinsProved') }),
         graph('Notices', own('Notices', 'DryRunNotices')),
         graph('From due to told (ms)', times('DueToTold')),
       ],
+      [graph('Re-entries (ping_muc_reenter)', own('Reentries', 'DryRunReentries', 'ReentriesRefused'), { right: own('HistoryGaps') })],
       [heading('## 5. What fails')],
       [
         graph('Server out of reach, or busy', own('ServerUnreachable', 'ServerBusy')),
@@ -114,7 +115,7 @@ export class Dashboard extends Construct {
       filterStatements: ['@message like "CHECK-ID"'],
     });
     save('The checks of a remote host', [webhooks, checks], {
-      fields: ['@timestamp', 'message', 'checkId', 'totals.pinged', 'totals.left', 'totals.notified', 'detail'],
+      fields: ['@timestamp', 'message', 'checkId', 'totals.pinged', 'totals.left', 'totals.reentered', 'totals.notified', 'detail'],
       filterStatements: ['remote = "MUC.HOST" or closed.0 = "MUC.HOST"'],
     });
     save('Webhooks refused, by reason', [webhooks], {

@@ -198,9 +198,9 @@ function exchange(outgoing: Outgoing, keys: readonly Key[], agent: HttpAgent | H
  * @throws ServerRefusedError
  */
 function taken(url: URL, host: string, stanzas: readonly Stanza[], answers: Map<string, Answer>): Map<string, Answer> {
-  for (const { id, xml } of stanzas) {
+  for (const { id, xml, isReentry } of stanzas) {
     const answer = answers.get(id);
-    if (answer?.kind !== 'error' || answer.condition !== 'policy-violation') continue;
+    if (isReentry || answer?.kind !== 'error' || answer.condition !== 'policy-violation') continue;
     // under another name it may be the room that refuses a ping; but only a server answers a notice, be it the wrong one
     if (answer.by !== host && !xml.startsWith('<presence ')) continue;
     const text = answer.text?.slice(0, MAX_DETAIL) ?? 'it does not say why';

@@ -5,7 +5,8 @@ const MAX_JOINS = 10_000;
 
 /**
  * What was answered about joins, for the log lines that say what became of them. The answers of those that are simply
- * still joined are not kept, so an invocation that finds nothing wrong keeps nothing.
+ * still joined are not kept, so an invocation that finds nothing wrong keeps nothing; a result that comes after something
+ * else is: the room is there after all, or has let the session in again.
  */
 export class Trail {
   readonly #answers = new Map<string, string[]>();
@@ -13,7 +14,8 @@ export class Trail {
   keep(stanzas: readonly Stanza[], answers: Map<string, Answer>): Map<string, Answer> {
     for (const { id } of stanzas) {
       const answer = answers.get(id);
-      if (answer?.kind !== 'result') this.#answers.set(id, [...(this.#answers.get(id) ?? []), answer?.condition ?? 'none']);
+      const known = this.#answers.get(id);
+      if (known !== undefined || answer?.kind !== 'result') this.#answers.set(id, [...(known ?? []), word(answer)]);
     }
     for (const oldest of this.#answers.keys()) {
       if (this.#answers.size <= MAX_JOINS) break;
@@ -22,8 +24,13 @@ export class Trail {
     return answers;
   }
 
-  /** In the order of the questions: the ping, the room, the notice, for which `none` means delivered. */
+  /** In the order of the questions: the ping, the room, the re-entry, the notice, for which `none` means delivered. */
   of(at: number): readonly string[] {
     return this.#answers.get(stanzaId({ at })) ?? [];
   }
+}
+
+function word(answer: Answer | undefined): string {
+  if (answer?.kind !== 'result') return answer?.condition ?? 'none';
+  return answer.hasGap ? 'result, with lines missing' : 'result';
 }

@@ -14,14 +14,32 @@ export interface Totals {
   readonly undecided: number;
   readonly gone: number;
   readonly stale: number;
+  /** Re-entries that the room let in; in a dry run, those that would have been asked for. */
+  readonly reentered: number;
+  /** Of the re-entered, those to whom the room's history did not bring all that they had missed. */
+  readonly gaps: number;
   /** Notices delivered; in a dry run, those that would have been sent. */
   readonly notified: number;
+  /** Of the notified, those who were to re-enter: they were refused, or nobody answered for their room. */
+  readonly refused: number;
 }
 
-const NO_TOTALS: Totals = { pinged: 0, joined: 0, proved: 0, left: 0, undecided: 0, gone: 0, stale: 0, notified: 0 };
+const NO_TOTALS: Totals = {
+  pinged: 0,
+  joined: 0,
+  proved: 0,
+  left: 0,
+  undecided: 0,
+  gone: 0,
+  stale: 0,
+  reentered: 0,
+  gaps: 0,
+  notified: 0,
+  refused: 0,
+};
 
 /** The shape of a state. An execution may be older than the release that goes on with it: see `readState`. */
-const STATE_VERSION = 2;
+const STATE_VERSION = 3;
 
 /** The state of one execution: the input and the output of each invocation. */
 export interface CheckState extends Close {
@@ -112,9 +130,9 @@ class StateVersionError extends Error {
 
 /** Takes over a state of this release, or of one before it. @throws StateVersionError */
 export function readState(state: CheckState): CheckState {
-  const version = (state as Partial<CheckState>).version ?? 1; // the first release wrote none
+  const { version = 1, reenter = false } = state as Partial<CheckState>; // the first release wrote no version, the second no reenter
   if (version > STATE_VERSION) {
     throw new StateVersionError(`the state has version ${version}, this release knows ${STATE_VERSION}: deploy the newer release again`);
   }
-  return { ...state, version: STATE_VERSION, totals: { ...NO_TOTALS, ...state.totals } };
+  return { ...state, version: STATE_VERSION, reenter, totals: { ...NO_TOTALS, ...state.totals } };
 }

@@ -1,6 +1,7 @@
 import { type CheckPorts, type CheckState, type StoredJoin, type Totals, readState } from './check-state.ts';
 import { Backlog, allToTheirEnd, inParallel } from './concurrency.ts';
-import { type Answer, type Stanza, notice, ping, roomQuery, stanzaId } from './stanzas.ts';
+import { type Lost, MOST_TO_HOST, ReentryQueue, hasFailed, mayReenter, outcomeOf } from './reentry.ts';
+import { type Answer, type Stanza, notice, ping, reentry, roomQuery, stanzaId } from './stanzas.ts';
 import { MORE_TIMEOUTS, isNewerToDecide, isSuperseded, oldestOf } from './supersession.ts';
 import { type PingVerdict, type Verdict, pingVerdict, roomVerdict, speakForHost } from './verdict.ts';
 
@@ -12,21 +13,28 @@ import { type PingVerdict, type Verdict, pingVerdict, roomVerdict, speakForHost 
  * cursor. An invocation streams the joins in batches, several of them in flight:
  *
  *   read joins ──▶ ping ──▶ (ask the room) ──▶ notify ┄┄▶ forget what has ended
+ *                   └┄┄▶ re-enter ──▶ notify those who could not ┄┄▶ forget
  *
- * The last step goes on behind the others: the next batch is pinged meanwhile.
+ * What is dotted goes on behind the rest: the next batch is pinged meanwhile. Re-entries go one request after the other
+ * (rule 10), whichever batch they come from.
  *
  * Only an answer of the room puts anybody out, or its host's being out of reach for as long as patience lasts with no newer
  * close in between (rules 6 and 7 in docs/rules.md). Where a newer close is on record when silence is about to count, the
  * check leaves those it could not decide to that close, and ends.
  *
- * Whatever dies on the way is run again from the invocation's own input. That is safe: a join that was told has ended on
- * the server, which answers `conflict` to the second notice.
+ * Whatever dies on the way is run again from the invocation's own input. That is safe: a join that was told, or replaced by
+ * a re-entry, has ended on the server, which answers `conflict` to a second notice and a second re-entry.
  */
 
-/** Pings in one request. Sending one such batch takes the server some 20 ms. */
-const BATCH = 250;
-/** Requests in flight: with BATCH they make the 1,000 pings that may be in flight to one remote host. */
+/** Requests with pings in flight. */
 const REQUESTS_IN_FLIGHT = 4;
+/**
+ * Pings in one of them: with the re-entries they make the 1,000 stanzas that may be in flight to one remote host. Sending
+ * one such batch takes the server some 20 ms.
+ */
+const BATCH = (1000 - MOST_TO_HOST) / REQUESTS_IN_FLIGHT;
+/** Joins that may wait to re-enter before no more are pinged: the next invocation goes on. */
+const MOST_TO_REENTER = 4000;
 /** Table writes in flight for one batch, and batches that are written at a time. */
 const WRITES_IN_FLIGHT = 16;
 const BATCHES_WRITTEN = 4;
@@ -39,7 +47,7 @@ const REASK_FIRST_SECONDS = 5;
 const REASK_LAST_SECONDS = 60;
 /**
  * What is kept for the end of an invocation, in milliseconds: the notices of the last batches, and the writes of all that
- * may be behind, 6,000 of them: 50 a second will do.
+ * may be behind, 6,000 of them, and of 4,000 who could not re-enter in time: 100 a second will do.
  */
 const CLOSING_MS = 120_000;
 
@@ -87,6 +95,11 @@ class Page {
   readonly #rooms = new Map<string, Promise<ReadonlyMap<string, Verdict>>>();
   /** What became of the joins, on its way into the table. */
   readonly #writes = new Backlog(BATCHES_WRITTEN, BATCHES_BEHIND);
+  /** Who is to re-enter, and those that are just now doing so. */
+  readonly #toReenter = new ReentryQueue();
+  #reentering: Promise<void> | undefined;
+  /** No re-entry has been asked for in this invocation. */
+  #isFirstReentry = true;
   #open: number;
   /** The host is out of reach: nothing more is sent to it in this invocation. */
   #refused = false;
@@ -125,9 +138,11 @@ class Page {
     const workers = Array.from({ length: REQUESTS_IN_FLIGHT }, () => worker().catch(stop));
     const rest = Promise.allSettled(workers).then(async () => {
       await batches.return();
+      await Promise.allSettled([this.#reentering]);
       await this.#writes.end();
     });
     await allToTheirEnd([...workers, rest]);
+    await this.#reentering;
     if (this.#isPassedOn) await this.#ports.passOn(this.#state, this.#state.oldest ?? this.#state.at);
   }
 
@@ -177,7 +192,12 @@ class Page {
     let taken = 0;
     let batch: StoredJoin[] = [];
     const mayTake = (): boolean =>
-      taken === 0 || (!this.#failed && !this.#isPassedOn && !this.#isHopeless() && this.#ports.remaining() > mayTakeMs);
+      taken === 0 ||
+      (!this.#failed &&
+        !this.#isPassedOn &&
+        !this.#isHopeless() &&
+        this.#toReenter.size < MOST_TO_REENTER &&
+        this.#ports.remaining() > mayTakeMs);
     const take = (): Batch => {
       const ready = { joins: batch, after: this.#cursor ?? '' };
       batch = [];
@@ -229,17 +249,24 @@ class Page {
     const verdicts = new Map(
       batch.map((join): [StoredJoin, PingVerdict] => [join, pingVerdict(answers.get(stanzaId(join)), host)]),
     );
+    this.#reenter(takeOut(verdicts, (verdict) => mayReenter(this.#state, verdict)).map((join) => lost(join, answers, host)));
     await this.#askRooms(verdicts);
     const isOver = this.#isOver();
     for (const [join, verdict] of verdicts) if (verdict === 'inconclusive' && isOver) verdicts.set(join, 'undecided');
     const isOpen = (join: StoredJoin): boolean => ['undecided', 'inconclusive'].includes(verdicts.get(join) ?? '');
-    const isPassedOn = this.#isPassedOn || (final === true && batch.some(isOpen) && (await this.#passOn()));
-    const ours = isPassedOn ? batch.filter((join) => !isOpen(join)) : batch;
-    const told = await this.#tell(
-      ours.filter((join) => verdicts.get(join) === 'left' || (final === true && verdicts.get(join) === 'undecided')),
-      answers,
+    const rest = [...verdicts.keys()];
+    const isPassedOn = this.#isPassedOn || (final === true && rest.some(isOpen) && (await this.#passOn()));
+    const ours = isPassedOn ? rest.filter((join) => !isOpen(join)) : rest;
+    const isOut = (verdict: PingVerdict | undefined): boolean =>
+      verdict === 'left' || verdict === 'no-room' || (final === true && verdict === 'undecided');
+    const told = await this.#tell(ours.filter((join) => isOut(verdicts.get(join))).map((join) => lost(join, answers, host)));
+    await this.#write(
+      ours.map((join) => () => this.#record(join, verdicts.get(join) as Verdict, told.get(join), answers.get(stanzaId(join)))),
     );
-    const records = ours.map((join) => () => this.#record(join, verdicts.get(join) as Verdict, told.get(join), answers));
+  }
+
+  /** Hands in what is to be written. */
+  async #write(records: readonly (() => Promise<void>)[]): Promise<void> {
     await this.#writes.add(() => inParallel(records, WRITES_IN_FLIGHT));
   }
 
@@ -302,14 +329,80 @@ class Page {
     return verdicts;
   }
 
+  /** Has them re-enter their rooms, behind all else that is done. */
+  #reenter(those: readonly Lost[]): void {
+    this.#toReenter.add(those);
+    if (this.#toReenter.size === 0 || this.#reentering !== undefined) return;
+    this.#reentering = this.#reenterAll();
+    this.#reentering.catch(() => undefined); // run() has the error
+  }
+
+  /** Goes on for as long as somebody waits; those for whom there is no time are left to the next round. */
+  async #reenterAll(): Promise<void> {
+    let records: (() => Promise<void>)[] = [];
+    try {
+      while (this.#toReenter.size > 0 && !this.#failed) {
+        if (this.#mayReenter()) records.push(...(await this.#reenterNext()));
+        else records.push(...this.#toReenter.takeAll().map(({ join }) => () => this.#record(join, 'left', 'put off')));
+        if (records.length < BATCH && this.#toReenter.size > 0) continue;
+        await this.#write(records);
+        records = [];
+      }
+      this.#reentering = undefined; // in the same turn: whoever comes next begins anew
+    } catch (error) {
+      this.#failed = true;
+      throw error;
+    }
+  }
+
+  /** Whether there is time for a re-entry that is not answered, and for all that is to be done after it. */
+  #mayReenter(): boolean {
+    return this.#isFirstReentry || this.#ports.remaining() > this.#state.timeout * 1000 + CLOSING_MS;
+  }
+
+  /** Takes a request from re-entry to notice. Returns what is to be written of it. */
+  async #reenterNext(): Promise<(() => Promise<void>)[]> {
+    const request = this.#toReenter.next();
+    const answers = await this.#enter(request);
+    const isOver = this.#isOver();
+    const outcomes = request.map(({ join }) => {
+      const outcome = outcomeOf(answers.get(stanzaId(join)), this.#state.host);
+      return outcome === 'broken' && isOver ? 'unanswered' : outcome;
+    });
+    this.#toReenter.learn(request, outcomes);
+    const fates = new Map<StoredJoin, Fate>();
+    const toTell: Lost[] = [];
+    for (const [index, outcome] of outcomes.entries()) {
+      const { join, reason } = request[index] as Lost;
+      const own = outcome === 'refused' ? roomsOwnText(answers.get(stanzaId(join)), this.#state.host) : undefined;
+      if (hasFailed(outcome)) toTell.push({ join, reason: own ?? reason });
+      else fates.set(join, outcome === 'broken' ? 'put off' : outcome);
+    }
+    toTell.push(...this.#toReenter.takeHopeless());
+    for (let from = 0; from < toTell.length; from += BATCH) {
+      for (const [join, fate] of await this.#tell(toTell.slice(from, from + BATCH))) {
+        fates.set(join, fate);
+        if (fate === 'told') this.#totals.refused += 1;
+      }
+    }
+    return Array.from(fates, ([join, fate]) => () => this.#record(join, 'left', fate, answers.get(stanzaId(join))));
+  }
+
+  /** Asks the server to enter rooms again; in a dry run, says that it has. */
+  async #enter(request: readonly Lost[]): Promise<ReadonlyMap<string, Answer>> {
+    if (request.length === 0) return new Map();
+    this.#isFirstReentry = false;
+    if (this.#state.dryRun) return new Map(request.map(({ join }) => [stanzaId(join), { kind: 'result' }]));
+    return this.#send(request.map(({ join }) => reentry(join)), this.#state.timeout);
+  }
+
   /** Sends the notices. Returns what has become of each join: told is its own verdict confirmed. */
-  async #tell(joins: readonly StoredJoin[], pings: ReadonlyMap<string, Answer>): Promise<ReadonlyMap<StoredJoin, Told>> {
-    const { host, timeout, dryRun } = this.#state;
-    if (dryRun || joins.length === 0) return new Map(joins.map((join) => [join, 'told']));
-    const notices = joins.map((join) => notice(join, roomsOwnText(pings.get(stanzaId(join)), host)));
-    const answers = await this.#send(notices, timeout);
+  async #tell(those: readonly Lost[]): Promise<ReadonlyMap<StoredJoin, Fate>> {
+    const { timeout, dryRun } = this.#state;
+    if (dryRun || those.length === 0) return new Map(those.map(({ join }) => [join, 'told']));
+    const answers = await this.#send(those.map(({ join, reason }) => notice(join, reason)), timeout);
     return new Map(
-      joins.map((join) => {
+      those.map(({ join }) => {
         const answer = answers.get(stanzaId(join));
         if (answer?.kind !== 'error') return [join, 'told'];
         if (answer.condition === 'recipient-unavailable') return [join, 'gone'];
@@ -318,21 +411,26 @@ class Page {
     );
   }
 
-  async #record(join: StoredJoin, verdict: Verdict, told: Told | undefined, pings: ReadonlyMap<string, Answer>): Promise<void> {
+  /**
+   * Counts, and writes, what has become of a join.
+   * @param fate what a notice or a re-entry has come to, where there was one
+   * @param answer to the ping, or to the re-entry
+   */
+  async #record(join: StoredJoin, verdict: Verdict, fate?: Fate, answer?: Answer): Promise<void> {
     const { at, dryRun } = this.#state;
-    const isAskedAgain = told === 'rejoining' ? !this.#isOver() : told === undefined && ['undecided', 'inconclusive'].includes(verdict);
-    if (isAskedAgain) {
+    const isOpen = fate === undefined && ['undecided', 'inconclusive'].includes(verdict);
+    if (isOpen || fate === 'put off' || (fate === 'rejoining' && !this.#isOver())) {
       this.#open += 1;
       if (join.undecidedBy !== at) await this.#ports.markUndecided(join, at);
       return;
     }
-    const outcome = told === 'rejoining' ? 'stale' : told === undefined || told === 'told' ? verdict : told;
-    this.#totals[outcome as Exclude<Verdict, 'inconclusive'>] += 1;
-    if (told === 'told') this.#totals.notified += 1;
-    const answer = pings.get(stanzaId(join));
+    this.#totals[settledAs(verdict, fate)] += 1;
+    if (fate === 'told') this.#totals.notified += 1;
+    if (fate === 'back') this.#totals.reentered += 1;
+    if (answer?.kind === 'result' && answer.hasGap) this.#totals.gaps += 1;
     if (verdict === 'joined' && answer?.kind === 'result' && answer.isProof) this.#totals.proved += 1;
     // who is just now joining again has a row that the room's answer replaces; without an answer, the next check needs it
-    const stays = verdict === 'joined' || told === 'rejoining' || (told === 'told' && dryRun);
+    const stays = verdict === 'joined' || fate === 'rejoining' || (dryRun && (fate === 'told' || fate === 'back'));
     if (!stays) await this.#ports.forget(join);
     else if (join.undecidedBy !== undefined) await this.#ports.markDecided(join, at);
   }
@@ -344,8 +442,26 @@ interface Batch {
   readonly after: string;
 }
 
-/** What a notice came to. */
-type Told = 'told' | 'gone' | 'stale' | 'rejoining';
+/** What a notice or a re-entry came to. `put off`: there was no time for it, or its stream broke. */
+type Fate = 'told' | 'back' | 'gone' | 'stale' | 'rejoining' | 'put off';
+
+/** As what a join is counted that is not asked about again. */
+function settledAs(verdict: Verdict, fate: Fate | undefined): 'joined' | 'left' | 'undecided' | 'gone' | 'stale' {
+  if (fate === 'gone' || fate === 'stale') return fate;
+  if (fate === 'rejoining') return 'stale';
+  return verdict === 'no-room' ? 'left' : (verdict as Exclude<Verdict, 'no-room' | 'inconclusive'>);
+}
+
+/** Takes out the joins with such a verdict. */
+function takeOut(verdicts: Map<StoredJoin, PingVerdict>, isTaken: (verdict: PingVerdict) => boolean): readonly StoredJoin[] {
+  const taken = [...verdicts].filter(([, verdict]) => isTaken(verdict)).map(([join]) => join);
+  for (const join of taken) verdicts.delete(join);
+  return taken;
+}
+
+function lost(join: StoredJoin, answers: ReadonlyMap<string, Answer>, host: string): Lost {
+  return { join, reason: roomsOwnText(answers.get(stanzaId(join)), host) };
+}
 
 function roomsOwnText(answer: Answer | undefined, host: string): string | undefined {
   return answer?.kind === 'error' && answer.by !== host ? answer.text : undefined;

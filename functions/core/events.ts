@@ -38,6 +38,8 @@ export interface Close {
   /** `ping_muc_patience`, in seconds. */
   readonly patience: number;
   readonly dryRun: boolean;
+  /** `ping_muc_reenter`: the server understands re-entry, and is to be asked for it. */
+  readonly reenter: boolean;
 }
 
 /** An event that will never be accepted. */
@@ -119,6 +121,7 @@ const eventSchema = v.variant(
       timeout: whole(1, 300),
       patience: whole(0, 86_400),
       dry_run: v.boolean('must be true or false'),
+      reenter: v.optional(v.boolean('must be true or false'), false), // an older server does not say it
     }),
   ],
   'must be muc.joined, muc.left or s2s.closed',
@@ -183,11 +186,11 @@ function readEvent(host: string, raw: unknown, sentSeconds: number): ReadEvent |
   const event = parsed.output;
   if (event.at > (sentSeconds + TOLERANCE_SECONDS) * 1e6) return `at: lies more than ${TOLERANCE_SECONDS} s after the request's own webhook-timestamp`;
   if (event.type === 's2s.closed') {
-    const { at, delay, timeout, patience, dry_run: dryRun } = event;
+    const { at, delay, timeout, patience, dry_run: dryRun, reenter } = event;
     const remote = event.remote.domain;
     if (remote === host) return 'remote: must be another host than the one that reports';
     if (Buffer.byteLength(host + remote) > MAX_HOSTS_BYTES) return `remote: together with host it may take ${MAX_HOSTS_BYTES} bytes`;
-    return { type: event.type, remote, close: { host, remote, at, delay, timeout, patience, dryRun } };
+    return { type: event.type, remote, close: { host, remote, at, delay, timeout, patience, dryRun, reenter } };
   }
   if (event.user.domain !== host) return `user: must be a session of ${host}`;
   if (event.room.domain === host) return 'room: must be a room on a remote host';

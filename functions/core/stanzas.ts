@@ -2,12 +2,13 @@ import xml, { Parser, type Element } from '@xmpp/xml';
 import type { Join } from './events.ts';
 import { isXmlText } from './jid.ts';
 
-/** The contract's functions-to-server half: the three stanzas that the server's API takes, and its answers. */
+/** The contract's functions-to-server half: the four stanzas that the server's API takes, and its answers. */
 
-/** What names a join in a ping and in a notice; the server strips it before anything leaves. */
+/** What names a join in a ping, a re-entry and a notice; the server strips it before anything leaves. */
 const NS_JOIN = 'urn:ping-muc:0';
 const NS_PING = 'urn:xmpp:ping';
 const NS_DISCO_INFO = 'http://jabber.org/protocol/disco#info';
+const NS_MUC = 'http://jabber.org/protocol/muc';
 const NS_MUC_USER = 'http://jabber.org/protocol/muc#user';
 const NS_STANZAS = 'urn:ietf:params:xml:ns:xmpp-stanzas';
 
@@ -30,6 +31,8 @@ export type Answer =
       readonly kind: 'result';
       /** The room did not say so itself: it has sent the session something since the close that only occupants get. */
       readonly isProof?: true;
+      /** Of a re-entry: the room's history does not reach back to what the session had. */
+      readonly hasGap?: true;
     }
   | {
       readonly kind: 'error';
@@ -56,6 +59,8 @@ export type Answer =
 export interface Stanza {
   readonly id: string;
   readonly xml: string;
+  /** The server may do none, and the room may refuse it: whatever comes back, a notice can follow. */
+  readonly isReentry?: true;
 }
 
 /** The server's answer can't be read. */
@@ -87,6 +92,16 @@ export function roomQuery(join: Join): Stanza {
   const id = stanzaId(join);
   const iq = xml('iq', { type: 'get', id, from: join.user, to: join.room }, xml('query', { xmlns: NS_DISCO_INFO }));
   return { id, xml: iq.toString() };
+}
+
+/**
+ * Asks the server to enter the room again on the session's behalf (rule 10, docs/rules.md; XEP-0045 §7.2). What the room
+ * gets is the server's own: of this, only the name of the join is used.
+ */
+export function reentry(join: Join): Stanza {
+  const id = stanzaId(join);
+  const presence = xml('presence', { id, from: join.user, to: `${join.room}/${join.nick}` }, xml('x', { xmlns: NS_MUC }), naming(join));
+  return { id, xml: presence.toString(), isReentry: true };
 }
 
 /** The presence that tells a client that it is out (rule 8, docs/rules.md; XEP-0045 §9.8 for 333). */
@@ -171,8 +186,11 @@ export function readAnswers(body: string): Map<string, Answer> {
 }
 
 function readAnswer(element: Element): Answer {
-  if (element.attrs['type'] === 'result') {
-    return element.getChild('proof', NS_JOIN) === undefined ? { kind: 'result' } : { kind: 'result', isProof: true };
+  const type = element.attrs['type'] as string | undefined;
+  if (type === 'result' || (element.name === 'presence' && type === undefined)) {
+    const isProof = element.getChild('proof', NS_JOIN) !== undefined;
+    const hasGap = element.getChild('reentry', NS_JOIN)?.attrs['missed'] === 'yes';
+    return { kind: 'result', ...(isProof ? { isProof } : {}), ...(hasGap ? { hasGap } : {}) };
   }
   const error = element.getChild('error');
   const condition = error?.children.find(

@@ -6,6 +6,8 @@ export type Verdict =
   | 'joined'
   /** The room does not: the user is to be told. */
   | 'left'
+  /** The room itself is gone, and with it all who were in it: the user is to be told. */
+  | 'no-room'
   /** It can't be told, now. */
   | 'undecided'
   /** Nothing at all was learned: the stream broke while the answer was awaited. Never a reason to tell anybody. */
@@ -30,7 +32,7 @@ export function pingVerdict(answer: Answer | undefined, host: string): PingVerdi
   if (answer === undefined) return 'undecided';
   if (answer.kind === 'result') return 'joined';
   const { condition, type, by, silence } = answer;
-  if (OUT_OF_REACH.has(condition)) return by === host && silence === 'broken' ? 'inconclusive' : 'undecided';
+  if (isOutOfReach(answer)) return by === host && silence === 'broken' ? 'inconclusive' : 'undecided';
   if (by === host) return OWN_WORD[condition] ?? 'inconclusive';
   if (condition === 'service-unavailable' || condition === 'feature-not-implemented') return 'joined';
   if (condition === 'item-not-found') return 'ask-room';
@@ -43,8 +45,13 @@ export function pingVerdict(answer: Answer | undefined, host: string): PingVerdi
  */
 export function roomVerdict(answer: Answer | undefined, host: string): Verdict {
   const verdict = pingVerdict(answer, host);
-  if (verdict === 'ask-room') return 'left'; // the room is gone: the commonest real loss, after a restart
+  if (verdict === 'ask-room') return 'no-room'; // the commonest real loss, after a restart
   return verdict === 'left' ? 'joined' : verdict; // it answers, if only to refuse: it is there, and the nick changed
+}
+
+/** Whether an answer says that nobody has answered, be it the server's word or somebody else's. */
+export function isOutOfReach(answer: Answer): boolean {
+  return answer.kind === 'error' && OUT_OF_REACH.has(answer.condition);
 }
 
 /**
@@ -55,7 +62,7 @@ export function roomVerdict(answer: Answer | undefined, host: string): Verdict {
  */
 export function speakForHost(answers: readonly (Answer | undefined)[], host: string): boolean {
   return answers.every((answer) => {
-    if (answer?.kind !== 'error' || answer.by !== host || !OUT_OF_REACH.has(answer.condition)) return false;
+    if (answer?.kind !== 'error' || answer.by !== host || !isOutOfReach(answer)) return false;
     return answer.silence === undefined || (answer.silence === 'host' && answers.length > 1);
   });
 }

@@ -1,4 +1,4 @@
--- The stanza API: pings and notices for the receiver
+-- The stanza API: pings, re-entries and notices for the receiver
 
 local json = require "util.json";
 local st = require "util.stanza";
@@ -28,7 +28,7 @@ local count_notices = module:measure("notices", "counter");
 local count_proofs = module:measure("proofs", "counter"); -- pings answered by what the room had sent the session
 local count_requests = module:metric("counter", "requests", "", "Requests to the stanza API by HTTP status", { "status" });
 
-return function (settings, state, signature, joins, queries, closes)
+return function (settings, state, signature, joins, queries, closes, rosters, reentry)
 	local REPLAY_MEMORY = 2 * signature.TOLERANCE; -- seconds: a timestamp may be ahead, too
 
 	local titles = {
@@ -149,6 +149,8 @@ return function (settings, state, signature, joins, queries, closes)
 		local fine, answer = pcall(function ()
 			local copy = st.clone(stanza);
 			copy.attr = answer_to(item, "error").attr;
+			-- Some give back what was sent: the session's presence is not the receiver's.
+			if item.kind == "reentry" then copy:maptags(function (tag) return tag.name == "error" and tag or nil; end); end
 			for _, tag in ipairs(copy.tags) do
 				if tag.name == "error" and tag.attr.by == module.host then tag.attr.by = nil; end
 			end
@@ -176,6 +178,11 @@ return function (settings, state, signature, joins, queries, closes)
 		if planned[remote] == 0 then planned[remote] = nil; end
 	end
 
+	local function forget(id, item)
+		if item.entry then reentry.forget(item.entry); else queries.forget(id); end
+		in_flight = in_flight - 1;
+	end
+
 	local function close_request(request)
 		if not requests[request] then return; end
 		requests[request] = nil;
@@ -189,10 +196,7 @@ return function (settings, state, signature, joins, queries, closes)
 		end
 		if request.timer then request.timer:stop(); end
 		for remote, count in pairs(request.planned) do plan(request, remote, -count); end
-		for id in pairs(request.waiting) do
-			queries.forget(id);
-			in_flight = in_flight - 1;
-		end
+		for id, item in pairs(request.waiting) do forget(id, item); end
 	end
 
 	local function respond(request, reply)
@@ -232,7 +236,7 @@ return function (settings, state, signature, joins, queries, closes)
 	end, 1);
 
 	local function deliver_notice(item, session, join)
-		if is_rejoining(join) then return server_error(item, "cancel", "conflict", nil, "rejoining"); end
+		if is_rejoining(join) or reentry.is_under_way(join) then return server_error(item, "cancel", "conflict", nil, "rejoining"); end
 		sending = item;
 		local sent = session.send(st.presence({ type = "unavailable", id = item.id, from = item.occupant, to = item.full })
 			:tag("x", { xmlns = xmlns_muc_user })
@@ -242,7 +246,19 @@ return function (settings, state, signature, joins, queries, closes)
 		if not sent then return server_error(item, "cancel", "recipient-unavailable"); end
 		module:log("debug", "Notice to %s: out of %s", item.full, item.room);
 		count_notices(1);
-		joins.finish(item.full, item.room, true);
+		joins.finish(item.full, item.room, "notice");
+	end
+
+	local function entered(item, missed)
+		return ("<presence id='%s' from='%s' to='%s'><x xmlns='%s'><status code='110'/></x>%s</presence>"):format(xml_escape(item.id),
+			xml_escape(item.to), xml_escape(item.from), xmlns_muc_user, missed and "<reentry xmlns='"..xmlns_ping_muc.."' missed='yes'/>" or "");
+	end
+
+	local function reentry_answer(item, what, ...)
+		if what == "entered" then return entered(item, ...); end
+		if what == "error" then return room_answer(item, ...); end
+		if what == "gone" then return server_error(item, "cancel", "recipient-unavailable"); end
+		return server_error(item, "cancel", "conflict", nil, what == "rejoining" and what or nil);
 	end
 
 	local function handle_item(request, item)
@@ -254,18 +270,29 @@ return function (settings, state, signature, joins, queries, closes)
 			return server_error(item, "cancel", "conflict");
 		end
 		if item.kind == "notice" then return deliver_notice(item, session, join); end
+		local is_reentry = item.kind == "reentry";
+		if is_reentry then
+			if not settings.reenter then return server_error(item, "cancel", "feature-not-implemented"); end
+			if is_rejoining(join) then return server_error(item, "cancel", "conflict", nil, "rejoining"); end
+			if rosters.is_larger(item.room, settings.reenter_limit) then return server_error(item, "wait", "resource-constraint"); end
+		end
 		local proven = proof(item);
 		if proven then return proven; end
 
 		local id, early;
 		item.sent, item.breaks = time_now(), closes.count(item.remote);
-		local function on_answer(stanza, genuine)
-			if not id then early = room_answer(item, stanza, genuine); return; end
+		local answer_of = is_reentry and reentry_answer or room_answer;
+		local function on_answer(...)
+			if not id then early = answer_of(item, ...); return; end
 			request.waiting[id], in_flight = nil, in_flight - 1;
-			table.insert(request.answers, room_answer(item, stanza, genuine));
+			table.insert(request.answers, answer_of(item, ...));
 			respond_when_done(request);
 		end
-		if item.kind == "ping" then
+		if is_reentry then
+			item.entry = reentry.enter(session, item.room, join, request.timeout, on_answer);
+			if not item.entry then return server_error(item, "cancel", "conflict", nil, "rejoining"); end
+			id = item.entry.id;
+		elseif item.kind == "ping" then
 			count_pings(1);
 			join.pinged = item.sent;
 			id = queries.send(item.full, item.occupant, queries.ping, on_answer);
@@ -279,9 +306,9 @@ return function (settings, state, signature, joins, queries, closes)
 
 	local function expire(request)
 		for id, item in pairs(request.waiting) do
-			table.insert(request.answers, proof(item) or no_answer(item));
-			queries.forget(id);
-			in_flight = in_flight - 1;
+			local is_in = item.entry and reentry.expire(item.entry);
+			table.insert(request.answers, is_in and entered(item) or proof(item) or no_answer(item));
+			forget(id, item);
 		end
 		request.waiting = {};
 		respond_when_done(request);
@@ -336,7 +363,7 @@ return function (settings, state, signature, joins, queries, closes)
 		end
 		local count = 0;
 		for _, item in ipairs(items) do
-			if item.kind == "ping" or item.kind == "disco" then
+			if item.kind and item.kind ~= "notice" then
 				plan(request, item.remote, 1);
 				count = count + 1;
 			end

@@ -114,6 +114,7 @@ return function (settings, state, sender, queries, next_at)
 		sender.enqueue("s2s.closed", remote, held.at, {
 			remote = remote, direction = held.direction, reason = held.reason,
 			delay = settings.delay, timeout = settings.timeout, patience = settings.patience, dry_run = settings.dry_run,
+			reenter = settings.reenter,
 		});
 	end
 

@@ -25,7 +25,7 @@ local ADOPT_IN_FLIGHT, ADOPT_WITHIN = 50, 60; -- queries to rooms that users wer
 
 local measure_joins = module:measure("joins", "amount");
 
-return function (settings, state, sender, queries, folds, closes, next_at)
+return function (settings, state, sender, queries, folds, closes, history, rosters, reentry, next_at)
 
 	module:hook_global("stats-update", function () measure_joins(state.joins); end);
 
@@ -49,7 +49,8 @@ return function (settings, state, sender, queries, folds, closes, next_at)
 
 	local function drop_idle_track(full)
 		local track = state.tracks[full];
-		if track and track.count == 0 and track.asks:count() == 0 then state.tracks[full] = nil; end
+		local is_idle = track and track.count == 0 and track.asks:count() == 0 and not (track.holds and track.holds:count() > 0);
+		if is_idle then state.tracks[full] = nil; end
 	end
 
 	local function is_watched(remote)
@@ -74,13 +75,17 @@ return function (settings, state, sender, queries, folds, closes, next_at)
 			join = { announced = state.queue:get(key) ~= nil or folds.has(key) };
 			track.rooms[room], track.count = join, track.count + 1;
 			state.remotes[remote], state.joins = (state.remotes[remote] or 0) + 1, state.joins + 1;
+			rosters.keep(room, full, join);
 		end
-		local earlier = join.at and join.at / 1e6;
+		local earlier, old_nick = join.at and join.at / 1e6, join.nick;
+		if not earlier or join.attempt then history.begin(join); end
 		join.at, join.nick, join.attempt = next_at(), nick, nil;
+		if old_nick and old_nick ~= nick then rosters.give_up(room, old_nick); end
 		folds.tell("muc.joined", key, remote, join.at, joined_fields(full, room, join), join, earlier);
 	end
 
-	local function end_join(full, room, quietly)
+	-- `by`: who has ended it, and knows: the "user", the "room", or a "notice". A notice ends it quietly: the receiver knows.
+	local function end_join(full, room, by)
 		local join = find_join(full, room);
 		if not join then return; end
 		local track, remote, key = state.tracks[full], jid.host(room), join_key(full, room);
@@ -88,8 +93,10 @@ return function (settings, state, sender, queries, folds, closes, next_at)
 		state.remotes[remote] = state.remotes[remote] > 1 and state.remotes[remote] - 1 or nil;
 		state.joins = state.joins - 1;
 		if not state.remotes[remote] then closes.forget(remote); end
+		rosters.lose(room, full, join);
+		reentry.ended(full, room, join, by);
 		drop_idle_track(full);
-		if join.announced and not quietly then
+		if join.announced and by ~= "notice" then
 			folds.tell("muc.left", key, remote, next_at(), { user = full, room = room }, nil, join.at / 1e6);
 		else
 			folds.drop(key);
@@ -100,13 +107,15 @@ return function (settings, state, sender, queries, folds, closes, next_at)
 	-- Late, so that what another module swallowed is not taken for asked.
 	module:hook("pre-presence/full", function (event)
 		local origin, stanza = event.origin, event.stanza;
-		local full, node, remote = origin.full_jid, jid.split(stanza.attr.to);
+		local full, node, remote, nick = origin.full_jid, jid.split(stanza.attr.to);
 		-- The broadcast presence also goes to whoever probes; it asks for nothing.
-		if stanza.attr.type ~= nil or rawequal(stanza, origin.presence) then return; end
+		if stanza.attr.type ~= nil or rawequal(stanza, origin.presence) or reentry.is_ours(stanza) then return; end
 		if not full or not is_watched(remote) then return; end
-		local room = jid.join(node, remote);
-		local join = find_join(full, room);
-		if join and stanza:get_child("x", xmlns_muc) then join.attempt = time_now(); end
+		local room, is_entry = jid.join(node, remote), stanza:get_child("x", xmlns_muc) ~= nil;
+		local join, track = find_join(full, room), state.tracks[full];
+		if join and (is_entry or nick ~= join.nick) then reentry.withdraw(join); end
+		if is_entry and track then reentry.user_enters(track, room); end
+		if join and is_entry then join.attempt = time_now(); end
 		if not join or join.attempt then track_of(full).asks:set(room, true); end
 	end, -1000);
 
@@ -115,7 +124,7 @@ return function (settings, state, sender, queries, folds, closes, next_at)
 		if event.stanza.attr.type ~= "unavailable" or not full or not state.tracks[full] then return; end
 		local room = jid.bare(event.stanza.attr.to);
 		state.tracks[full].asks:set(room, nil);
-		end_join(full, room);
+		if not reentry.is_ours(event.stanza) then end_join(full, room, "user"); end
 		drop_idle_track(full);
 	end
 	module:hook("pre-presence/full", leave, 1000);
@@ -132,8 +141,12 @@ return function (settings, state, sender, queries, folds, closes, next_at)
 
 	-- A room sends its messages, and its occupants' presence, to none but those who are in it. What was delayed it may
 	-- have sent before a stream broke.
+	local function is_genuine(origin)
+		return (origin.type == "s2sin" or origin.type == "s2sout") and not origin.dummy;
+	end
+
 	local function prove(join, origin, stanza)
-		if (origin.type ~= "s2sin" and origin.type ~= "s2sout") or origin.dummy then return; end
+		if not is_genuine(origin) then return; end
 		local began = closes.began(origin) or 0;
 		if began > (join.proof or 0) and not stanza:get_child("delay", xmlns_delay) then join.proof = began; end
 	end
@@ -142,8 +155,13 @@ return function (settings, state, sender, queries, folds, closes, next_at)
 	module:hook("message/full", function (event)
 		local attr = event.stanza.attr;
 		local track = attr.type == "groupchat" and state.tracks[attr.to];
-		local join = track and track.rooms[jid.bare(attr.from)];
-		if join then prove(join, event.origin, event.stanza); end
+		if not track then return; end
+		local room = jid.bare(attr.from);
+		local join = track.rooms[room];
+		if reentry.holds_message(track, room) then return true; end
+		if not join then return; end
+		prove(join, event.origin, event.stanza);
+		return reentry.takes_message(attr.to, room, join, event.stanza) or nil;
 	end, 1000);
 
 	module:hook("presence/full", function (event)
@@ -153,24 +171,37 @@ return function (settings, state, sender, queries, folds, closes, next_at)
 		if not track or not node or not is_watched(remote) then return; end
 		local room = jid.join(node, remote);
 		local join, asked = track.rooms[room], track.asks:get(room);
-		if not join and not asked then return; end
+		if not join and not asked and not track.holds then return; end
 
 		local statuses, x = {}, stanza:get_child("x", xmlns_muc_user);
 		for status in (x or stanza):childtags("status", xmlns_muc_user) do statuses[status.attr.code or ""] = true; end
 
-		local presence_type = stanza.attr.type;
-		-- To one who is entering again a room sends the others' presence before it has said that it lets it in.
-		if join and presence_type == nil and nick and x and not join.attempt then prove(join, event.origin, stanza); end
-		if presence_type == "error" then
-			track.asks:set(room, nil);
-			if join and join.attempt then end_join(full, room); end
+		local presence_type, is_self = stanza.attr.type, statuses["110"] == true;
+		local is_occupant = presence_type == nil and nick and x;
+		local is_goodbye = presence_type == "unavailable" and nick and (not is_self or statuses["303"]);
+		if (join or asked) and (is_occupant or is_goodbye) then rosters.see(room, nick, is_occupant); end
+		if reentry.holds_presence(track, room, nick, stanza, is_self) then
 			drop_idle_track(full);
-		elseif presence_type == nil and nick and statuses["110"] then
-			if not join or join.attempt or join.nick ~= nick then record_join(full, room, nick); end
+			return true;
+		end
+
+		-- To one who is entering again a room sends the others' presence before it has said that it lets it in.
+		if join and is_occupant and not join.attempt and not reentry.is_awaited(join) then prove(join, event.origin, stanza); end
+		if presence_type == "error" then
+			if join and reentry.takes_error(join, stanza, is_genuine(event.origin)) then return true; end
+			track.asks:set(room, nil);
+			if join and join.attempt then end_join(full, room, "room"); end
+			drop_idle_track(full);
+		elseif presence_type == nil and nick and is_self then
+			if not join or join.attempt or join.nick ~= nick or reentry.is_awaited(join) then record_join(full, room, nick); end
 			join = find_join(full, room);
-			if join then prove(join, event.origin, stanza); end
-		elseif presence_type == "unavailable" and join and (statuses["110"] or nick == join.nick) then
-			if not statuses["303"] then return end_join(full, room); end
+			if not join then return; end
+			prove(join, event.origin, stanza);
+			reentry.entered(full, room, join);
+		elseif is_occupant and join then
+			reentry.announced(join, nick);
+		elseif presence_type == "unavailable" and join and (is_self or nick == join.nick) then
+			if not statuses["303"] then return end_join(full, room, "room"); end
 			-- Taken from here already: not every service marks the new nick's presence with 110. One that does has the last word.
 			local item = x:get_child("item");
 			local new_nick = item and item.attr.nick and resourceprep(item.attr.nick);

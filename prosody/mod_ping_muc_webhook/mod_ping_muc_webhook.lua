@@ -5,7 +5,7 @@
 -- are out. It decides nothing itself. The contract is in the folder protocol/ of the project.
 --
 --   joins, closes ──events──▶ sender ──signed──▶ the receiver
---   the receiver ──signed──▶ api ──▶ queries ──▶ the rooms
+--   the receiver ──signed──▶ api ──▶ queries, reentry ──▶ the rooms
 --                             └────▶ notices ──▶ the clients
 
 local cache = require "util.cache";
@@ -90,13 +90,18 @@ local sender = module:require "sender"(settings, state, signature);
 local queries = module:require "queries";
 local closes = module:require "closes"(settings, state, sender, queries, next_at);
 local folds = module:require "folds"(settings, state, sender);
-local joins = module:require "joins"(settings, state, sender, queries, folds, closes, next_at);
-local api = module:require "api"(settings, state, signature, joins, queries, closes);
+local history = module:require "history"(settings, state);
+local rosters = module:require "rosters"(settings, state, next_at);
+local reentry = module:require "reentry"(state, queries, history, rosters);
+local joins = module:require "joins"(settings, state, sender, queries, folds, closes, history, rosters, reentry, next_at);
+local api = module:require "api"(settings, state, signature, joins, queries, closes, rosters, reentry);
 
 -- What follows from other settings than before
 local function apply()
 	joins.drop_unwatched();
 	joins.follow_refresh();
+	history.follow_settings();
+	rosters.follow_settings();
 	local function is_new_here(remote) return before.excluded[remote]; end
 	for remote in pairs(before.excluded or {}) do
 		if not settings.excluded[remote] then

@@ -8,20 +8,23 @@ local xmlns_disco = "http://jabber.org/protocol/disco#info";
 local xmlns_ping = "urn:xmpp:ping";
 
 local pending = {}; -- id on the wire → { from, to, remote, answered }
-local in_flight = {}; -- remote host → number of them
+local in_flight = {}; -- remote host → number of them, and of re-entries
 
 -- Whether an iq with this id is one of ours that waits for its answer
 local function is_ours(id)
 	return pending[id] ~= nil;
 end
 
+-- Something that a remote host is to answer goes on its way, or is waited for no longer.
+local function begun(remote) in_flight[remote] = (in_flight[remote] or 0) + 1; end
+local function done(remote) in_flight[remote] = in_flight[remote] > 1 and in_flight[remote] - 1 or nil; end
+
 -- Waits for the answer no longer. Returns whether it had been waited for.
 local function forget(id)
 	local query = pending[id];
 	if not query then return false; end
-	local remote = query.remote;
 	pending[id] = nil;
-	in_flight[remote] = in_flight[remote] > 1 and in_flight[remote] - 1 or nil;
+	done(query.remote);
 	return true;
 end
 
@@ -33,7 +36,7 @@ local disco_query = st.stanza("iq", { type = "get" }):tag("query", { xmlns = xml
 local function send(from, to, template, on_answer)
 	local id, remote = new_id.medium(), jid.host(to);
 	pending[id] = { from = from, to = to, remote = remote, answered = on_answer };
-	in_flight[remote] = (in_flight[remote] or 0) + 1;
+	begun(remote);
 	local stanza = st.clone(template);
 	stanza.attr.id, stanza.attr.from, stanza.attr.to = id, from, to;
 	module:send(stanza);
@@ -51,4 +54,7 @@ module:hook("iq/full", function (event)
 	return true;
 end, 1000);
 
-return { send = send, forget = forget, ping = ping_query, disco = disco_query, in_flight = in_flight, is_ours = is_ours };
+return {
+	send = send, forget = forget, ping = ping_query, disco = disco_query, in_flight = in_flight, is_ours = is_ours;
+	begun = begun, done = done;
+};

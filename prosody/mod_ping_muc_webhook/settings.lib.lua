@@ -15,13 +15,17 @@ local function describe(value)
 	return ("it is the %s %s"):format(type(value), type(value) == "string" and ("%q"):format(value) or tostring(value));
 end
 
-local function seconds_setting(name, default, min, max)
+local function number_setting(name, default, min, max, what)
 	local value = module:get_option(name);
 	if value == nil then return default; end
 	if type(value) ~= "number" or value % 1 ~= 0 or value < min or value > max then
-		refuse(name, ("a whole number of seconds from %d to %d"):format(min, max), describe(value), default);
+		refuse(name, ("a whole number of %s from %d to %d"):format(what, min, max), describe(value), default);
 	end
 	return math.floor(value);
+end
+
+local function seconds_setting(name, default, min, max)
+	return number_setting(name, default, min, max, "seconds");
 end
 
 local function is_loopback(name)
@@ -78,10 +82,11 @@ local function hosts_setting(name)
 	return names;
 end
 
-local function boolean_setting(name)
+local function boolean_setting(name, default)
 	local value = module:get_option(name);
-	if value ~= nil and type(value) ~= "boolean" then refuse(name, "true or false", describe(value), "true"); end
-	return value or false;
+	if value == nil then return default; end
+	if type(value) ~= "boolean" then refuse(name, "true or false", describe(value), "true"); end
+	return value;
 end
 
 -- All settings. Throws a line that says what to set where one is wrong.
@@ -94,7 +99,10 @@ local function read()
 		patience = seconds_setting("ping_muc_patience", 300, 0, 86400);
 		refresh = seconds_setting("ping_muc_refresh", 86400, 1, 259200);
 		excluded = hosts_setting("ping_muc_exclude");
-		dry_run = boolean_setting("ping_muc_dry_run");
+		dry_run = boolean_setting("ping_muc_dry_run", false);
+		reenter = boolean_setting("ping_muc_reenter", false);
+		reenter_limit = number_setting("ping_muc_reenter_limit", 500, 1, 2000, "occupants"); -- rosters know 2000 at most
+		reenter_occupants = boolean_setting("ping_muc_reenter_occupants", true);
 	};
 end
 

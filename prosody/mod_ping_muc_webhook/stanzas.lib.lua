@@ -7,6 +7,7 @@ local st = require "util.stanza";
 local hosts = prosody.hosts;
 
 local xmlns_disco = "http://jabber.org/protocol/disco#info";
+local xmlns_muc = "http://jabber.org/protocol/muc";
 local xmlns_muc_user = "http://jabber.org/protocol/muc#user";
 local xmlns_ping = "urn:xmpp:ping";
 local xmlns_ping_muc = "urn:ping-muc:0";
@@ -62,9 +63,10 @@ end
 -- Returns what the stanza asks for, or nil and why it is not taken.
 local function check_stanza(stanza, host)
 	local attr, first, second = stanza.attr, stanza.tags[1], stanza.tags[2];
-	local is_notice = stanza.name == "presence";
-	if not (stanza.name == "iq" and attr.type == "get") and not (is_notice and attr.type == "unavailable") then
-		return nil, "only <iq type='get'> and <presence type='unavailable'> are taken";
+	local is_presence = stanza.name == "presence";
+	local is_notice, is_reentry = is_presence and attr.type == "unavailable", is_presence and attr.type == nil;
+	if not (stanza.name == "iq" and attr.type == "get") and not is_notice and not is_reentry then
+		return nil, "only <iq type='get'>, <presence> and <presence type='unavailable'> are taken";
 	end
 	local full, occupant = attr.from, attr.to;
 	if is_notice then full, occupant = occupant, full; end
@@ -76,22 +78,27 @@ local function check_stanza(stanza, host)
 		return nil, "the room must be a normalised JID of a room on a remote host";
 	end
 	local item = { full = full, occupant = occupant, room = jid.join(node, remote), nick = nick, remote = remote };
-	local named = is_notice and xmlns_muc_user.." x" or first and (first.attr.xmlns or "").." "..first.name;
-	if named == xmlns_disco.." query" then
+	local named = first and (first.attr.xmlns or "").." "..first.name;
+	if not is_presence and named == xmlns_disco.." query" then
 		if nick or second or first.tags[1] or first.attr.node then
 			return nil, "disco#info goes to a room's bare JID, alone and without a node";
 		end
 		item.kind = "disco";
 		return item;
-	elseif not is_notice and named ~= xmlns_ping.." ping" then
+	elseif not is_presence and named ~= xmlns_ping.." ping" then
 		return nil, "an <iq> must hold urn:xmpp:ping or disco#info";
 	end
 	item.at, item.close = check_join(stanza);
 	if not item.at or not nick or #stanza.tags ~= 2 then
-		return nil, "a ping and a notice name an occupant, and its join in <join xmlns='"..xmlns_ping_muc.."' at='...'/>";
-	elseif not is_notice then
+		return nil, "all but disco#info name an occupant, and its join in <join xmlns='"..xmlns_ping_muc.."' at='...'/>";
+	elseif not is_presence then
 		if first.tags[1] then return nil, "a ping is empty"; end
 		item.kind = "ping";
+		return item;
+	elseif is_reentry then
+		local x = stanza:get_child("x", xmlns_muc);
+		if not x or x[1] or next(x.attr, next(x.attr)) then return nil, "a re-entry holds an empty <x xmlns='"..xmlns_muc.."'/>"; end
+		item.kind = "reentry";
 		return item;
 	end
 	local x, problem_text = stanza:get_child("x", xmlns_muc_user), "a notice holds muc#user";

@@ -5,7 +5,7 @@ import xml from '@xmpp/xml';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { decodeSecret, sign, verify } from '../../functions/core/signature.ts';
-import { batch, notice, ping, readAnswers, roomQuery, stanzaId } from '../../functions/core/stanzas.ts';
+import { batch, notice, ping, readAnswers, reentry, roomQuery, stanzaId } from '../../functions/core/stanzas.ts';
 import { startDynamoDB } from '../../local/dynamodb.ts';
 import { readAssembly } from '../../local/assembly.ts';
 import { Lab, sleep, until } from '../lab/lab.ts';
@@ -79,6 +79,11 @@ const events = (): Sent[] => tap.requests.flatMap(({ body }) => (JSON.parse(body
 function noticeXml(from: string, to: string, { reason = 'gone', item = '', more = '', beside = '' } = {}): string {
   const x = `<item affiliation="none" role="none" ${item}><reason>${reason}</reason></item><status code="110"/><status code="330"/><status code="333"/>${more}`;
   return `<presence type="unavailable" id="m" from="${from}" to="${to}"><x xmlns="http://jabber.org/protocol/muc#user">${x}</x><join xmlns="urn:ping-muc:0" at="1"/>${beside}</presence>`;
+}
+
+/** A re-entry in every detail, but for what it should not have. */
+function reentryXml(from: string, to: string, within = '', beside = ''): string {
+  return `<presence id="m" from="${from}" to="${to}"><x xmlns="http://jabber.org/protocol/muc">${within}</x><join xmlns="urn:ping-muc:0" at="1"/>${beside}</presence>`;
 }
 
 const detail = (reply: Reply): string => (JSON.parse(reply.body) as { detail: string }).detail;
@@ -238,6 +243,17 @@ describe('the stanza API', () => {
     ['a notice with a reason of 1,025 bytes', noticeXml('ROOM/Juliet', 'FROM', { reason: 'x'.repeat(1025) })],
     ['a notice that says more than a notice does', noticeXml('ROOM/Juliet', 'FROM', { more: '<status code="307"/>' })],
     ['a notice that names an address', noticeXml('ROOM/Juliet', 'FROM', { item: 'jid="eve@b.example"' })],
+    ['a re-entry into a local room', reentryXml('FROM', 'room@HOST/Juliet')],
+    ['a re-entry of a foreign session', reentryXml('a@b.example/c', 'ROOM/Juliet')],
+    ['a re-entry of a user at large', reentryXml('juliet@HOST', 'ROOM/Juliet')],
+    ['a re-entry into a room without a nick', reentryXml('FROM', 'ROOM')],
+    ['a re-entry that says something', reentryXml('FROM', 'ROOM/Juliet', '', '<status>words</status>')],
+    ['a re-entry that shows something', reentryXml('FROM', 'ROOM/Juliet', '', '<show>away</show>')],
+    ['a re-entry with a password', reentryXml('FROM', 'ROOM/Juliet', '<password>swordfish</password>')],
+    ['a re-entry that asks for a history of its own', reentryXml('FROM', 'ROOM/Juliet', '<history maxstanzas="0"/>')],
+    ['a re-entry with words in it', reentryXml('FROM', 'ROOM/Juliet', 'words')],
+    ['a re-entry without a join', '<presence id="m" from="FROM" to="ROOM/Juliet"><x xmlns="http://jabber.org/protocol/muc"/></presence>'],
+    ['a probe', '<presence type="probe" id="m" from="FROM" to="ROOM/Juliet"><x xmlns="http://jabber.org/protocol/muc"/><join xmlns="urn:ping-muc:0" at="1"/></presence>'],
     ['a notice with something beside it', noticeXml('ROOM/Juliet', 'FROM', { beside: '<status>hello</status>' })],
   ])('answers policy-violation to %s, and sends nothing', async (_what, stanza) => {
     const before = juliet.received.length;
@@ -282,7 +298,7 @@ describe('the stanza API', () => {
       const romeo = await User.connect(lab, home, 'romeo', 'phone');
       const asked = quiet.asked.length;
       for (const wrong of [{ at: here.at + 1 }, { at: here.at - 1 }, { nick: 'juliet' }, { room: quiet.room('other') }, { user: romeo.jid }]) {
-        for (const kind of [notice, ping]) expect(await answer(kind({ ...here, ...wrong }, undefined)), JSON.stringify(wrong)).toMatchObject({ condition: 'conflict', by: home.host });
+        for (const kind of [notice, ping, reentry]) expect(await answer(kind({ ...here, ...wrong }, undefined)), JSON.stringify(wrong)).toMatchObject({ condition: 'conflict', by: home.host });
       }
       expect(await answer(roomQuery({ ...here, room: quiet.room('other') }))).toMatchObject({ condition: 'conflict' });
       expect(told(room) + romeo.notices().length).toBe(0);
@@ -305,6 +321,13 @@ describe('the stanza API', () => {
       await sleep(1100);
       expect(readAnswers((await send(telling, exactly('msg_twice', telling))).body).get(stanzaId(here))).toMatchObject({ condition: 'conflict' });
       expect(told(room)).toBe(1);
+    });
+
+    it('enters no room again unless ping_muc_reenter says so', async () => {
+      const here = await enter(quiet.room('entered'), 'Juliet');
+      const entries = quiet.count('enter');
+      expect(await answer(reentry(here))).toMatchObject({ condition: 'feature-not-implemented', by: home.host });
+      expect(quiet.count('enter')).toBe(entries);
     });
 
     it('is not misled by a nick that looks like markup', async () => {

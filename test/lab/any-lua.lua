@@ -1,7 +1,8 @@
 -- Plays the module's main job on whatever Lua runs this, with what Prosody brings in C put in the place of by simple stand-ins:
 -- Debian builds those for one Lua only, but Prosody supports them all. Usage: lua any-lua.lua <the module's folder>
 --
--- A user enters a room, a stream closes, the receiver pings and tells: what leaves the module is printed, for the test to look at.
+-- A user enters a room, a stream closes, the receiver pings, has the user enter again, and tells: what leaves the module, and what
+-- reaches the client, is printed, for the test to look at.
 
 local folder = arg[1];
 package.path = "/usr/lib/prosody/?.lua;"..package.path;
@@ -60,13 +61,19 @@ local host_events, global_events = new_events(), new_events();
 local session = { full_jid = "juliet@example.net/phone", username = "juliet", host = "example.net", type = "c2s" };
 function session.send(stanza) print("client", tostring(stanza)); return true; end
 session.log = function () end;
+session.thread = {};
+function session.thread:run(stanza) -- luacheck: ignore 212/self
+	print("session", tostring(stanza));
+	host_events.fire_event("pre-presence/full", { origin = session, stanza = stanza });
+	session.entered = stanza.attr.id;
+end
 prosody = {
 	hosts = { ["example.net"] = { sessions = { juliet = { sessions = { phone = session } } }, s2sout = {}, modules = {}, events = host_events } };
 	full_sessions = { [session.full_jid] = session }; bare_sessions = {}; incoming_s2s = {}; events = global_events;
 };
 
 -- What Prosody gives a module. Whatever else is called does nothing.
-local options = { ping_muc_webhook_url = "http://127.0.0.1/webhooks"; ping_muc_secret = "whsec_"..base64.encode(("k"):rep(32)):gsub("=", "") };
+local options = { ping_muc_reenter = true; ping_muc_webhook_url = "http://127.0.0.1/webhooks"; ping_muc_secret = "whsec_"..base64.encode(("k"):rep(32)):gsub("=", "") };
 local shared, timers, routes, sent = {}, {}, nil, {};
 local function nothing() end
 local api = { host = "example.net"; name = "ping_muc_webhook"; reloading = false };
@@ -110,14 +117,27 @@ assert(loadfile(folder.."/mod_ping_muc_webhook.lua"))();
 module.load();
 
 local stream = { type = "s2sin"; direction = "incoming"; to_host = "example.net"; from_host = "muc.host"; hosts = { ["muc.host"] = { authed = true } } };
-local function arrive(name, stanza) return host_events.fire_event(name, { origin = stream, stanza = stanza }); end
+-- What nobody holds back is for the client.
+local function arrive(name, stanza)
+	if not host_events.fire_event(name, { origin = stream, stanza = stanza }) then print("arrived", stanza.attr.from, stanza.name); end
+end
 global_events.fire_event("s2sin-established", { session = stream });
 local xmlns_muc_user = "http://jabber.org/protocol/muc#user";
 local room, occupant = "room@muc.host", "room@muc.host/Juliet";
+local function is_in(id, nick)
+	local presence = st.presence({ id = id, from = room.."/"..nick, to = session.full_jid }):tag("x", { xmlns = xmlns_muc_user });
+	if nick == "Juliet" then presence:tag("status", { xmlns = xmlns_muc_user, code = "110" }); end
+	arrive("presence/full", presence:reset());
+end
+local function says(body, is_delayed)
+	local message = st.message({ type = "groupchat", id = body, from = occupant, to = session.full_jid }, body);
+	if is_delayed then message:tag("delay", { xmlns = "urn:xmpp:delay", stamp = "2026-11-25T00:00:00Z" }); end
+	arrive("message/full", message:reset());
+end
 host_events.fire_event("pre-presence/full", { origin = session, stanza = st.presence({ to = occupant, from = session.full_jid }) });
-arrive("presence/full", st.presence({ from = occupant, to = session.full_jid })
-	:tag("x", { xmlns = xmlns_muc_user }):tag("status", { xmlns = xmlns_muc_user, code = "110" }):reset());
-arrive("message/full", st.message({ type = "groupchat", from = occupant, to = session.full_jid }, "Ay me"));
+is_in(nil, "Romeo");
+is_in(nil, "Juliet");
+says("Ay me");
 global_events.fire_event("s2s-destroyed", { session = stream, reason = "closed" });
 pass(1);
 for _, body in ipairs(posted) do print("webhook", body); end
@@ -138,13 +158,26 @@ local function serve(id, xml)
 		arrive("iq/full", st.iq({ type = "result", id = query.attr.id, from = query.attr.to, to = query.attr.from }));
 	end
 	sent = {};
+	if session.entered then
+		is_in(session.entered, "Juliet");
+		session.entered = nil;
+		says("Ay me", true);
+		says("Deny thy father", true);
+		arrive("message/full", st.message({ type = "groupchat", from = room, to = session.full_jid }):tag("subject"):reset());
+	end
 	pass(1);
 	print("answer", 200, said);
 end
-local at = table.concat(posted):match('"muc.joined","at":(%d+)');
-local join = ("<join xmlns='urn:ping-muc:0' at='%s'/>"):format(at or "0");
+local function join_in(text)
+	return ("<join xmlns='urn:ping-muc:0' at='%s'/>"):format(text:match('"muc.joined","at":(%d+)') or "0");
+end
+local join = join_in(table.concat(posted));
 serve("msg_1", ("<xmpp timeout='60'><iq type='get' id='p' from='%s' to='%s'><ping xmlns='urn:xmpp:ping'/>%s</iq></xmpp>"):format(session.full_jid, occupant, join));
 serve("msg_2", ("<xmpp timeout='60'><iq type='get' id='d' from='%s' to='%s'><query xmlns='http://jabber.org/protocol/disco#info'/></iq></xmpp>"):format(session.full_jid, room));
-serve("msg_3", ("<xmpp timeout='60'><presence type='unavailable' id='n' from='%s' to='%s'><x xmlns='http://jabber.org/protocol/muc#user'>"
+serve("msg_3", ("<xmpp timeout='60'><presence id='r' from='%s' to='%s'><x xmlns='http://jabber.org/protocol/muc'/>%s</presence></xmpp>")
+	:format(session.full_jid, occupant, join));
+pass(1);
+join = join_in(posted[#posted]);
+serve("msg_4", ("<xmpp timeout='60'><presence type='unavailable' id='n' from='%s' to='%s'><x xmlns='http://jabber.org/protocol/muc#user'>"
 	.."<item affiliation='none' role='none'><reason>Lost</reason></item><status code='110'/><status code='330'/><status code='333'/></x>%s</presence></xmpp>")
 	:format(occupant, session.full_jid, join));

@@ -45,6 +45,8 @@ export interface ProsodySettings {
   readonly host: string;
   /** Domains of its chat services. */
   readonly mucs?: readonly string[];
+  /** Configuration below the line of each chat service. */
+  readonly forMucs?: string;
   /** Domains of external components, which log in with the users' password. */
   readonly components?: readonly string[];
   /** Users that exist; the password is the same for all. */
@@ -197,7 +199,7 @@ export class Prosody {
   }
 
   async #configure(forHost = this.#settings.forHost): Promise<void> {
-    const { host, mucs = [], components = [], users = [], global = '', production } = this.#settings;
+    const { host, mucs = [], forMucs = '', components = [], users = [], global = '', production } = this.#settings;
     const accounts = join(this.#directory, 'data', host.replaceAll('.', '%2e'), 'accounts');
     await mkdir(accounts, { recursive: true });
     for (const user of users) await writeFile(join(accounts, `${user}.dat`), `return { ["password"] = "${PASSWORD}" };\n`);
@@ -227,7 +229,7 @@ muc_room_cache_size = 100000
 ${global}
 VirtualHost "${host}"
 ${forHost ?? ''}
-${mucs.map((muc) => `Component "${muc}" "muc"\nrestrict_room_creation = false\nmuc_room_locking = false\n`).join('')}
+${mucs.map((muc) => `Component "${muc}" "muc"\nrestrict_room_creation = false\nmuc_room_locking = false\n${forMucs}\n`).join('')}
 ${components.map((component) => `Component "${component}"\ncomponent_secret = "${PASSWORD}"\n`).join('')}`;
     await writeFile(this.#config, config);
   }

@@ -12,6 +12,10 @@ export interface SceneOptions {
   readonly production?: Production;
   /** Who has an account on the users' own server. */
   readonly users?: readonly string[];
+  /** Who has an account on the chat server. */
+  readonly guests?: readonly string[];
+  /** Configuration of the chat service. */
+  readonly forMucs?: string;
 }
 
 /** The usual scene: the functions, the users' own server, configured by what the functions printed, and a chat server. */
@@ -27,7 +31,7 @@ export class Scene extends Stage {
   /** @param settings of the module, where they are not to be as printed; the delay is two seconds unless set */
   static async open(
     settings: Readonly<Record<string, string | number | boolean>> = {},
-    { environment = {}, production, users = ['juliet', 'romeo', 'nurse'] }: SceneOptions = {},
+    { environment = {}, production, users = ['juliet', 'romeo', 'nurse'], guests = ['mercutio'], forMucs = '' }: SceneOptions = {},
   ): Promise<Scene> {
     const lab = await Lab.open();
     try {
@@ -35,7 +39,7 @@ export class Scene extends Stage {
       const printed = runtime.prosodySettings({ ping_muc_delay: 2, ping_muc_timeout: 5, ...settings });
       const home = await Prosody.start(lab, { host: lab.address(2), users, ...(production && { production }), ...printed });
       const muc = lab.address(4);
-      const away = await Prosody.start(lab, { host: lab.address(3), mucs: [muc], users: ['mercutio'], ...(production && { production }) });
+      const away = await Prosody.start(lab, { host: lab.address(3), mucs: [muc], forMucs, users: guests, ...(production && { production }) });
       return new Scene(lab, runtime, home, away, muc);
     } catch (error) {
       await lab.close();
@@ -60,9 +64,13 @@ export class Scene extends Stage {
   }
 
   /** The chat server forgets an occupant without telling anybody. */
-  async forget(room: string, user: User): Promise<void> {
+  async forget(room: string, user: Pick<User, 'jid'>): Promise<void> {
+    await this.atRoom(room, `local occupant = room:get_occupant_by_real_jid("${user.jid}"); occupant:remove_session("${user.jid}"); room:save_occupant(occupant)`);
+  }
+
+  /** Runs Lua on the chat server about a `room`, which is nil where there is none. Returns what the shell says. */
+  atRoom(room: string, code: string): Promise<string> {
     const muc = `require"core.modulemanager".get_module("${this.muc}", "muc")`;
-    const code = `local room = ${muc}.get_room_from_jid("${room.replaceAll('\\', '\\\\')}"); local occupant = room:get_occupant_by_real_jid("${user.jid}"); occupant:remove_session("${user.jid}"); room:save_occupant(occupant)`;
-    await this.away.shell(`>${code}`);
+    return this.away.shell(`>local room = ${muc}.get_room_from_jid("${room.replaceAll('\\', '\\\\')}"); ${code}`);
   }
 }

@@ -76,10 +76,10 @@ export class ScriptedMuc implements ForgetfulService {
     return this.asked.filter((question) => question.kind === kind && (occupantOrRoom === undefined || question.to === occupantOrRoom || question.room === occupantOrRoom)).length;
   }
 
-  /** Takes a user for an occupant, without a word. Returns the self-presence to send. */
-  admit({ user, room, nick }: Pick<Question, 'user' | 'room' | 'nick'>, codes: readonly number[] = [110]): string {
+  /** Takes a user for an occupant, without a word. Returns the self-presence to send, which has the id of what it answers. */
+  admit({ id, user, room, nick }: Pick<Question, 'user' | 'room' | 'nick'> & { readonly id?: string }, codes: readonly number[] = [110]): string {
     this.#nicks.set(`${room} ${user}`, nick);
-    return mucPresence({ from: `${room}/${nick}`, to: user, codes });
+    return mucPresence({ from: `${room}/${nick}`, to: user, codes, ...(id !== undefined && { id }) });
   }
 
   /** Takes a user for an occupant no longer, without a word: what a service that restarted has done to all. */
@@ -159,6 +159,7 @@ function kindOf(stanza: Element): Kind | undefined {
 export function mucPresence(presence: {
   readonly from: string;
   readonly to: string;
+  readonly id?: string;
   readonly type?: 'unavailable';
   readonly codes?: readonly number[];
   /** Attributes of the item, beside affiliation and role. */
@@ -166,10 +167,10 @@ export function mucPresence(presence: {
   /** What else muc#user holds. */
   readonly more?: string;
 }): string {
-  const { from, to, type, codes = [], item = '', more = '' } = presence;
+  const { from, to, id, type, codes = [], item = '', more = '' } = presence;
   const statuses = codes.map((code) => `<status code="${code}"/>`).join('');
   return (
-    `<presence from="${escapeXML(from)}" to="${escapeXML(to)}"${type === undefined ? '' : ` type="${type}"`}>` +
+    `<presence${id === undefined ? '' : ` id="${escapeXML(id)}"`} from="${escapeXML(from)}" to="${escapeXML(to)}"${type === undefined ? '' : ` type="${type}"`}>` +
     `<x xmlns="${NS_MUC_USER}"><item affiliation="none" role="${type === undefined ? 'participant' : 'none'}" ${item}/>${statuses}${more}</x></presence>`
   );
 }
@@ -196,7 +197,7 @@ export function rawError(payload: string): Reaction {
 
 /** A presence of type error: the room does not let the user in. */
 export function refusal(type: string, condition: string): Reaction {
-  return ({ user, to }) => `<presence type="error" from="${escapeXML(to)}" to="${escapeXML(user)}"><error type="${type}"><${condition} xmlns="${NS_STANZAS}"/></error></presence>`;
+  return ({ id, user, to }) => `<presence type="error"${id === '' ? '' : ` id="${escapeXML(id)}"`} from="${escapeXML(to)}" to="${escapeXML(user)}"><error type="${type}"><${condition} xmlns="${NS_STANZAS}"/></error></presence>`;
 }
 
 export const silence: Reaction = () => undefined;

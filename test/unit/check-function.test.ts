@@ -7,9 +7,9 @@ import { type Endpoint, listen } from './http.ts';
 /** The check function itself, between a table and a server that do as they are told: three joins, none of which their room knows. */
 const HOST = 'example.net';
 const REMOTE = 'muc.host';
-const AT = Date.now() * 1000;
+const AT = Math.floor(Date.now() / 1000) * 1_000_000;
 const JOINS = [1, 2, 3].map((n) => ({ key: `room@${REMOTE}#user${n}@${HOST}/phone`, user: `user${n}@${HOST}/phone`, at: AT + n }));
-const CLOSE = { host: HOST, remote: REMOTE, at: AT + 10, delay: 1, timeout: 1, patience: 0, dryRun: false };
+const CLOSE = { host: HOST, remote: REMOTE, at: AT + 10, delay: 1, timeout: 1, patience: 0, dryRun: false, reenter: false };
 const STATE = firstState(CLOSE, 'check', 1, AT / 1e6 - 1);
 
 let table: Endpoint;
@@ -43,7 +43,13 @@ beforeAll(async () => {
   server = await listen(({ body }, response) => {
     const error = '<error type="cancel"><not-acceptable xmlns="urn:ietf:params:xml:ns:xmpp-stanzas"/></error>';
     const answers = [...body.toString().matchAll(/<iq [^>]*id="([^"]*)"/g)].map(([, id]) => `<iq type="error" id="${id}">${error}</iq>`);
-    response.writeHead(200).end(`<xmpp>${answers.join('')}</xmpp>`);
+    // of those who re-enter, the first is back, the second with a gap, and the third is refused
+    const back = (id: string, more = ''): string => `<presence id="${id}"><x xmlns="http://jabber.org/protocol/muc#user"><status code="110"/></x>${more}</presence>`;
+    const gap = '<reentry xmlns="urn:ping-muc:0" missed="yes"/>';
+    const reentries = [...body.toString().matchAll(/<presence id="([^"]*)"/g)].map(([, id = '']) =>
+      id.endsWith('3') ? `<presence type="error" id="${id}">${error}</presence>` : back(id, id.endsWith('2') ? gap : ''),
+    );
+    response.writeHead(200).end(`<xmpp>${[...answers, ...reentries].join('')}</xmpp>`);
   });
   for (const name of [...Object.values(ENV), 'AWS_REGION', 'AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY']) vi.stubEnv(name, 'test');
   for (const service of ['DYNAMODB', 'SECRETS_MANAGER']) vi.stubEnv(`AWS_ENDPOINT_URL_${service}`, table.url);
@@ -62,7 +68,7 @@ beforeEach(() => {
   return () => vi.restoreAllMocks();
 });
 
-const run = (remaining = 900_000): Promise<CheckState> => check(STATE, { awsRequestId: 'request', getRemainingTimeInMillis: () => remaining } as Context);
+const run = (remaining = 900_000, changes: Partial<CheckState> = {}): Promise<CheckState> => check({ ...STATE, ...changes }, { awsRequestId: 'request', getRemainingTimeInMillis: () => remaining } as Context);
 const warned = (): unknown[] => lines.filter(({ level }) => level === 'WARN').map(({ message, user, room, detail }) => [message, user, room, detail]);
 const notDeleted = (detail: string): unknown => JOINS.map(({ user }) => ['row not deleted; the next check deletes it', user, `room@${REMOTE}`, detail]);
 
@@ -85,4 +91,23 @@ it('leaves rows for the next check rather than be killed over them', async () =>
   expect(await run(30_000)).toMatchObject({ totals: { left: 1, notified: 1 } });
   expect(deletes.size).toBe(0);
   expect(warned()).toEqual((notDeleted('no time was left for it') as unknown[]).slice(0, 1));
+});
+
+it('counts who is back, who was refused, and whose history has a gap, and says so of each', async () => {
+  onDelete = () => DONE;
+  expect(await run(900_000, { reenter: true })).toMatchObject({ next: 'done', totals: { left: 3, reentered: 2, gaps: 1, notified: 1, refused: 1 } });
+  expect(lines.find(({ message }) => message === 'check done')).toMatchObject({ VerdictLeft: 3, Reentries: 2, HistoryGaps: 1, Notices: 1, ReentriesRefused: 1 });
+  const ended = lines.filter(({ message }) => message === 'join ended').map(({ user, answers }) => [user, answers]);
+  expect(Object.fromEntries(ended)).toEqual({
+    [`user1@${HOST}/phone`]: ['not-acceptable', 'result'],
+    [`user2@${HOST}/phone`]: ['not-acceptable', 'result, with lines missing'],
+    [`user3@${HOST}/phone`]: ['not-acceptable', 'not-acceptable', 'none'],
+  });
+});
+
+it('counts in a dry run who would be back, apart from those who are', async () => {
+  await run(900_000, { reenter: true, dryRun: true });
+  const done = lines.find(({ message }) => message === 'check done');
+  expect(done).toMatchObject({ DryRunReentries: 3, DryRunNotices: 0 });
+  expect(done).not.toHaveProperty('Reentries');
 });

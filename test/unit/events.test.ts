@@ -49,6 +49,7 @@ describe('an event is rejected for its own fault, and its field is named', () =>
     ['patience below 0', closed({ patience: -1 }), /^patience: must be a whole number from 0 to 86400/],
     ['patience in parts', closed({ patience: 0.5 }), /^patience: must be a whole number/],
     ['dry_run as text', closed({ dry_run: 'false' }), /^dry_run: must be true or false/],
+    ['reenter as text', closed({ reenter: 'true' }), /^reenter: must be true or false/],
   ])('%s', (_what, event, error) => {
     const result = read(joined(), event, closed());
     expect(result.rejected).toEqual([{ index: 1, error: expect.stringMatching(error) as string }]);
@@ -149,7 +150,7 @@ describe('the samples of the contract', () => {
   it('are read whole', () => {
     expect(sample('joined')).toMatchObject({ accepted: 1, joins: [{ said: { type: 'muc.joined', nick: 'nickname', at: T } }] });
     expect(sample('left')).toMatchObject({ accepted: 1, joins: [{ said: { type: 'muc.left', at: T + 1_000_000 } }] });
-    expect(sample('closed')).toMatchObject({ accepted: 1, closes: [{ said: { remote: 'muc.host', delay: 60, timeout: 60, patience: 0, dryRun: false } }] });
+    expect(sample('closed')).toMatchObject({ accepted: 1, closes: [{ said: { remote: 'muc.host', delay: 60, timeout: 60, patience: 0, dryRun: false, reenter: false } }] });
   });
 
   it('of a batch: the join that was left again, the other join, and one close of the two', () => {
@@ -157,6 +158,6 @@ describe('the samples of the contract', () => {
     expect({ accepted, rejected }).toEqual({ accepted: 5, rejected: [] });
     expect(joins.map(({ said: { type, user } }) => [type, user])).toEqual([['muc.joined', 'zoë@example.net/Gajim at home/2'], ['muc.left', 'user@example.net/phone']]);
     expect(joins[0]?.said).toMatchObject({ room: 'd\\27artagnan@muc.host', nick: 'L\'ami "Tom" & <Jerry> / 🦊' });
-    expect(closes.map(({ said }) => said)).toEqual([{ host: 'example.net', remote: 'muc.host', at: T + 2_000_001, delay: 60, timeout: 60, patience: 600, dryRun: true }]);
+    expect(closes.map(({ said }) => said)).toEqual([{ host: 'example.net', remote: 'muc.host', at: T + 2_000_001, delay: 60, timeout: 60, patience: 600, dryRun: true, reenter: true }]);
   });
 });

@@ -217,6 +217,7 @@ describe('schemas', () => {
     ['a patience below 0', 'webhook.schema.json', closed({ patience: -1 }), 'minimum', '/events/0/patience'],
     ['a patience of more than a day', 'webhook.schema.json', closed({ patience: 86401 }), 'maximum', '/events/0/patience'],
     ['dry_run as text', 'webhook.schema.json', closed({ dry_run: 'false' }), 'type', '/events/0/dry_run'],
+    ['reenter as text', 'webhook.schema.json', closed({ reenter: 'true' }), 'type', '/events/0/reenter'],
     ['no dry_run', 'webhook.schema.json', closed({ dry_run: undefined }), 'required', '/events/0'],
     ['nothing rejected and not said so', 'webhook-answer.schema.json', { accepted: 1 }, 'required', ''],
     ['accepted below 0', 'webhook-answer.schema.json', { accepted: -1, rejected: [] }, 'minimum', '/accepted'],
@@ -239,6 +240,7 @@ describe('schemas', () => {
     ['an IPv6 literal for a host', 'webhook.schema.json', { host: '[2001:db8::1]', events: [] }],
     ['unknown fields of a request', 'webhook.schema.json', { host: 'example.net', events: [], sent_by: 'a later version' }],
     ['unknown fields of an event', 'webhook.schema.json', joined({ role: 'moderator' })],
+    ['a close of a server that knows no re-entry', 'webhook.schema.json', closed({ reenter: undefined })],
     ['a close without a reason', 'webhook.schema.json', closed({ reason: undefined })],
     ['a resource with spaces, @ and /', 'webhook.schema.json', left({ user: 'user@example.net/at home @ 2/3' })],
     ['unknown fields of an answer', 'webhook-answer.schema.json', { accepted: 0, rejected: [{ index: 0, error: 'no', field: 'at' }], took: 3 }],
@@ -270,12 +272,13 @@ function stanzas(file: string): Element[] {
 const tags = (element: Element | undefined): Element[] => (element?.children ?? []).filter((child): child is Element => typeof child !== 'string');
 
 describe('stanza samples', () => {
-  it('ask for one of each of the three kinds, in order', () => {
+  it('ask for one of each of the four kinds, in order', () => {
     const kinds = stanzas('samples/stanzas-request.xml').map((stanza) => [stanza.name, stanza.attrs['type'] as unknown, ...tags(stanza).map(({ attrs }) => attrs['xmlns'] as unknown)]);
     expect(kinds).toEqual([
       ['iq', 'get', 'urn:xmpp:ping', 'urn:ping-muc:0'],
       ['iq', 'get', 'http://jabber.org/protocol/disco#info'],
       ['presence', 'unavailable', 'http://jabber.org/protocol/muc#user', 'urn:ping-muc:0'],
+      ['presence', undefined, 'http://jabber.org/protocol/muc', 'urn:ping-muc:0'],
     ]);
   });
 
@@ -300,13 +303,30 @@ describe('stanza samples', () => {
       ['notice-recipient-unavailable', 'presence', 'cancel', 'example.net', 'recipient-unavailable'],
       ['notice-conflict', 'presence', 'cancel', 'example.net', 'conflict'],
       ['notice-rejoining', 'presence', 'cancel', 'example.net', 'conflict rejoining'],
+      ['reentry-success', 'presence', 'result', '', ''],
+      ['reentry-missed', 'presence', 'result', '', ''],
+      ['reentry-registration-required', 'presence', 'auth', '', 'registration-required text'],
+      ['reentry-recipient-unavailable', 'presence', 'cancel', 'example.net', 'recipient-unavailable'],
+      ['reentry-conflict', 'presence', 'cancel', 'example.net', 'conflict'],
+      ['reentry-rejoining', 'presence', 'cancel', 'example.net', 'conflict rejoining'],
+      ['reentry-no-answer', 'presence', 'wait', 'example.net', 'remote-server-timeout no-answer closed'],
+      ['reentry-remote-server-not-found', 'presence', 'cancel', 'example.net', 'remote-server-not-found closed'],
+      ['reentry-resource-constraint', 'presence', 'wait', 'example.net', 'resource-constraint'],
+      ['reentry-feature-not-implemented', 'presence', 'cancel', 'example.net', 'feature-not-implemented'],
     ]);
   });
 
+  it('a re-entry that was let in has no type, says 110, and says where lines are missing', () => {
+    const back = stanzas('samples/stanzas-answer.xml').filter(({ name, attrs }) => name === 'presence' && attrs['type'] === undefined);
+    const missed = back.map((stanza) => stanza.getChild('reentry', 'urn:ping-muc:0')?.attrs['missed'] as unknown);
+    expect(missed).toEqual([undefined, 'yes']);
+    for (const stanza of back) expect(stanza.getChild('x', 'http://jabber.org/protocol/muc#user')?.getChild('status')?.attrs['code']).toBe('110');
+  });
+
   it('swap from and to: a room answers a session, a session (by its server) a notice', () => {
-    for (const { name, attrs } of stanzas('samples/stanzas-answer.xml')) {
+    for (const { attrs } of stanzas('samples/stanzas-answer.xml')) {
       const { id, from, to } = attrs as Record<string, string>;
-      const [room, session] = name === 'iq' ? [from, to] : [to, from];
+      const [room, session] = id?.startsWith('notice-') ? [to, from] : [from, to];
       expect(room, id).toMatch(/^[^@/]+@muc\.host(\/.+)?$/);
       expect(session, id).toMatch(/^[^@/]+@example\.net\/.+$/);
     }

@@ -5,7 +5,7 @@ import { Secrets } from '../../functions/adapters/secrets.ts';
 import { ServerRefusedError, ServerUnreachableError, StanzaApi } from '../../functions/adapters/server.ts';
 import type { Join } from '../../functions/core/events.ts';
 import { decodeSecret, verify } from '../../functions/core/signature.ts';
-import { notice, ping, stanzaId } from '../../functions/core/stanzas.ts';
+import { notice, ping, reentry, stanzaId } from '../../functions/core/stanzas.ts';
 import { ERRORS } from '../../functions/names.ts';
 import { type Endpoint, listen } from './http.ts';
 import { HOST, REMOTE, Server } from './world.ts';
@@ -230,6 +230,13 @@ describe('a stanza that is not taken is no verdict', () => {
     const { server } = await answering((_request, response) => xmpp(response, refusal('other.example', 'presence')));
     await expect(server.send(HOST, [ping(join), notice({ ...join, at: join.at + 1 }, 'x')], 60)).resolves.toHaveLength(1);
     await expect(server.send(HOST, [notice(join, 'x')], 60)).rejects.toThrow(ServerRefusedError);
+  });
+
+  it('but a re-entry may be refused so by everyone: an older server does not know it, and the notice follows', async () => {
+    for (const by of [HOST, REMOTE, 'other.example']) {
+      const { server } = await answering((_request, response) => xmpp(response, refusal(by, 'presence')));
+      expect((await server.send(HOST, [reentry(join)], 60)).get(stanzaId(join)), by).toMatchObject({ condition: 'policy-violation', by });
+    }
   });
 
   it('but a room may refuse a ping so, in its own name or another', async () => {

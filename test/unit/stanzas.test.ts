@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { Join } from '../../functions/core/events.ts';
 import { isNick, isXmlText } from '../../functions/core/jid.ts';
-import { type Answer, AnswerError, DEFAULT_REASON, MAX_STANZAS, type Stanza, batch, notice, ping, readAnswers, requests, roomQuery, stanzaId } from '../../functions/core/stanzas.ts';
+import { type Answer, AnswerError, DEFAULT_REASON, MAX_STANZAS, type Stanza, batch, notice, ping, readAnswers, reentry, requests, roomQuery, stanzaId } from '../../functions/core/stanzas.ts';
 import { elements } from './world.ts';
 
 const sample = (name: string): string => readFileSync(new URL(`../../protocol/samples/${name}`, import.meta.url), 'utf8');
@@ -31,7 +31,7 @@ const reasonOf = (stanza: { xml: string }): string | null | undefined => reread(
 describe('requests', () => {
   it('are what the sample of the contract shows, but for the ids', () => {
     const shown = elements(sample('stanzas-request.xml').replaceAll(/>\s+</g, '><'));
-    const made = elements(batch([ping(join(), 1_795_355_002_123_456), roomQuery(join()), notice(hostile, undefined)], 60));
+    const made = elements(batch([ping(join(), 1_795_355_002_123_456), roomQuery(join()), notice(hostile, undefined), reentry(join())], 60));
     expect(made.map((stanza) => ({ ...stanza.attrs, id: '' }))).toEqual(shown.map((stanza) => ({ ...stanza.attrs, id: '' })));
     expect(made.map((stanza) => stanza.children.join(''))).toEqual(shown.map((stanza) => stanza.children.join('')));
   });
@@ -41,7 +41,7 @@ describe('requests', () => {
   });
 
   it('give each stanza the id of its join, so that an answer finds it', () => {
-    for (const stanza of [ping(join()), roomQuery(join()), notice(join(), 'x')]) {
+    for (const stanza of [ping(join()), roomQuery(join()), reentry(join()), notice(join(), 'x')]) {
       expect(stanza.id).toBe(stanzaId(join()));
       expect(reread(stanza).attrs['id']).toBe(stanza.id);
     }
@@ -63,7 +63,7 @@ describe('requests', () => {
     fc.assert(
       fc.property(part.filter(isNick), part.filter(isNick), (nick, resource) => {
         const one = join({ nick, user: `user@example.net/${resource}` });
-        expect(reread(ping(one)).attrs).toMatchObject({ from: one.user, to: `${one.room}/${nick}` });
+        for (const asked of [ping(one), reentry(one)]) expect(reread(asked).attrs).toMatchObject({ from: one.user, to: `${one.room}/${nick}` });
         expect(reread(notice(one, nick)).attrs).toMatchObject({ to: one.user, from: `${one.room}/${nick}` });
       }),
       { numRuns: 200 },
@@ -125,6 +125,16 @@ describe('answers', () => {
       'notice-recipient-unavailable': error('cancel', 'recipient-unavailable', own),
       'notice-conflict': error('cancel', 'conflict', own),
       'notice-rejoining': error('cancel', 'conflict', { ...own, isRejoining: true }),
+      'reentry-success': { kind: 'result' },
+      'reentry-missed': { kind: 'result', hasGap: true },
+      'reentry-registration-required': error('auth', 'registration-required', { text: 'This room is for members only' }),
+      'reentry-recipient-unavailable': error('cancel', 'recipient-unavailable', own),
+      'reentry-conflict': error('cancel', 'conflict', own),
+      'reentry-rejoining': error('cancel', 'conflict', { ...own, isRejoining: true }),
+      'reentry-no-answer': error('wait', 'remote-server-timeout', { ...own, silence: 'room', closed: 1_795_355_002_123_456 }),
+      'reentry-remote-server-not-found': error('cancel', 'remote-server-not-found', { ...own, closed: 1_795_355_002_123_456 }),
+      'reentry-resource-constraint': error('wait', 'resource-constraint', own),
+      'reentry-feature-not-implemented': error('cancel', 'feature-not-implemented', own),
     });
   });
 
@@ -168,6 +178,15 @@ describe('answers', () => {
     }
     expect(errorHolding('<rejoining xmlns="urn:ping-muc:0"/>')).toMatchObject({ isRejoining: true });
     expect(errorHolding('<rejoining/>')).not.toHaveProperty('isRejoining');
+  });
+
+  it('to a re-entry say where lines are missing, in the words of the contract alone', () => {
+    const back = (xml: string): Answer | undefined => readAnswers(`<xmpp><presence id="a">${xml}</presence></xmpp>`).get('a');
+    expect(back('<reentry xmlns="urn:ping-muc:0" missed="yes"/>')).toEqual({ kind: 'result', hasGap: true });
+    for (const other of ['', '<reentry missed="yes"/>', '<reentry xmlns="urn:ping-muc:0"/>', '<reentry xmlns="urn:ping-muc:0" missed="no"/>']) expect(back(other)).toEqual({ kind: 'result' });
+    expect(readAnswers('<xmpp><presence id="a" type="unavailable"/><iq id="b"/></xmpp>')).toEqual(
+      new Map(['a', 'b'].map((id) => [id, { kind: 'error', type: 'cancel', condition: 'undefined-condition' }])),
+    );
   });
 
   it('that are a proof say so', () => {

@@ -51,7 +51,7 @@ afterAll(async () => {
 let hosts = 0;
 const newRemote = (): string => `muc${(hosts += 1)}.host`;
 
-const closeOf = (remote: string, at = T + 1e12): Close => ({ host: 'example.net', remote, at, delay: 60, timeout: 60, patience: 0, dryRun: false });
+const closeOf = (remote: string, at = T + 1e12): Close => ({ host: 'example.net', remote, at, delay: 60, timeout: 60, patience: 0, dryRun: false, reenter: false });
 
 function joined(remote: string, at: number, fields: { user?: string; room?: string; nick?: string } = {}): JoinedEvent {
   const { user = 'user', room = 'room', nick = 'nick' } = fields;

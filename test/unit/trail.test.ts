@@ -16,3 +16,20 @@ it('what rooms answered is known for as many joins as can wait to be written, an
   expect(trail.of(0)).toEqual([]);
   expect(trail.of(19_999)).toEqual(['not-acceptable']);
 });
+
+it('a room that lets a session in again is told apart from one that knew it all the time', () => {
+  const trail = new Trail();
+  const error = (condition: string): Answer => ({ kind: 'error', type: 'cancel', condition });
+  const say = (at: number, answer?: Answer): void => void trail.keep([{ id: stanzaId({ at }), xml: '' }], new Map(answer === undefined ? [] : [[stanzaId({ at }), answer]]));
+  for (const at of [1, 2, 3]) say(at, error('not-acceptable'));
+  for (const at of [1, 4]) say(at, { kind: 'result' });
+  say(2, { kind: 'result', hasGap: true });
+  say(3, error('registration-required'));
+  say(3);
+  expect([1, 2, 3, 4].map((at) => trail.of(at))).toEqual([
+    ['not-acceptable', 'result'],
+    ['not-acceptable', 'result, with lines missing'],
+    ['not-acceptable', 'registration-required', 'none'],
+    [],
+  ]);
+});

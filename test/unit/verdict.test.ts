@@ -13,7 +13,7 @@ const rows: [answer: string, Answer | undefined, ping: string, room: string, hos
   ['service-unavailable', error('cancel', 'service-unavailable'), 'joined', 'joined', false],
   ['feature-not-implemented', error('cancel', 'feature-not-implemented'), 'joined', 'joined', false],
   ['service-unavailable for now', error('wait', 'service-unavailable'), 'joined', 'joined', false],
-  ['item-not-found', error('cancel', 'item-not-found'), 'ask-room', 'left', false],
+  ['item-not-found', error('cancel', 'item-not-found'), 'ask-room', 'no-room', false],
   ['remote-server-not-found', error('cancel', 'remote-server-not-found'), 'undecided', 'undecided', false],
   ['remote-server-timeout', error('wait', 'remote-server-timeout'), 'undecided', 'undecided', false],
   ['remote-server-timeout of another type', error('cancel', 'remote-server-timeout'), 'undecided', 'undecided', false],

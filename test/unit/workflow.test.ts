@@ -6,7 +6,7 @@ import type { Close } from '../../functions/core/events.ts';
 import { type Endpoint, listen } from './http.ts';
 
 const T = 1_795_355_000;
-const close: Close = { host: 'example.net', remote: 'muc.host', at: T * 1e6, delay: 60, timeout: 45, patience: 600, dryRun: true };
+const close: Close = { host: 'example.net', remote: 'muc.host', at: T * 1e6, delay: 60, timeout: 45, patience: 600, dryRun: true, reenter: false };
 
 describe('the name of a check', () => {
   it('begins with the remote host and the moment, which an operator looks for', () => {

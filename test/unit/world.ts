@@ -114,12 +114,17 @@ export class MapTable {
 /** What a script says of a stanza: nothing comes back, or an error of a type and a condition, perhaps with a text. */
 export type Scripted = 'silence' | 'broken' | 'host silence' | { type: string; condition: string; text?: string; by?: string };
 
+/** What a room is asked. */
+export type Kind = 'ping' | 'disco' | 'reentry';
+
 export class Room {
   /** Nicks by the occupants' full JIDs. */
   readonly occupants = new Map<string, string>();
   exists = true;
+  /** Whether its history is too short for those who re-enter. */
+  forgets = false;
   /** Says what this room answers, where it is not what a room ordinarily would. */
-  script?: (kind: 'ping' | 'disco', user: string) => Scripted | undefined;
+  script?: (kind: Kind, user: string) => Scripted | undefined;
 }
 
 interface Notice extends Pick<Join, 'user' | 'room' | 'nick' | 'at'> {
@@ -143,6 +148,13 @@ export class Server {
   /** How many of them for each room and session. */
   readonly told = new Map<string, number>();
   readonly pings: string[] = [];
+  /** Rooms and sessions that have asked to re-enter, in their order, and those whom the room has let in. */
+  readonly reentries: string[] = [];
+  readonly back: string[] = [];
+  /** What the server itself says to a re-entry, by room and session, instead of asking the room. */
+  noReentry: ((slot: string) => Exclude<Scripted, string> | undefined) | undefined;
+  /** Reports a new join. */
+  onBack: ((join: Pick<Join, 'room' | 'user' | 'nick'>) => number) | undefined;
   /** The rooms asked for disco#info, each time. */
   readonly queries: string[] = [];
 
@@ -160,7 +172,7 @@ export class Server {
 
   #answer(stanza: Element): string | undefined {
     const { from, to } = stanza.attrs as { from: string; to: string };
-    const [user, occupant] = stanza.name === 'iq' ? [from, to] : [to, from];
+    const [user, occupant] = stanza.attrs['type'] === 'unavailable' ? [to, from] : [from, to];
     const [room = '', ...nickParts] = occupant.split('/');
     const nick = nickParts.join('/');
     if (!this.sessions.has(user)) return error(stanza, { type: 'cancel', condition: 'recipient-unavailable', by: HOST });
@@ -175,17 +187,23 @@ export class Server {
       this.pings.push(`${room} ${user}`);
       return this.#fromRoom(stanza, room, 'ping', user, nick);
     }
-    if (this.rejoining.has(`${room} ${user}`)) {
+    const slot = `${room} ${user}`;
+    if (stanza.attrs['type'] === undefined) this.reentries.push(slot);
+    if (this.rejoining.has(slot)) {
       return error(stanza, { type: 'cancel', condition: 'conflict', by: HOST }, xml('rejoining', { xmlns: NS_JOIN }));
     }
-    this.joins.delete(`${room} ${user}`);
+    if (stanza.attrs['type'] === undefined) {
+      const own = this.noReentry?.(slot);
+      return own === undefined ? this.#fromRoom(stanza, room, 'reentry', user, nick) : error(stanza, own);
+    }
+    this.joins.delete(slot);
     const item = stanza.getChild('x')?.getChild('item');
     this.notices.push({ user, room, nick, at, reason: item?.getChildText('reason') ?? '' });
-    this.told.set(`${room} ${user}`, (this.told.get(`${room} ${user}`) ?? 0) + 1);
+    this.told.set(slot, (this.told.get(slot) ?? 0) + 1);
     return undefined;
   }
 
-  #fromRoom(stanza: Element, jid: string, kind: 'ping' | 'disco', user: string, nick: string): string {
+  #fromRoom(stanza: Element, jid: string, kind: Kind, user: string, nick: string): string {
     const closed = this.closed === undefined ? [] : [xml('closed', { xmlns: NS_JOIN, at: String(this.closed) })];
     const unreached = { type: 'wait', condition: 'remote-server-timeout', by: HOST };
     if (this.link === 'remote-server-not-found') return error(stanza, { ...unreached, condition: this.link }, ...closed);
@@ -197,15 +215,29 @@ export class Server {
       return error(stanza, unreached, xml('no-answer', { xmlns: NS_JOIN, streams, heard }), ...closed);
     }
     if (scripted !== undefined) return error(stanza, scripted);
+    if (kind === 'reentry') return this.#enter(stanza, jid, user, nick);
     if (!room?.exists) return error(stanza, { type: 'cancel', condition: 'item-not-found' });
     if (kind === 'disco' || room.occupants.get(user) === nick) return answer(stanza, 'result').toString();
     return error(stanza, { type: 'cancel', condition: room.occupants.has(user) ? 'item-not-found' : 'not-acceptable' });
   }
+
+  /** A room lets in whoever comes, and comes to be if it was gone: a new join. */
+  #enter(stanza: Element, jid: string, user: string, nick: string): string {
+    const room = this.room(jid);
+    room.exists = true;
+    room.occupants.set(user, nick);
+    this.back.push(`${jid} ${user}`);
+    this.joins.set(`${jid} ${user}`, { nick, at: this.onBack?.({ room: jid, user, nick }) ?? 0 });
+    const whole = answer(stanza);
+    whole.append(xml('x', { xmlns: 'http://jabber.org/protocol/muc#user' }, xml('status', { code: '110' })));
+    if (room.forgets) whole.append(xml('reentry', { xmlns: NS_JOIN, missed: 'yes' }));
+    return whole.toString();
+  }
 }
 
-function answer(stanza: Element, type: string): Element {
+function answer(stanza: Element, type?: string): Element {
   const { id, from, to } = stanza.attrs as Record<string, string>;
-  return xml(stanza.name, { type, id, from: to, to: from });
+  return xml(stanza.name, { ...(type === undefined ? {} : { type }), id, from: to, to: from });
 }
 
 function error(stanza: Element, { type, condition, text, by }: Exclude<Scripted, string>, ...more: Element[]): string {
@@ -254,9 +286,17 @@ export class World {
   /** What is called when a check waits. */
   onWait: ((state: CheckState) => void) | undefined;
   calls = 0;
-  readonly most = { requests: 0, pings: 0, stanzas: 0, held: 0, writes: 0 };
-  readonly #flying = { requests: 0, pings: 0, held: 0, writes: 0 };
+  readonly most = { requests: 0, pings: 0, reentries: 0, stanzas: 0, held: 0, writes: 0 };
+  readonly #flying = { requests: 0, pings: 0, reentries: 0, held: 0, writes: 0 };
   #at = BEGINNING * 1e6;
+
+  constructor() {
+    this.server.onBack = ({ room, user, nick }) => {
+      const event = { type: 'muc.joined', host: HOST, remote: REMOTE, room, user, nick, at: this.nextAt() } as const;
+      this.table.record(event);
+      return event.at;
+    };
+  }
 
   /** A moment after all others so far, in microseconds. */
   nextAt(): number {
@@ -282,7 +322,7 @@ export class World {
   }
 
   close(options: Partial<Close> = {}): Close {
-    const close = { host: HOST, remote: REMOTE, at: this.nextAt(), delay: 60, timeout: 60, patience: 0, dryRun: false, ...options };
+    const close = { host: HOST, remote: REMOTE, at: this.nextAt(), delay: 60, timeout: 60, patience: 0, dryRun: false, reenter: false, ...options };
     this.table.recordClose(close);
     return close;
   }
@@ -344,19 +384,22 @@ export class World {
   ): Promise<ReturnType<typeof readAnswers>> {
     const began = this.now;
     const pings = request.includes('urn:xmpp:ping') ? count : 0;
+    const reentries = request.includes('"http://jabber.org/protocol/muc"') ? count : 0;
     this.most.stanzas = Math.max(this.most.stanzas, count);
     const { document, timedOut } = await this.#counting('requests', 1, () =>
-      this.#counting('pings', pings, async () => {
-        await turn();
-        return act();
-      }),
+      this.#counting('pings', pings, () =>
+        this.#counting('reentries', reentries, async () => {
+          await turn();
+          return act();
+        }),
+      ),
     );
     hold(-pings);
     this.now = Math.max(this.now, began + (timedOut ? timeout * 1000 : this.latency));
     return readAnswers(document);
   }
 
-  async #counting<Result>(what: 'requests' | 'pings' | 'writes', count: number, act: () => Promise<Result>): Promise<Result> {
+  async #counting<Result>(what: 'requests' | 'pings' | 'reentries' | 'writes', count: number, act: () => Promise<Result>): Promise<Result> {
     this.#flying[what] += count;
     this.most[what] = Math.max(this.most[what], this.#flying[what]);
     try {
