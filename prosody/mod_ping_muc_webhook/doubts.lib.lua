@@ -23,7 +23,7 @@ local NOT_IN = { ["not-acceptable"] = true, ["item-not-found"] = true };
 
 local count_requested = module:metric("counter", "checks_requested", "", "Checks asked for, by cause", { "cause" });
 
-return function (settings, state, sender, rosters, reentry, next_at)
+return function (settings, state, sender, rosters, next_at)
 	-- Room → { asked, at }: when a check of it was last asked for, by the clock that never jumps, and by the one that
 	-- everybody shares. Of rooms with joins; the one that was looked at last is at the head.
 	state.doubts = state.doubts or cache.new(2^31);
@@ -95,7 +95,7 @@ return function (settings, state, sender, rosters, reentry, next_at)
 	-- will ping all that were in the room before it. Only who came after it, or was pinged by it already, is news.
 	local function denied(room, join)
 		local doubt = doubts:get(room);
-		if not doubt or join.attempt or reentry.is_awaited(join) then return; end
+		if not doubt or join.attempt then return; end -- it is entering again as it is
 		local left = doubt.asked and doubt.asked + window() - monotonic() or 0;
 		if left <= 0 then return ask_if_allowed(room); end
 		if math.max(join.at / 1e6, join.pinged or 0) < doubt.at then return; end

@@ -135,6 +135,14 @@ describe('a chat service whose rooms', () => {
     expect(whoWasTold()).toEqual([true, false]);
   });
 
+  it('say so to both at once, though both are in: one check', async () => {
+    const since = Date.now();
+    for (const user of [juliet, romeo]) scene.muc().send(oops(room, user.jid, 'not-acceptable'));
+    expect(await scene.checkDone(since, scene.muc().domain)).toMatchObject({ joined: 2, left: 0 });
+    await sleep(WINDOW_MS + AFTERMATH_MS);
+    expect([causes(), whoWasTold()]).toEqual([['room-error'], [false, false]]);
+  });
+
   it('say so once more after the check has found them in: they are checked again once the window is over', async () => {
     const since = Date.now();
     scene.muc().send(oops(room, juliet.jid, 'not-acceptable'));
