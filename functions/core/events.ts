@@ -26,8 +26,7 @@ export type JoinedEvent = { readonly type: 'muc.joined' } & Join;
 export type LeftEvent = { readonly type: 'muc.left' } & Omit<Join, 'nick'>;
 
 /** Why a check is made: a close, the room's own word to a session that it is not in, a long silence, or an operator's wish. */
-export const CAUSES = ['close', 'room-error', 'silence', 'operator'] as const;
-export type Cause = (typeof CAUSES)[number];
+type Cause = 'close' | 'room-error' | 'silence' | 'operator';
 
 /**
  * What a check follows: an s2s connection between a local host and a remote host went away, at one moment. Or the server

@@ -10,8 +10,9 @@ local time = require "util.time";
 local monotonic, time_now = time.monotonic, time.now;
 local match = string.match;
 
--- Checks that one remote host can make us ask for by its rooms' errors, at once and in the long run: each costs the operator.
-local ALLOWED, RATE = 1000, 1 / 15; -- and a second
+-- Checks that one remote host can make us ask for by its rooms' errors, at once, and a second in the long run: each costs
+-- the operator, and one whose pings are left unanswered four times what another does.
+local ALLOWED, RATE = 500, 1 / 600;
 local LEAST_WINDOW = 5; -- seconds from a check that a room's error caused until the next one may
 local PASSES = 4; -- in an interval each room is looked at so often: who is silent is found a fourth of it late at most
 local SLICES, MIN_SLICE, MAX_SLICE = 100, 1, 60; -- of a pass; seconds of one
@@ -24,8 +25,7 @@ local NOT_IN = { ["not-acceptable"] = true, ["item-not-found"] = true };
 local count_requested = module:metric("counter", "checks_requested", "", "Checks asked for, by cause", { "cause" });
 
 return function (settings, state, sender, rosters, next_at)
-	-- Room → { asked, at }: when a check of it was last asked for, by the clock that never jumps, and by the one that
-	-- everybody shares. Of rooms with joins; the one that was looked at last is at the head.
+	-- Room → { asked }: when a check of it was last asked for. Of rooms with joins; the one that was looked at last is at the head.
 	state.doubts = state.doubts or cache.new(2^31);
 	local doubts = state.doubts;
 	local allowances = {}; -- remote host → { left, at }: how many checks its rooms' errors may still cause, and when that was
@@ -45,11 +45,10 @@ return function (settings, state, sender, rosters, next_at)
 	end
 
 	local function ask(room, cause)
-		local doubt, at = doubts:get(room), next_at();
-		doubt.asked, doubt.at = monotonic(), at / 1e6;
+		doubts:get(room).asked = monotonic();
 		module:log("debug", "A check of %s is asked for (%s)", room, cause);
 		count_requested:with_labels(cause):add(1);
-		sender.enqueue("check.requested", room, at, {
+		sender.enqueue("check.requested", room, next_at(), {
 			remote = jid.host(room), room = room, cause = cause, delay = 0,
 			timeout = settings.timeout, patience = settings.patience, dry_run = settings.dry_run, reenter = settings.reenter,
 		});
@@ -91,14 +90,13 @@ return function (settings, state, sender, rosters, next_at)
 		end);
 	end
 
-	-- A room says to a session that it is not in. A check is asked for at once, unless one has been within the window: it
-	-- will ping all that were in the room before it. Only who came after it, or was pinged by it already, is news.
+	-- A room says to a session that it is not in. A check is asked for at once, unless one has been within the window. That
+	-- one pings all that were in the room before it, and answers what was said until then; what comes later is looked at later.
 	local function denied(room, join)
 		local doubt = doubts:get(room);
 		if not doubt or join.attempt then return; end -- it is entering again as it is
 		local left = doubt.asked and doubt.asked + window() - monotonic() or 0;
 		if left <= 0 then return ask_if_allowed(room); end
-		if math.max(join.at / 1e6, join.pinged or 0) < doubt.at then return; end
 		join.denied = time_now();
 		look_later(room, left);
 	end
