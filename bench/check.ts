@@ -59,8 +59,33 @@ async function lose(scale: Scale, isLost: (index: number) => boolean): Promise<L
 
 const row = (joins: number, name: string, whose: string): string => `${joins.toLocaleString('en')} joins, all ${name}: ${whose}`;
 const [OURS, LIMIT, TODAY] = ['ours', 'the limit', "today's in-server way"];
-const [MULTIPLE, STALL_MULTIPLE] = ['verdicts, of the limit', 'stall, of the limit'];
+const [MULTIPLE, STALL_MULTIPLE, NOTICE_MULTIPLE] = ['verdicts, of the limit', 'stall, of the limit', 'last notice, of the limit'];
 const [DONE, LAST_NOTICE, RATE, NOTICES, MOST, WRONG, STALL] = ['due to last verdict', 'due to last notice', 'pings', 'notices', 'most for one loss', 'wrong, missed, double', 'longest stall'];
+
+/** Has the users' server use Lua 5.4's generational garbage collector instead of Prosody's default, the incremental one. */
+const GENERATIONAL = 'gc = { mode = "generational" }';
+
+/** Measures ours and the limit with the generational collector, to show what an operator gains by it. */
+async function withGenerational(joins: number, found: Collection, progress: Progress): Promise<void> {
+  const ours = await Scale.open({ joins, global: `${BENCH_GLOBAL}\n${GENERATIONAL}`, forHost: benchModules('ping_muc_webhook') });
+  try {
+    const bench = new BenchModule(ours.home);
+    for (const [name, isLost] of CASES) {
+      const mine = row(joins, `${name}, generational`, OURS);
+      for (let turn = 1; turn <= REPETITIONS; turn += 1) {
+        progress(`check of ${joins.toLocaleString('en')} with the generational collector, all ${name}, ${turn} of ${REPETITIONS}`);
+        await ours.enter();
+        const { value: loss, ...stalls } = await bench.watch(() => lose(ours, isLost));
+        if (name === 'lost') found.add(mine, LAST_NOTICE, 's', loss.lastNotice);
+        else found.add(mine, DONE, 's', loss.done);
+        found.add(mine, STALL, 'ms', stalls.longest);
+        if (name === 'kept') found.add(row(joins, `${name}, generational`, LIMIT), DONE, 's', (await bench.pings()).seconds);
+      }
+    }
+  } finally {
+    await ours.close();
+  }
+}
 
 async function compareAt(joins: number, found: Collection, progress: Progress): Promise<void> {
   const label = joins.toLocaleString('en');
@@ -79,6 +104,7 @@ async function compareAt(joins: number, found: Collection, progress: Progress): 
         const mine = row(joins, name, OURS);
         if (name === 'lost') {
           found.add(mine, LAST_NOTICE, 's', loss.lastNotice);
+          found.add(mine, NOTICE_MULTIPLE, '×', loss.lastNotice / median(found.get(row(joins, 'kept', LIMIT), DONE)));
           found.add(mine, 'due to last row deleted', 's', loss.done);
           found.add(mine, MOST, '', loss.most);
         } else {
@@ -201,6 +227,7 @@ export async function benchCheck(progress: Progress): Promise<Findings> {
   const found = new Collection();
   await throughApi(found, progress);
   for (const joins of SIZES) await compareAt(joins, found, progress);
+  await withGenerational(BUDGETED, found, progress);
   await wrongNotices(found, progress);
   const line = (name: string, whose: string, quantity: string) => ({
     name: `${whose}, all ${name}: ${quantity}`,

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { readResources, synthesize } from '../local/assembly.ts';
 import type { Counts } from './counted-stack.ts';
-import { SAMPLE, countCosts } from './counts.ts';
+import { SAMPLE, SILENT_ROOM, countCosts } from './counts.ts';
 
 /** Counts what AWS would bill, and writes docs/cost.md. */
 
@@ -40,6 +40,11 @@ const DAYS = [
   { joins: 10_000, checks: 50, joinsPerCheck: 100, eventsPerRequest: 1 },
   { joins: 1_000_000, checks: 500, joinsPerCheck: 2000, eventsPerRequest: 3 },
 ] as const;
+/** Joins on a server, and of how many of its users each room is, where all rooms are silent all the time. */
+const SILENT_JOINS = 10_000;
+const SILENT_ROOMS = [1, 10, 100];
+/** `ping_muc_silence`, unless set. */
+const CHECKS_A_DAY = 4;
 /** Joins that a check finds lost. */
 const LOST_SHARE = 0.1;
 const DAYS_PER_MONTH = 30.4;
@@ -63,6 +68,19 @@ function day(counted: Record<string, Counts>, { joins, checks, joinsPerCheck, ev
     [checks, empty],
     [checks * joinsPerCheck * (1 - LOST_SHARE), perJoin('joined')],
     [checks * joinsPerCheck * LOST_SHARE, perJoin('left')],
+  ]);
+}
+
+/** What a day costs in which each room is asked about as often as may be. A room of many is read and pinged for more. */
+function silentDay(counted: Record<string, Counts>, roomSize: number): Counts {
+  const perJoin = combine([
+    [1 / SAMPLE, counted[`a close and a check of ${SAMPLE}, all joined`] as Counts],
+    [-1 / SAMPLE, counted['a close and a check that finds nobody'] as Counts],
+  ]);
+  const checks = (CHECKS_A_DAY * SILENT_JOINS) / roomSize;
+  return combine([
+    [checks, counted[SILENT_ROOM] as Counts],
+    [checks * (roomSize - 10), perJoin],
   ]);
 }
 
@@ -103,6 +121,11 @@ function document(counted: Record<string, Counts>, fixed: Fixed): string {
     const sum = Object.values(each).reduce((total, value) => total + value * DAYS_PER_MONTH, 0);
     return [one.joins.toLocaleString('en'), ...kinds.map((kind) => round((each[kind] ?? 0) * DAYS_PER_MONTH)), round(fixedDollars), round(sum + fixedDollars)];
   });
+  const silent = SILENT_ROOMS.map((roomSize) => {
+    const sum = Object.values(dollars(silentDay(counted, roomSize), fixed)).reduce((total, value) => total + value, 0);
+    const [checks, pings] = [(CHECKS_A_DAY * SILENT_JOINS) / roomSize, CHECKS_A_DAY * SILENT_JOINS];
+    return [String(roomSize), checks.toLocaleString('en'), pings.toLocaleString('en'), round(sum), round(sum * DAYS_PER_MONTH)];
+  });
   return `# What it costs
 
 Written by \`npm run cost\`, which runs the stack's own bundles on one machine and counts what AWS would bill. Do not edit.
@@ -120,6 +143,13 @@ Assumed: each join lasts a day, and so is recorded, renewed and left once; ${DAY
 one in ten is lost; events travel alone, but three to a request at a million joins a day, where several come within the 0.1 s that the module gathers them.
 
 ${table(['joins a day', 'requests', 'write units', 'read units', 'transitions', 'invocations', 'GB-seconds'], daily)}
+
+## Silent rooms
+
+What \`ping_muc_silence\` costs at most, at ${SILENT_JOINS.toLocaleString('en')} joins: no room says a word all day, and each is asked about every six hours. A room from which
+every session hears something within six hours costs nothing. At twelve hours it is half of this, at 0 nothing. Each check is counted as if it were alone in its request.
+
+${table(['users of the server in a room', 'checks a day', 'pings a day', 'US dollars a day', 'a month'], silent)}
 
 ## A month, in US dollars
 

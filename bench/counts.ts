@@ -8,7 +8,10 @@ import { startStandIn } from './stand-in.ts';
 export const SAMPLE = 1000;
 /** Joins in one request, at most. */
 const BATCH = 1000;
-const SIZES = [10, SAMPLE, 50_000];
+/** The size of a room that is asked about for its silence, and the name under which that is counted. */
+const SMALL = 10;
+export const SILENT_ROOM = `a silent room of ${SMALL}, all joined`;
+const SIZES = [SMALL, SAMPLE, 50_000];
 
 const HOST = 'example.net';
 let last = Date.now() * 1000;
@@ -16,6 +19,7 @@ const at = (): number => (last += 1);
 const user = (index: number): string => `user${index}@${HOST}/phone`;
 const joined = (remote: string, index: number): object => ({ type: 'muc.joined', at: at(), user: user(index), room: `room@${remote}`, nick: `nick ${index}` });
 const closed = (remote: string): object => ({ type: 's2s.closed', at: at(), remote, direction: 'outgoing', delay: 1, timeout: 60, patience: 0, dry_run: false });
+const silent = (remote: string): object => ({ ...closed(remote), type: 'check.requested', room: `room@${remote}`, cause: 'silence', delay: 0 });
 const check = (size: number, verdict: 'joined' | 'left'): string => `a close and a check of ${size}, all ${verdict}`;
 
 /** @param sizes of checks, in joins, with SAMPLE among them */
@@ -49,6 +53,7 @@ export async function countCosts(assembly: string, sizes: readonly number[], pro
         progress(`costs: a check of ${size.toLocaleString('en')}, all ${verdict}`);
         standIn.answers = verdict;
         counted[check(size, verdict)] = await count(() => stack.send(HOST, [closed(remote)]));
+        if (size === SMALL && verdict === 'joined') counted[SILENT_ROOM] = await count(() => stack.send(HOST, [silent(remote)]));
       }
     }
     return counted;

@@ -24,7 +24,7 @@ const NO_MORE_DELETES_MS = LONGEST_CALL_MS + 5000;
 
 /** Runs one invocation of a check: pings, decides, notifies, forgets. Its result is the workflow's next state. */
 export async function handler(state: CheckState, context: Context): Promise<CheckState> {
-  const log = logger({ requestId: context.awsRequestId, checkId: state.id, host: state.host, remote: state.remote });
+  const log = logger({ requestId: context.awsRequestId, checkId: state.id, host: state.host, remote: state.remote, cause: state.cause });
   const began = Date.now();
   const remaining = (): number => context.getRemainingTimeInMillis();
   const api = new StanzaApi(serverApiUrl, secrets, remaining);
@@ -109,6 +109,6 @@ function report(log: Logger, before: CheckState, after: CheckState, began: numbe
       ...(notified > 0 ? { DueToTold: Math.max(0, Date.now() - before.due * 1000) } : {}),
       ...(after.superseded ? { ChecksSuperseded: 1 } : after.next === 'done' ? { ChecksDone: 1 } : {}),
     },
-    { totals: after.totals, open: after.open, round: before.round, ...(after.next === 'wait' ? { wait: after.wait } : {}) },
+    { totals: after.totals, open: after.open, round: before.round, ...(after.room === undefined ? {} : { room: after.room }), ...(after.next === 'wait' ? { wait: after.wait } : {}) },
   );
 }

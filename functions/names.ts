@@ -56,7 +56,12 @@ export const METRICS = {
   EventsRejected: 'Count',
   JoinsRecorded: 'Count',
   LeavesRecorded: 'Count',
+  /** The sum of the four that follow, each of which is emitted only where there is one: a metric is paid for while it is. */
   ChecksStarted: 'Count',
+  ChecksByClose: 'Count',
+  ChecksByRoomError: 'Count',
+  ChecksBySilence: 'Count',
+  ChecksByOperator: 'Count',
   ChecksSuperseded: 'Count',
   ChecksDone: 'Count',
   PingsSent: 'Count',

@@ -112,7 +112,7 @@ async function store(webhook: Webhook, sentSeconds: number, log: Logger, { table
   const refused: Rejected[] = [];
   let joined = 0;
   let left = 0;
-  let started = 0;
+  const started = { close: 0, 'room-error': 0, silence: 0, operator: 0 };
   const unlessRefused = (index: number, write: () => Promise<void>) => async (): Promise<void> => {
     if (over.aborted) return;
     try {
@@ -136,21 +136,33 @@ async function store(webhook: Webhook, sentSeconds: number, log: Logger, { table
     webhook.closes.map(({ index, said: close }) =>
       unlessRefused(index, async () => {
         await table.recordClose(close, now);
-        if (await workflow.start(close, sentSeconds, now)) started += 1;
+        if (await workflow.start(close, sentSeconds, now)) started[close.cause] += 1;
       }),
     ),
     WRITES_IN_FLIGHT,
   );
   if (over.aborted) return []; // it has been answered
   const rejected = [...webhook.rejected, ...refused];
+  const requested = webhook.closes.filter(({ said }) => said.cause !== 'close');
   log.measure(
     'webhook stored',
-    { WebhooksAccepted: 1, EventsRejected: rejected.length, JoinsRecorded: joined, LeavesRecorded: left, ChecksStarted: started },
+    {
+      WebhooksAccepted: 1,
+      EventsRejected: rejected.length,
+      JoinsRecorded: joined,
+      LeavesRecorded: left,
+      ChecksStarted: Object.values(started).reduce((sum, count) => sum + count),
+      ...(started.close > 0 ? { ChecksByClose: started.close } : {}),
+      ...(started['room-error'] > 0 ? { ChecksByRoomError: started['room-error'] } : {}),
+      ...(started.silence > 0 ? { ChecksBySilence: started.silence } : {}),
+      ...(started.operator > 0 ? { ChecksByOperator: started.operator } : {}),
+    },
     {
       host: webhook.host,
       events: webhook.accepted - refused.length,
       ...(rejected.length > 0 ? { rejected: rejected.slice(0, 10) } : {}),
-      ...(webhook.closes.length > 0 ? { closed: webhook.closes.slice(0, 10).map(({ said }) => said.remote) } : {}),
+      ...(webhook.closes.length > requested.length ? { closed: webhook.closes.filter(({ said }) => said.cause === 'close').slice(0, 10).map(({ said }) => said.remote) } : {}),
+      ...(requested.length > 0 ? { requested: requested.slice(0, 10).map(({ said: { remote, room, cause } }) => ({ remote, room, cause })) } : {}),
     },
   );
   return refused;

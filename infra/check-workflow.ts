@@ -65,7 +65,7 @@ interface Props {
   readonly concurrency: number | undefined;
 }
 
-/** What follows a close: the wait, the check, and asking again. */
+/** What follows a close, or another cause: the wait, the check, and asking again. */
 export class CheckWorkflow extends Construct {
   readonly stateMachine: StateMachine;
   readonly function: NodeFunction;
@@ -118,7 +118,7 @@ export class CheckWorkflow extends Construct {
       stateMachineType: StateMachineType.STANDARD,
       definitionBody: DefinitionBody.fromChainable(wait.next(ping).next(left)),
       timeout: LONGEST_CHECK,
-      comment: 'ping-muc: what follows a closed s2s connection',
+      comment: 'ping-muc: what follows a closed s2s connection, or another cause to doubt that users are in their rooms',
       // what failed, and not with what: a state holds JIDs (where it goes on), and Step Functions shows it for 90 days anyhow
       logs: { destination: this.log, level: LogLevel.ERROR, includeExecutionData: false },
       tracingEnabled: true,

@@ -53,7 +53,7 @@ export class Dashboard extends Construct {
         graph('Table: units', [joins.table.metricConsumedWriteCapacityUnits({ label: 'written' }), joins.table.metricConsumedReadCapacityUnits({ label: 'read' })]),
         graph('Table: throttled', ['ReadThrottleEvents', 'WriteThrottleEvents'].map((name) => joins.table.metric(name, { statistic: Stats.SUM }))),
       ],
-      [heading('## 3. A connection closes, and its check waits')],
+      [heading('## 3. A connection closes, or a room is in doubt, and the check waits')],
       [
         graph('Checks', own('ChecksStarted', 'ChecksSuperseded', 'ChecksDone')),
         graph('Checks waiting or running, more than when this graph begins', [
@@ -71,6 +71,7 @@ export class Dashboard extends Construct {
         ]),
         graph('From due to the first ping (ms)', times('CheckLateness')),
       ],
+      [graph('Checks started, by cause', own('ChecksByClose', 'ChecksByRoomError', 'ChecksBySilence', 'ChecksByOperator'), { stacked: true })],
       [heading('## 4. Rooms are asked, and users who are out are brought back, or told')],
       [
         graph('Pings, by verdict', own('VerdictJoined', 'VerdictLeft', 'VerdictUndecided', 'VerdictGone', 'VerdictStale'), { stacked: true, right: own('PingsSent', 'JoinsProved') }),
@@ -115,8 +116,8 @@ export class Dashboard extends Construct {
       filterStatements: ['@message like "CHECK-ID"'],
     });
     save('The checks of a remote host', [webhooks, checks], {
-      fields: ['@timestamp', 'message', 'checkId', 'totals.pinged', 'totals.left', 'totals.reentered', 'totals.notified', 'detail'],
-      filterStatements: ['remote = "MUC.HOST" or closed.0 = "MUC.HOST"'],
+      fields: ['@timestamp', 'message', 'cause', 'room', 'checkId', 'totals.pinged', 'totals.left', 'totals.reentered', 'totals.notified', 'detail'],
+      filterStatements: ['remote = "MUC.HOST" or closed.0 = "MUC.HOST" or requested.0.remote = "MUC.HOST"'],
     });
     save('Webhooks refused, by reason', [webhooks], {
       filterStatements: ['message = "webhook refused"'],
@@ -125,7 +126,7 @@ export class Dashboard extends Construct {
     });
     save('Events rejected', [webhooks], { fields: ['@timestamp', 'host', 'webhookId', 'EventsRejected', '@message'], filterStatements: ['EventsRejected > 0'] });
     save('What went wrong', [webhooks, checks, check.log], {
-      fields: ['@timestamp', '@log', 'message', 'error', 'detail', 'cause', '@message'],
+      fields: ['@timestamp', '@log', 'message', 'error', 'detail', 'because', 'cause', '@message'],
       filterStatements: ['level in ["WARN", "ERROR"] or type like /Failed|TimedOut|Aborted/ or @message like /Task timed out|Runtime\\./'],
     });
     save('Requests refused before the function', [webhook.accessLog], {

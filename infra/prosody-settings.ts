@@ -36,6 +36,7 @@ export function prosodySettings(settings: ProsodySettings): string {
     `ping_muc_delay = ${delaySeconds}`,
     `ping_muc_timeout = ${timeoutSeconds}`,
     `ping_muc_patience = ${patienceSeconds}`,
+    '-- ping_muc_silence = 21600 -- a room that says nothing for so long is asked whether its users are in; 0: never',
     '-- ping_muc_reenter = true -- users who are out are brought back, and told only where that fails',
     '',
   ].join('\n');

@@ -9,29 +9,49 @@ const TIMEOUT_MS = 600_000;
  * says what to run, and ends the process.
  */
 export function ensurePackage(command: string, debianPackage: string): void {
-  if (exists(command)) return;
+  ensure(command, [debianPackage], () => succeeds('sh', '-c', `command -v ${command}`));
+}
+
+/** Makes sure, likewise, that Debian packages are installed, whatever they bring. */
+export function ensurePackages(packages: readonly string[]): void {
+  const isInstalled = (name: string): boolean => succeeds('dpkg', '--status', name);
+  const missing = packages.filter((name) => !isInstalled(name));
+  if (missing.length > 0) ensure(missing.join(', '), missing, () => missing.every(isInstalled));
+}
+
+/** The version of an installed Debian package, as its authors count. */
+export function debianVersion(name: string): string {
+  const { stdout } = spawnSync('dpkg-query', ['--show', '--showformat', '${Version}', name], { encoding: 'utf8' });
+  return stdout.replace(/-[^-]*$/, '');
+}
+
+/** @param what is missing, in words */
+function ensure(what: string, packages: readonly string[], isThere: () => boolean): void {
+  if (isThere()) return;
+  const names = packages.join(' ');
   const isRoot = process.getuid?.() === 0;
   const sudo = isRoot ? [] : ['sudo', '-n'];
-  const install = [...sudo, 'apt-get', 'install', '-y', '--no-install-recommends', debianPackage];
-  if (!exists('apt-get') || !(isRoot || run(['sudo', '-n', 'true']) === 0)) {
-    process.stderr.write(`${command} is missing. Install it, and run this again:\n\n  sudo apt-get install ${debianPackage}\n`);
+  const install = [...sudo, 'apt-get', 'install', '-y', '--no-install-recommends', ...packages];
+  if (!succeeds('sh', '-c', 'command -v apt-get') || !(isRoot || run(['sudo', '-n', 'true']) === 0)) {
+    process.stderr.write(`${what}: missing. Install it, and run this again:\n\n  sudo apt-get install ${names}\n`);
     process.exit(1);
   }
-  process.stderr.write(`${command} is missing: installing the Debian package ${debianPackage}${debianPackage === 'prosody' ? ', with its service switched off' : ''}\n`);
+  const off = packages.includes('prosody') ? ', with its service switched off' : '';
+  process.stderr.write(`${what}: missing; ${packages.length === 1 ? 'the Debian package' : 'the Debian packages'} ${names} will be installed${off}\n`);
   if (run(install) !== 0) {
     run([...sudo, 'apt-get', 'update']); // the lists may be old, or empty
     run(install, 'inherit');
   }
   // a service that listens on every address would take the ports of the private ones
-  if (debianPackage === 'prosody' && existsSync('/run/systemd/system')) run([...sudo, 'systemctl', 'disable', '--now', 'prosody']);
-  if (!exists(command)) {
-    process.stderr.write(`The package ${debianPackage} could not be installed. Try: sudo apt-get install ${debianPackage}\n`);
+  if (packages.includes('prosody') && existsSync('/run/systemd/system')) run([...sudo, 'systemctl', 'disable', '--now', 'prosody']);
+  if (!isThere()) {
+    process.stderr.write(`${names} could not be installed. Try: sudo apt-get install ${names}\n`);
     process.exit(1);
   }
 }
 
-function exists(command: string): boolean {
-  return spawnSync('sh', ['-c', `command -v ${command}`]).status === 0;
+function succeeds(command: string, ...args: readonly string[]): boolean {
+  return spawnSync(command, args).status === 0;
 }
 
 function run([command = '', ...args]: readonly string[], output: 'ignore' | 'inherit' = 'ignore'): number | null {

@@ -15,6 +15,7 @@ import type { Close, JoinedEvent, LeftEvent } from '../core/events.ts';
  *
  *   pk = JOIN#<host>#<remote>   sk = <room>#<user>   nick, at, state, expires, undecidedBy
  *   pk = CLOSE#<host>#<remote>  sk = close           at, delay, since, checked, answers, expires
+ *                               sk = <room>          the same, of the other causes to check this room (rule 11, docs/rules.md)
  *
  * Events may come late, twice and reversed, so a write holds only against an older row:
  *
@@ -32,6 +33,7 @@ const LEFT_SECONDS = 3600;
 const CLOSE_SECONDS = 7 * 86_400;
 /** Rows read at a time. */
 const PAGE_ROWS = 1000;
+/** Of the closes themselves: no room, as there is no @ in it. */
 const CLOSE_SORT_KEY = 'close';
 /** What DynamoDB has against a row is cut here, in characters: it may cite the row. */
 const MAX_REASON = 200;
@@ -44,7 +46,7 @@ const number = (value: number): AttributeValue => ({ N: String(value) });
 const joinsOf = (host: string, remote: string): AttributeValue => text(`JOIN#${host}#${remote}`);
 const closeKey = (close: Close): Record<string, AttributeValue> => ({
   pk: text(`CLOSE#${close.host}#${close.remote}`),
-  sk: text(CLOSE_SORT_KEY),
+  sk: text(close.room ?? CLOSE_SORT_KEY),
 });
 const joinKey = (join: StoredJoin): Record<string, AttributeValue> => ({ pk: joinsOf(join.host, join.remote), sk: text(join.key) });
 
@@ -93,7 +95,7 @@ export class Table {
     );
   }
 
-  /** The joins on the remote host made before the close, in the order of their keys, a page at a time. */
+  /** The joins on the remote host, or in the one room, made before the close, in the order of their keys, a page at a time. */
   async *readJoins(close: Close, cursor: string | undefined, nowSeconds: number): AsyncGenerator<readonly StoredJoin[], void> {
     const pk = joinsOf(close.host, close.remote);
     let start = cursor === undefined ? undefined : { pk, sk: text(cursor) };
@@ -101,10 +103,16 @@ export class Table {
       const page = await this.#client.send(
         new QueryCommand({
           TableName: this.#name,
-          KeyConditionExpression: 'pk = :pk',
+          KeyConditionExpression: `pk = :pk${close.room === undefined ? '' : ' AND begins_with(sk, :room)'}`,
           FilterExpression: '#state = :joined AND #at < :close AND #expires >= :now',
           ExpressionAttributeNames: { '#state': 'state', '#at': 'at', '#expires': 'expires' },
-          ExpressionAttributeValues: { ':pk': pk, ':joined': text('joined'), ':close': number(close.at), ':now': number(Math.floor(nowSeconds)) },
+          ExpressionAttributeValues: {
+            ':pk': pk,
+            ...(close.room === undefined ? {} : { ':room': text(`${close.room}#`) }), // no host holds #, so no other room's keys begin so
+            ':joined': text('joined'),
+            ':close': number(close.at),
+            ':now': number(Math.floor(nowSeconds)),
+          },
           ConsistentRead: true,
           Limit: PAGE_ROWS,
           ...(start === undefined ? {} : { ExclusiveStartKey: start }),

@@ -46,6 +46,6 @@ export function logger(context: Fields): Logger {
 /** What an error says, for a log line: never its stack's text of a request, never a secret. */
 export function describe(error: unknown): Fields {
   if (!(error instanceof Error)) return { error: String(error) };
-  const cause = error.cause instanceof Error ? { cause: `${error.cause.name}: ${error.cause.message}` } : {};
-  return { error: error.name, detail: error.message, ...cause };
+  const because = error.cause instanceof Error ? { because: `${error.cause.name}: ${error.cause.message}` } : {};
+  return { error: error.name, detail: error.message, ...because };
 }

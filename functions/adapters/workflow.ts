@@ -9,7 +9,8 @@ import { waitSeconds } from '../core/supersession.ts';
  * 1 to 80 characters of 0-9 A-Z a-z - _ (StartExecution); begins with what an operator looks for.
  */
 export function executionName(close: Close): string {
-  const digest = createHash('sha256').update(`${close.host}#${close.remote}`).digest('hex').slice(0, 12);
+  const of = [close.host, close.remote, ...(close.room === undefined ? [] : [close.room])];
+  const digest = createHash('sha256').update(of.join('#')).digest('hex').slice(0, 12);
   return `${close.remote.replace(/[^0-9A-Za-z]+/g, '-').slice(0, 44)}-${close.at}-${digest}`;
 }
 

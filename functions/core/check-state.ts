@@ -76,7 +76,7 @@ export interface StoredJoin extends Join {
   readonly undecidedBy?: number;
 }
 
-/** What the table remembers of the closes of one pair of hosts. */
+/** What the table remembers of the closes of one pair of hosts; or, apart from them, of the other causes to check one room. */
 export interface CloseRecord {
   /** The newest close. */
   readonly at: number;
@@ -91,7 +91,7 @@ export interface CloseRecord {
 
 /** What a check needs of the world. */
 export interface CheckPorts {
-  /** Joins on a remote host made before a moment (µs), in the order of their keys, after `cursor`. */
+  /** Joins on a remote host, or in the one room that is checked, made before a moment (µs), in the order of their keys, after `cursor`. */
   readJoins(close: Close, cursor: string | undefined): AsyncIterable<readonly StoredJoin[], void>;
   /** Sends stanzas to the server and returns the answers by id. `timeout` in seconds. */
   send(host: string, stanzas: readonly Stanza[], timeout: number): Promise<Map<string, Answer>>;
@@ -130,9 +130,10 @@ class StateVersionError extends Error {
 
 /** Takes over a state of this release, or of one before it. @throws StateVersionError */
 export function readState(state: CheckState): CheckState {
-  const { version = 1, reenter = false } = state as Partial<CheckState>; // the first release wrote no version, the second no reenter
+  // the first release wrote no version, the second knew nothing of re-entry, and of no cause but closes
+  const { version = 1, reenter = false, cause = 'close' } = state as Partial<CheckState>;
   if (version > STATE_VERSION) {
     throw new StateVersionError(`the state has version ${version}, this release knows ${STATE_VERSION}: deploy the newer release again`);
   }
-  return { ...state, version: STATE_VERSION, reenter, totals: { ...NO_TOTALS, ...state.totals } };
+  return { ...state, version: STATE_VERSION, reenter, cause, totals: { ...NO_TOTALS, ...state.totals } };
 }

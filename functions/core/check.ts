@@ -6,7 +6,7 @@ import { MORE_TIMEOUTS, isNewerToDecide, isSuperseded, oldestOf } from './supers
 import { type PingVerdict, type Verdict, pingVerdict, roomVerdict, speakForHost } from './verdict.ts';
 
 /**
- * One check: what follows one close, after the delay.
+ * One check: what follows one close, after the delay; or another cause to doubt that users are in a room.
  *
  * A check goes in rounds. The first asks about every join on the remote host; each later one, while there is patience,
  * asks about those that were left undecided. A round goes in invocations, each of which stops in good time and leaves a
@@ -109,6 +109,8 @@ class Page {
   #newest = 0;
   /** A newer close is to decide what this check has not: nothing more is asked. */
   #isPassedOn = false;
+  /** That close is, or will be, on this check's own record. A room's check may leave something to a close of its host, too. */
+  #isOnRecord = false;
   #failed = false;
   /** The key of the last join taken up. */
   #cursor: string | undefined;
@@ -143,7 +145,7 @@ class Page {
     });
     await allToTheirEnd([...workers, rest]);
     await this.#reentering;
-    if (this.#isPassedOn) await this.#ports.passOn(this.#state, this.#state.oldest ?? this.#state.at);
+    if (this.#isOnRecord) await this.#ports.passOn(this.#state, this.#state.oldest ?? this.#state.at);
   }
 
   result(): CheckState {
@@ -182,7 +184,9 @@ class Page {
   async #passOn(): Promise<boolean> {
     if (this.#isPassedOn) return true;
     const record = await this.#ports.readClose(this.#state);
-    this.#isPassedOn = isNewerToDecide(this.#state, Math.max(this.#newest, record?.at ?? 0));
+    const isOfRoom = this.#state.room !== undefined;
+    this.#isOnRecord = isNewerToDecide(this.#state, Math.max(isOfRoom ? 0 : this.#newest, record?.at ?? 0));
+    this.#isPassedOn = this.#isOnRecord || (isOfRoom && isNewerToDecide(this.#state, this.#newest));
     return this.#isPassedOn;
   }
 

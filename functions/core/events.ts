@@ -25,13 +25,23 @@ export interface Join {
 export type JoinedEvent = { readonly type: 'muc.joined' } & Join;
 export type LeftEvent = { readonly type: 'muc.left' } & Omit<Join, 'nick'>;
 
-/** An s2s connection between a local host and a remote host went away, at one moment. */
+/** Why a check is made: a close, the room's own word to a session that it is not in, a long silence, or an operator's wish. */
+type Cause = 'close' | 'room-error' | 'silence' | 'operator';
+
+/**
+ * What a check follows: an s2s connection between a local host and a remote host went away, at one moment. Or the server
+ * doubts, for another cause, that its users are still in a room, which is checked in the same way as if it were all that
+ * there is on that host (rule 11, docs/rules.md).
+ */
 export interface Close {
   readonly host: string;
   readonly remote: string;
+  readonly cause: Cause;
+  /** The bare JID of the one room that is checked; undefined: all on the remote host. */
+  readonly room?: string;
   /** Microseconds since the epoch, by the server's clock. */
   readonly at: number;
-  /** `ping_muc_delay`, in seconds. */
+  /** Seconds from `at` to the check: of a close, `ping_muc_delay`. */
   readonly delay: number;
   /** `ping_muc_timeout`, in seconds. */
   readonly timeout: number;
@@ -62,7 +72,7 @@ export interface Webhook {
   readonly rejected: readonly Rejected[];
   /** The newest event on each join, in the order of the request. */
   readonly joins: readonly Placed<JoinedEvent | LeftEvent>[];
-  /** The newest close of each remote host. */
+  /** The newest close of each remote host, and the newest other cause of each room. */
   readonly closes: readonly Placed<Close>[];
 }
 
@@ -71,7 +81,7 @@ export class WebhookError extends Error {
   override readonly name = 'WebhookError';
 }
 
-/** DynamoDB's longest sort key; ours is `<room>#<user>`. */
+/** DynamoDB's longest sort key; ours is `<room>#<user>`, or of what a room's check follows, `<room>`. */
 const MAX_SORT_KEY_BYTES = 1024;
 /**
  * And its longest partition key; our longest is that of a close. A join's holds the hosts of its room and its user,
@@ -106,6 +116,14 @@ const room = address(2047, (jid) => jid.local !== '' && jid.resource === '', 'mu
 const nick = v.pipe(text(1023), v.check(isNick, 'must be a nick of 1 to 1,023 bytes'));
 const remote = address(1023, (jid) => jid.local === '' && jid.resource === '', 'must be a host name, for example muc.host');
 
+/** How what an event tells of is to be checked. */
+const how = {
+  timeout: whole(1, 300),
+  patience: whole(0, 86_400),
+  dry_run: v.boolean('must be true or false'),
+  reenter: v.optional(v.boolean('must be true or false'), false), // an older server does not say it
+};
+
 const eventSchema = v.variant(
   'type',
   [
@@ -118,13 +136,19 @@ const eventSchema = v.variant(
       direction: v.picklist(['incoming', 'outgoing'], 'must be incoming or outgoing'),
       reason: v.optional(v.pipe(text(1024), v.check(isXmlText, 'must be text'))),
       delay: whole(1, 86_400),
-      timeout: whole(1, 300),
-      patience: whole(0, 86_400),
-      dry_run: v.boolean('must be true or false'),
-      reenter: v.optional(v.boolean('must be true or false'), false), // an older server does not say it
+      ...how,
+    }),
+    v.object({
+      type: v.literal('check.requested'),
+      at,
+      remote,
+      room,
+      cause: v.picklist(['room-error', 'silence', 'operator'], 'must be room-error, silence or operator'),
+      delay: whole(0, 86_400),
+      ...how,
     }),
   ],
-  'must be muc.joined, muc.left or s2s.closed',
+  'must be muc.joined, muc.left, s2s.closed or check.requested',
 );
 
 /**
@@ -143,7 +167,7 @@ export function readWebhook(body: string, sentSeconds: number): Webhook {
   events.forEach((raw, index) => {
     const result = readEvent(host, raw, sentSeconds);
     if (typeof result === 'string') rejected.push({ index, error: result });
-    else if (result.type === 's2s.closed') keepNewest(closes, result.remote, { index, said: result.close });
+    else if ('close' in result) keepNewest(closes, result.close.room ?? result.close.remote, { index, said: result.close });
     else keepNewest(joins, `${result.room}#${result.user}`, { index, said: result });
   });
   return { host, accepted: events.length - rejected.length, rejected, joins: [...joins.values()], closes: [...closes.values()] };
@@ -172,7 +196,7 @@ function readEnvelope(body: string): { host: string; events: readonly unknown[] 
   return { host: name, events };
 }
 
-type ReadEvent = JoinedEvent | LeftEvent | { type: 's2s.closed'; remote: string; close: Close };
+type ReadEvent = JoinedEvent | LeftEvent | { close: Close };
 
 /** Returns the event, or what is wrong with it. */
 function readEvent(host: string, raw: unknown, sentSeconds: number): ReadEvent | string {
@@ -185,12 +209,17 @@ function readEvent(host: string, raw: unknown, sentSeconds: number): ReadEvent |
   }
   const event = parsed.output;
   if (event.at > (sentSeconds + TOLERANCE_SECONDS) * 1e6) return `at: lies more than ${TOLERANCE_SECONDS} s after the request's own webhook-timestamp`;
-  if (event.type === 's2s.closed') {
+  if (event.type === 's2s.closed' || event.type === 'check.requested') {
     const { at, delay, timeout, patience, dry_run: dryRun, reenter } = event;
     const remote = event.remote.domain;
     if (remote === host) return 'remote: must be another host than the one that reports';
     if (Buffer.byteLength(host + remote) > MAX_HOSTS_BYTES) return `remote: together with host it may take ${MAX_HOSTS_BYTES} bytes`;
-    return { type: event.type, remote, close: { host, remote, at, delay, timeout, patience, dryRun, reenter } };
+    const close = { host, remote, at, delay, timeout, patience, dryRun, reenter };
+    if (event.type === 's2s.closed') return { close: { ...close, cause: 'close' } };
+    const { bare, domain } = event.room;
+    if (domain !== remote) return 'room: must be a room on remote';
+    if (Buffer.byteLength(bare) > MAX_SORT_KEY_BYTES) return `room: it may take ${MAX_SORT_KEY_BYTES} bytes`;
+    return { close: { ...close, cause: event.cause, room: bare } };
   }
   if (event.user.domain !== host) return `user: must be a session of ${host}`;
   if (event.room.domain === host) return 'room: must be a room on a remote host';

@@ -25,7 +25,7 @@ local ADOPT_IN_FLIGHT, ADOPT_WITHIN = 50, 60; -- queries to rooms that users wer
 
 local measure_joins = module:measure("joins", "amount");
 
-return function (settings, state, sender, queries, folds, closes, history, rosters, reentry, next_at)
+return function (settings, state, sender, queries, folds, closes, history, rosters, reentry, doubts, next_at)
 
 	module:hook_global("stats-update", function () measure_joins(state.joins); end);
 
@@ -76,6 +76,7 @@ return function (settings, state, sender, queries, folds, closes, history, roste
 			track.rooms[room], track.count = join, track.count + 1;
 			state.remotes[remote], state.joins = (state.remotes[remote] or 0) + 1, state.joins + 1;
 			rosters.keep(room, full, join);
+			doubts.follow(room);
 		end
 		local earlier, old_nick = join.at and join.at / 1e6, join.nick;
 		if not earlier or join.attempt then history.begin(join); end
@@ -94,6 +95,7 @@ return function (settings, state, sender, queries, folds, closes, history, roste
 		state.joins = state.joins - 1;
 		if not state.remotes[remote] then closes.forget(remote); end
 		rosters.lose(room, full, join);
+		doubts.follow(room);
 		reentry.ended(full, room, join, by);
 		drop_idle_track(full);
 		if join.announced and by ~= "notice" then

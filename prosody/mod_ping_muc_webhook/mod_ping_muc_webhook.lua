@@ -1,10 +1,10 @@
 -- mod_ping_muc_webhook: the XMPP server's half of ping-muc
 --
--- Reports which local session is in which remote room, and which s2s connection closed, as signed webhooks; and
--- serves a small, signed HTTP API through which the receiver pings the rooms as the users and notifies those who
--- are out. It decides nothing itself. The contract is in the folder protocol/ of the project.
+-- Reports which local session is in which remote room, which s2s connection closed, and which room is in doubt, as signed
+-- webhooks; and serves a small, signed HTTP API through which the receiver pings the rooms as the users and notifies
+-- those who are out. It decides nothing itself. The contract is in the folder protocol/ of the project.
 --
---   joins, closes ──events──▶ sender ──signed──▶ the receiver
+--   joins, closes, doubts ──events──▶ sender ──signed──▶ the receiver
 --   the receiver ──signed──▶ api ──▶ queries, reentry ──▶ the rooms
 --                             └────▶ notices ──▶ the clients
 
@@ -93,7 +93,8 @@ local folds = module:require "folds"(settings, state, sender);
 local history = module:require "history"(settings, state);
 local rosters = module:require "rosters"(settings, state, next_at);
 local reentry = module:require "reentry"(state, queries, history, rosters);
-local joins = module:require "joins"(settings, state, sender, queries, folds, closes, history, rosters, reentry, next_at);
+local doubts = module:require "doubts"(settings, state, sender, rosters, next_at);
+local joins = module:require "joins"(settings, state, sender, queries, folds, closes, history, rosters, reentry, doubts, next_at);
 local api = module:require "api"(settings, state, signature, joins, queries, closes, rosters, reentry);
 
 -- What follows from other settings than before
@@ -102,6 +103,7 @@ local function apply()
 	joins.follow_refresh();
 	history.follow_settings();
 	rosters.follow_settings();
+	doubts.follow_settings();
 	local function is_new_here(remote) return before.excluded[remote]; end
 	for remote in pairs(before.excluded or {}) do
 		if not settings.excluded[remote] then

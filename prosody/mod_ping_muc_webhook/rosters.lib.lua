@@ -161,6 +161,10 @@ return function (settings, state, next_at)
 		return false;
 	end
 
+	-- This host's joins in a room, by their full JIDs
+	local none = {};
+	local function joins_in(room) return locals[room] or none; end
+
 	-- Sessions that asked to enter were shown who is there, and then not let in.
 	module:add_timer(SWEEP, function ()
 		local now = monotonic();
@@ -177,6 +181,6 @@ return function (settings, state, next_at)
 
 	return {
 		keep = keep, lose = lose, see = see, snapshot = snapshot, entered = entered, give_up = give_up, is_larger = is_larger;
-		follow_settings = follow_settings;
+		joins_in = joins_in, follow_settings = follow_settings;
 	};
 end

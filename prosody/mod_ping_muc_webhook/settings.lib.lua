@@ -98,6 +98,8 @@ local function read()
 		timeout = seconds_setting("ping_muc_timeout", 60, 1, 300);
 		patience = seconds_setting("ping_muc_patience", 300, 0, 86400);
 		refresh = seconds_setting("ping_muc_refresh", 86400, 1, 259200);
+		silence = module:get_option("ping_muc_silence") == 0 and 0
+			or number_setting("ping_muc_silence", 21600, 10, 604800, "seconds (or 0 for never)");
 		excluded = hosts_setting("ping_muc_exclude");
 		dry_run = boolean_setting("ping_muc_dry_run", false);
 		reenter = boolean_setting("ping_muc_reenter", false);

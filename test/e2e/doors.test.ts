@@ -88,6 +88,11 @@ function reentryXml(from: string, to: string, within = '', beside = ''): string 
 
 const detail = (reply: Reply): string => (JSON.parse(reply.body) as { detail: string }).detail;
 
+/** One signed request under `id`, the same however often it is sent: it is signed once, in one second. */
+const exactly = (id: string, body: string): Partial<SignedRequest> => ({
+  headers: { ...sign([decodeSecret(runtime.secret)], id, Math.floor(Date.now() / 1000), Buffer.from(body)) },
+});
+
 const BAD_SIGNATURES: readonly [string, (secret: string) => Partial<SignedRequest>, RegExp][] = [
   ['unsigned', () => ({}), /webhook-signature are required/],
   ['wrongly signed', () => ({ secret: WRONG }), /secret/],
@@ -270,8 +275,8 @@ describe('the stanza API', () => {
   });
 
   it('takes a request once: its replay is refused', async () => {
-    const request = { secret: runtime.secret, id: 'msg_replayed' };
     const body = batch([ping(join())], 1);
+    const request = exactly('msg_replayed', body);
     const [first, second] = [await send(body, request), await send(body, request)];
     expect([first.status, second.status]).toEqual([200, 401]);
     expect(readAnswers(first.body).get(stanzaId(join()))).toMatchObject({ condition: 'conflict' });
@@ -305,17 +310,16 @@ describe('the stanza API', () => {
     it('sends nothing twice: a replay is refused, a retry of a notice is a conflict', async () => {
       const room = quiet.room('replayed');
       const here = await enter(room, 'Juliet');
-      const exactly = (body: string): Partial<SignedRequest> => ({ headers: { ...sign([decodeSecret(runtime.secret)], 'msg_twice', Math.floor(Date.now() / 1000), Buffer.from(body)) } });
       const asking = batch([ping(here)], 5);
-      const asked = exactly(asking);
+      const asked = exactly('msg_twice', asking);
       expect([await send(asking, asked), await send(asking, asked)].map(({ status }) => status)).toEqual([200, 401]);
       expect(quiet.count('ping', room)).toBe(1);
       const telling = batch([notice(here, undefined)], 5);
-      await sleep(1000); // the same id in the same second would be a replay already
-      const tells = exactly(telling);
+      await sleep(1100); // the same id in the same second would be a replay already
+      const tells = exactly('msg_twice', telling);
       expect([await send(telling, tells), await send(telling, tells)].map(({ status }) => status)).toEqual([200, 401]);
-      await sleep(1000);
-      expect(readAnswers((await send(telling, exactly(telling))).body).get(stanzaId(here))).toMatchObject({ condition: 'conflict' });
+      await sleep(1100);
+      expect(readAnswers((await send(telling, exactly('msg_twice', telling))).body).get(stanzaId(here))).toMatchObject({ condition: 'conflict' });
       expect(told(room)).toBe(1);
     });
 

@@ -1,5 +1,9 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { sleep, until } from '../lab/lab.ts';
+import type { LogLine } from '../lab/runtime.ts';
 import { Scale } from '../lab/scale.ts';
+import { Scene } from '../lab/scene.ts';
+import type { User } from '../lab/user.ts';
 
 /**
  * Rules 5 to 7 (docs/rules.md) at size: the streams break again while a check asks, and nobody whose room still has it is told.
@@ -43,5 +47,52 @@ describe.each([
 
   it('that breaks five times in a row while every second join is lost: exactly those are told, once', { timeout: 120_000 }, async () => {
     expect(await flap(HALF_LOST, FIVE_TIMES)).toEqual(right);
+  });
+});
+
+/** Rule 6: what mod_smacks gives back when a stream ends says nothing of the host. */
+describe('a link that breaks once more in the last round, later than a newer close may take over', () => {
+  const DELAY = 2;
+  const TIMEOUT = 5;
+  /** Closes postpone the check for as long as they may: five delays after the first. */
+  const CLOSES_AFTER = [0, 1.5, 3, 4.5, 6, 7.3];
+  /** More than the five delays, and the delay and two time-outs, after the first close; the pings are on their way. */
+  const BREAKS_AFTER = 12.6;
+  const USERS = ['juliet', 'romeo', 'nurse'];
+  let scene: Scene;
+  const users: User[] = [];
+
+  beforeAll(async () => {
+    const settings = { ping_muc_delay: DELAY, ping_muc_timeout: TIMEOUT, ping_muc_patience: 0 };
+    scene = await Scene.open(settings, { production: { bidi: false } });
+    users.push(...(await Promise.all(USERS.map((name) => scene.user(name)))));
+    await Promise.all(users.map((user, index) => user.join(scene.room('verona'), USERS[index] ?? '')));
+    await until('all are recorded', () => scene.recorded() >= USERS.length);
+  });
+  afterAll(() => scene.close());
+
+  it('nobody is told: those whose pings were lost with the stream are asked again', { timeout: 90_000 }, async () => {
+    const way = scene.away.links.get(scene.muc);
+    const connect = (): Promise<unknown> => scene.home.shell(`xmpp:ping("${scene.home.host}", "${scene.muc}")`).catch(() => undefined);
+    const first = Date.now();
+    const after = (seconds: number): Promise<void> => sleep(first + seconds * 1000 - Date.now());
+    for (const seconds of CLOSES_AFTER) {
+      await after(seconds);
+      scene.dropStreams();
+      await connect();
+    }
+    way?.hold('toServer');
+    await after(BREAKS_AFTER);
+    scene.dropStreams();
+    way?.release('toServer');
+
+    // the check that was broken, and that of the newest close
+    const ended = (): readonly LogLine[] => scene.runtime.lines.filter(({ message }) => message === 'check done');
+    await until('both checks are done', () => ended().length === 2, 30_000);
+    const none = { left: 0, undecided: 0, notified: 0 };
+    expect(ended().map(({ totals }) => totals)).toMatchObject([{ joined: USERS.length, ...none }, none]);
+    expect(scene.runtime.lines.some(({ message }) => message === 'check will ask again')).toBe(true);
+    await sleep(500);
+    expect(users.flatMap((user) => user.notices())).toEqual([]);
   });
 });

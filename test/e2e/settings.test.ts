@@ -19,7 +19,7 @@ let rooms = 0;
 
 beforeAll(async () => {
   plugins = await mkdtemp(join(tmpdir(), 'ping-muc-plugins-'));
-  scene = await ScriptedScene.open({ ping_muc_delay: DELAY }, 2, `plugin_paths = { ${[plugins, OURS].map((path) => JSON.stringify(path)).join(', ')} }`);
+  scene = await ScriptedScene.open({ ping_muc_delay: DELAY, plugin_paths: [plugins, OURS] }, 2);
 });
 afterAll(async () => {
   await scene.close();

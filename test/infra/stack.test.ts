@@ -239,6 +239,7 @@ describe('the outputs', () => {
       'ping_muc_delay = 90',
       'ping_muc_timeout = 60',
       'ping_muc_patience = 600',
+      '-- ping_muc_silence = 21600 -- a room that says nothing for so long is asked whether its users are in; 0: never',
       '-- ping_muc_reenter = true -- users who are out are brought back, and told only where that fails',
       '',
     ]);

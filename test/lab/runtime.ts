@@ -86,10 +86,14 @@ export class Runtime {
   /** What it printed for the global section and for the host's, with other values where a test needs them. */
   prosodySettings(changes: Settings = {}): { global: string; forHost: string } {
     const [, globalPart = '', hostPart = ''] = this.settings.split(/^-- (?:at the top|below the line).*$/m);
-    const kept = hostPart.split('\n').filter((line) => !Object.keys(changes).some((name) => line.startsWith(`${name} =`)));
     const lua = (value: Settings[string]): string => (typeof value === 'object' ? `{ ${value.map(lua).join(', ')} }` : JSON.stringify(value));
-    const changed = Object.entries(changes).map(([name, value]) => `${name} = ${lua(value)}`);
-    return { global: globalPart, forHost: [...kept, ...changed].join('\n') };
+    const changed = (part: string, isOf: (name: string) => boolean): string => {
+      const own = Object.entries(changes).filter(([name]) => isOf(name));
+      const kept = part.split('\n').filter((line) => !own.some(([name]) => line.startsWith(`${name} =`)));
+      return [...kept, ...own.map(([name, value]) => `${name} = ${lua(value)}`)].join('\n');
+    };
+    const isGlobal = (name: string): boolean => globalPart.split('\n').some((line) => line.startsWith(`${name} =`));
+    return { global: changed(globalPart, isGlobal), forHost: changed(hostPart, (name) => !isGlobal(name)) };
   }
 
   /** Waits for a log line. */

@@ -10,7 +10,7 @@ const NS_PING = 'urn:xmpp:ping';
 const NS_STANZAS = 'urn:ietf:params:xml:ns:xmpp-stanzas';
 
 /** What a user does that the service may answer. A presence to an occupant is an `enter`, of whom is in the room, too. */
-type Kind = 'enter' | 'leave' | 'ping' | 'disco';
+type Kind = 'enter' | 'leave' | 'ping' | 'disco' | 'write';
 
 export interface Question {
   /** When it came, in milliseconds. */
@@ -32,7 +32,7 @@ export type Reaction = (question: Question) => string | undefined | Promise<stri
  * A chat service that does as it is told: an external component (XEP-0114) of a server of the lab.
  *
  * Unless scripted otherwise it behaves: it lets in who enters, out who leaves, answers the pings of its occupants, and says
- * `not-acceptable` to those of others.
+ * `not-acceptable` to those of others, and to what others write. What its occupants write it keeps to itself.
  */
 export class ScriptedMuc implements ForgetfulService {
   readonly domain: string;
@@ -98,6 +98,13 @@ export class ScriptedMuc implements ForgetfulService {
     this.#nicks.clear();
   }
 
+  /** Restarts behind a server that stays up: whoever was in any room is in none, and nobody is told. */
+  async restart(): Promise<void> {
+    this.forgetAll();
+    await this.#connection.stop();
+    await this.#connection.start();
+  }
+
   /** Sends a stanza, unasked. */
   send(xml: string): void {
     this.#unsent.push(xml);
@@ -141,6 +148,8 @@ export class ScriptedMuc implements ForgetfulService {
         return mucPresence({ from: to, to: user, type: 'unavailable', codes: [110] });
       case 'ping':
         return known === nick ? result()(question) : error('cancel', 'not-acceptable')(question);
+      case 'write':
+        return known === undefined ? failure('message', 'cancel', 'not-acceptable')(question) : undefined;
       case 'disco':
         return result(`<query xmlns="${NS_DISCO_INFO}"><identity category="conference" type="text"/></query>`)(question);
     }
@@ -150,6 +159,7 @@ export class ScriptedMuc implements ForgetfulService {
 function kindOf(stanza: Element): Kind | undefined {
   const { type } = stanza.attrs as { type?: string };
   if (stanza.name === 'presence') return type === undefined ? 'enter' : type === 'unavailable' ? 'leave' : undefined;
+  if (stanza.name === 'message') return type === 'groupchat' ? 'write' : undefined;
   if (stanza.name !== 'iq' || type !== 'get') return undefined;
   if (stanza.getChild('ping', NS_PING) !== undefined) return 'ping';
   return stanza.getChild('query', NS_DISCO_INFO) === undefined ? undefined : 'disco';
@@ -197,7 +207,14 @@ export function rawError(payload: string): Reaction {
 
 /** A presence of type error: the room does not let the user in. */
 export function refusal(type: string, condition: string): Reaction {
-  return ({ id, user, to }) => `<presence type="error"${id === '' ? '' : ` id="${escapeXML(id)}"`} from="${escapeXML(to)}" to="${escapeXML(user)}"><error type="${type}"><${condition} xmlns="${NS_STANZAS}"/></error></presence>`;
+  return failure('presence', type, condition);
+}
+
+/** A stanza of type error, in answer to one of its kind. */
+export function failure(name: 'message' | 'presence', type: string, condition: string): Reaction {
+  return ({ id, user, to }) =>
+    `<${name} type="error"${id === '' ? '' : ` id="${escapeXML(id)}"`} from="${escapeXML(to)}" to="${escapeXML(user)}">` +
+    `<error type="${type}"><${condition} xmlns="${NS_STANZAS}"/></error></${name}>`;
 }
 
 export const silence: Reaction = () => undefined;

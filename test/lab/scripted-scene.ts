@@ -8,12 +8,13 @@ import type { User } from './user.ts';
 
 /** An event as it reached the functions. */
 export interface Reported {
-  readonly type: 'muc.joined' | 'muc.left' | 's2s.closed';
+  readonly type: 'muc.joined' | 'muc.left' | 's2s.closed' | 'check.requested';
   readonly at: number;
   readonly user?: string;
   readonly room?: string;
   readonly nick?: string;
   readonly remote?: string;
+  readonly cause?: string;
 }
 
 /** A scene whose chat services do as they are told, with a tap on each of the two ways between server and functions. */
@@ -54,9 +55,7 @@ export class ScriptedScene extends Stage {
       const webhooks = await Tap.start(lab, lab.address(1), 8788, runtime.webhookUrl);
       const always = { ping_muc_webhook_url: webhooks.url, http_host: host, ping_muc_delay: 2, ping_muc_timeout: 5, ping_muc_patience: 0, ...settings };
       const printed = runtime.prosodySettings(always);
-      // 13.0 takes no setting twice
-      const own = global.includes('plugin_paths') ? printed.global.replace(/^plugin_paths.*$/m, '') : printed.global;
-      const home = await Prosody.start(lab, { host, users: ['juliet', 'romeo', 'nurse'], ...printed, global: `${own}\n${global}` });
+      const home = await Prosody.start(lab, { host, users: ['juliet', 'romeo', 'nurse'], ...printed, global: `${printed.global}\n${global}` });
       const domains = Array.from({ length: services }, (_, index) => lab.address(10 + index));
       const away = await Prosody.start(lab, { host: lab.address(3), components: domains });
       const mucs: ScriptedMuc[] = [];
@@ -89,7 +88,7 @@ export class ScriptedScene extends Stage {
 
   /** What was reported of a room, or of one session in it: `joined <nick>`, `left`. */
   story(room: string, user?: User): readonly string[] {
-    const events = this.reported().filter((event) => event.room === room && (user === undefined || event.user === user.jid));
+    const events = this.reported().filter((event) => event.type.startsWith('muc.') && event.room === room && (user === undefined || event.user === user.jid));
     return events.map(({ type, nick }) => (type === 'muc.joined' ? `joined ${nick}` : 'left'));
   }
 
@@ -121,6 +120,11 @@ export class ScriptedScene extends Stage {
   /** The closes of the ways to a chat service that have been reported since a moment, in milliseconds. */
   closes(since: number, muc = this.muc()): readonly Reported[] {
     return this.reported().filter(({ type, remote, at }) => type === 's2s.closed' && remote === muc.domain && at >= since * 1000);
+  }
+
+  /** The checks of a room that the module has asked for, for another cause than a close. */
+  requested(room: string): readonly Reported[] {
+    return this.reported().filter((event) => event.type === 'check.requested' && event.room === room);
   }
 
   /** Occupants whose pings the functions have asked for between two moments, in milliseconds. */

@@ -1,6 +1,7 @@
 import type { Context } from 'aws-lambda';
 import { afterAll, beforeAll, beforeEach, expect, it, vi } from 'vitest';
 import { type CheckState, firstState } from '../../functions/core/check-state.ts';
+import type { Close } from '../../functions/core/events.ts';
 import { ENV } from '../../functions/names.ts';
 import { type Endpoint, listen } from './http.ts';
 
@@ -9,7 +10,7 @@ const HOST = 'example.net';
 const REMOTE = 'muc.host';
 const AT = Math.floor(Date.now() / 1000) * 1_000_000;
 const JOINS = [1, 2, 3].map((n) => ({ key: `room@${REMOTE}#user${n}@${HOST}/phone`, user: `user${n}@${HOST}/phone`, at: AT + n }));
-const CLOSE = { host: HOST, remote: REMOTE, at: AT + 10, delay: 1, timeout: 1, patience: 0, dryRun: false, reenter: false };
+const CLOSE: Close = { host: HOST, remote: REMOTE, at: AT + 10, delay: 1, timeout: 1, patience: 0, dryRun: false, reenter: false, cause: 'close' };
 const STATE = firstState(CLOSE, 'check', 1, AT / 1e6 - 1);
 
 let table: Endpoint;

@@ -690,7 +690,7 @@ describe('a link that breaks again', () => {
       const at = world.nextAt();
       world.server.link = 'remote-server-timeout';
       world.server.closed = at;
-      second = isReported ? world.close({ at }) : { host: HOST, remote: REMOTE, at, delay: 60, timeout: 60, patience: 0, dryRun: false, reenter: false };
+      second = isReported ? world.close({ at }) : { host: HOST, remote: REMOTE, at, delay: 60, timeout: 60, patience: 0, dryRun: false, reenter: false, cause: 'close' };
       return undefined;
     };
     return () => second as Close;
@@ -915,9 +915,9 @@ describe('an execution of the release before', () => {
     joins.forEach((join) => world.lose(join));
     world.limit = 1000;
     const half = await runCheck(world.start(world.close()), world.ports());
-    const { reenter: _reenter, totals: { reentered: _reentered, gaps: _gaps, refused: _refused, ...totals }, ...rest } = half;
+    const { reenter: _reenter, cause: _cause, totals: { reentered: _reentered, gaps: _gaps, refused: _refused, ...totals }, ...rest } = half;
     const { state } = await world.check(half, { ...rest, version: 2, totals } as unknown as CheckState);
-    expect(state).toMatchObject({ version: 3, reenter: false });
+    expect(state).toMatchObject({ version: 3, reenter: false, cause: 'close' });
     expect(state.totals).toMatchObject({ pinged: 600, left: 600, notified: 600, ...NO_REENTRY });
     expect(toldOtherwise(world, joins, 1)).toEqual([]);
   });
@@ -929,7 +929,7 @@ describe('an execution of the release before', () => {
 });
 
 describe('waitSeconds', () => {
-  const close: Close = { host: HOST, remote: REMOTE, at: BEGINNING * 1e6, delay: 60, timeout: 60, patience: 0, dryRun: false, reenter: false };
+  const close: Close = { host: HOST, remote: REMOTE, at: BEGINNING * 1e6, delay: 60, timeout: 60, patience: 0, dryRun: false, reenter: false, cause: 'close' };
 
   it.each([
     ['a report of the same second waits the whole delay', BEGINNING, 60],
@@ -960,7 +960,7 @@ describe('waitSeconds', () => {
 describe('isSuperseded', () => {
   const T = BEGINNING * 1e6;
   const second = 1e6;
-  const close = (at: number, delay = 60): Close => ({ host: HOST, remote: REMOTE, at, delay, timeout: 60, patience: 0, dryRun: false, reenter: false });
+  const close = (at: number, delay = 60): Close => ({ host: HOST, remote: REMOTE, at, delay, timeout: 60, patience: 0, dryRun: false, reenter: false, cause: 'close' });
 
   it.each([
     ['the only close', T, { at: T, delay: 60, since: T }, false],

@@ -9,6 +9,7 @@ const T = 1_795_355_000_123_456;
 const joined = (fields: object = {}): object => ({ type: 'muc.joined', at: T, user: 'user@example.net/phone', room: 'room@muc.host', nick: 'nick', ...fields });
 const left = (fields: object = {}): object => ({ type: 'muc.left', at: T, user: 'user@example.net/phone', room: 'room@muc.host', ...fields });
 const closed = (fields: object = {}): object => ({ type: 's2s.closed', at: T, remote: 'muc.host', direction: 'outgoing', delay: 60, timeout: 60, patience: 0, dry_run: false, ...fields });
+const requested = (fields: object = {}): object => ({ type: 'check.requested', at: T, remote: 'muc.host', room: 'room@muc.host', cause: 'room-error', delay: 0, timeout: 60, patience: 0, dry_run: false, ...fields });
 const read = (...events: unknown[]): Webhook => readWebhook(JSON.stringify({ host: 'example.net', events }), SENT);
 
 describe('an event is rejected for its own fault, and its field is named', () => {
@@ -50,6 +51,15 @@ describe('an event is rejected for its own fault, and its field is named', () =>
     ['patience in parts', closed({ patience: 0.5 }), /^patience: must be a whole number/],
     ['dry_run as text', closed({ dry_run: 'false' }), /^dry_run: must be true or false/],
     ['reenter as text', closed({ reenter: 'true' }), /^reenter: must be true or false/],
+    ['a check of no room', requested({ room: undefined }), /^room: missing$/],
+    ['a check of an occupant', requested({ room: 'room@muc.host/nick' }), /^room: must be a bare JID/],
+    ['a check of a room elsewhere', requested({ room: 'room@other.host' }), /^room: must be a room on remote$/],
+    ['a check of a room of our own', requested({ remote: 'example.net', room: 'room@example.net' }), /^remote: must be another host/],
+    ['a check of a room that no row can be of', requested({ room: `${'r'.repeat(1020)}@muc.host` }), /^room: it may take 1024 bytes$/],
+    ['a check without a cause', requested({ cause: undefined }), /^cause: missing$/],
+    ['a check because of a close', requested({ cause: 'close' }), /^cause: must be room-error, silence or operator$/],
+    ['a check in the past', requested({ delay: -1 }), /^delay: must be a whole number from 0 to 86400/],
+    ['a check without patience, and none said', requested({ patience: undefined }), /^patience: missing$/],
   ])('%s', (_what, event, error) => {
     const result = read(joined(), event, closed());
     expect(result.rejected).toEqual([{ index: 1, error: expect.stringMatching(error) as string }]);
@@ -82,6 +92,15 @@ describe('what is taken', () => {
       joins: [{ said: { type: 'muc.joined', host: 'example.net', remote: 'muc.host', room: 'room@muc.host', user: 'user@example.net/Phone', nick: 'Nick', at: T } }],
       closes: [{ said: { host: 'example.net', remote: 'muc.host' } }],
     });
+  });
+
+  it('may be a check of a room, for each cause, at once or later', () => {
+    const causes = ['room-error', 'silence', 'operator'] as const;
+    const { closes, ...result } = read(...causes.map((cause, n) => requested({ cause, room: `Room-${n}@MUC.host`, delay: n, reenter: true })));
+    expect(result).toMatchObject({ accepted: 3, rejected: [], joins: [] });
+    expect(closes.map(({ said }) => said)).toEqual(
+      causes.map((cause, delay) => ({ host: 'example.net', remote: 'muc.host', room: `room-${delay}@muc.host`, cause, at: T, delay, timeout: 60, patience: 0, dryRun: false, reenter: true })),
+    );
   });
 
   it('may be from the near future, by clocks that differ as they may', () => {
@@ -128,6 +147,20 @@ describe('folding', () => {
   });
 });
 
+it('folding keeps the newest check of each room, apart from the closes of its host', () => {
+  const events = [requested({ at: T }), requested({ at: T + 1, cause: 'silence' }), requested({ at: T + 2, room: 'other@muc.host' }), closed({ at: T + 3 })];
+  fc.assert(
+    fc.property(fc.shuffledSubarray(events, { minLength: events.length }), (shuffled) => {
+      const { closes } = read(...shuffled);
+      expect(closes.map(({ said: { at, cause, room } }) => [at, cause, room]).sort()).toEqual([
+        [T + 1, 'silence', 'room@muc.host'],
+        [T + 2, 'room-error', 'other@muc.host'],
+        [T + 3, 'close', undefined],
+      ]);
+    }),
+  );
+});
+
 describe('a request is refused as a whole', () => {
   it.each<[what: string, body: string, error: RegExp]>([
     ['that is not JSON', '{"host":', /must be JSON/],
@@ -150,7 +183,13 @@ describe('the samples of the contract', () => {
   it('are read whole', () => {
     expect(sample('joined')).toMatchObject({ accepted: 1, joins: [{ said: { type: 'muc.joined', nick: 'nickname', at: T } }] });
     expect(sample('left')).toMatchObject({ accepted: 1, joins: [{ said: { type: 'muc.left', at: T + 1_000_000 } }] });
-    expect(sample('closed')).toMatchObject({ accepted: 1, closes: [{ said: { remote: 'muc.host', delay: 60, timeout: 60, patience: 0, dryRun: false, reenter: false } }] });
+    expect(sample('closed')).toMatchObject({ accepted: 1, closes: [{ said: { remote: 'muc.host', delay: 60, timeout: 60, patience: 0, dryRun: false, reenter: false, cause: 'close' } }] });
+  });
+
+  it('of a check of one room', () => {
+    expect(sample('requested').closes.map(({ said }) => said)).toEqual([
+      { host: 'example.net', remote: 'muc.host', room: 'room@muc.host', cause: 'room-error', at: T + 2_000_000, delay: 0, timeout: 60, patience: 300, dryRun: false, reenter: true },
+    ]);
   });
 
   it('of a batch: the join that was left again, the other join, and one close of the two', () => {
@@ -158,6 +197,6 @@ describe('the samples of the contract', () => {
     expect({ accepted, rejected }).toEqual({ accepted: 5, rejected: [] });
     expect(joins.map(({ said: { type, user } }) => [type, user])).toEqual([['muc.joined', 'zoë@example.net/Gajim at home/2'], ['muc.left', 'user@example.net/phone']]);
     expect(joins[0]?.said).toMatchObject({ room: 'd\\27artagnan@muc.host', nick: 'L\'ami "Tom" & <Jerry> / 🦊' });
-    expect(closes.map(({ said }) => said)).toEqual([{ host: 'example.net', remote: 'muc.host', at: T + 2_000_001, delay: 60, timeout: 60, patience: 600, dryRun: true, reenter: true }]);
+    expect(closes.map(({ said }) => said)).toEqual([{ host: 'example.net', remote: 'muc.host', at: T + 2_000_001, delay: 60, timeout: 60, patience: 600, dryRun: true, reenter: true, cause: 'close' }]);
   });
 });

@@ -176,6 +176,7 @@ describe('schemas', () => {
   const joined = (change: Json): unknown => event('samples/webhook-joined.json', change);
   const left = (change: Json): unknown => event('samples/webhook-left.json', change);
   const closed = (change: Json): unknown => event('samples/webhook-closed.json', change);
+  const requested = (change: Json): unknown => event('samples/webhook-requested.json', change);
   /** As JSON has it: what is undefined is left out. */
   const sent = (value: unknown): unknown => JSON.parse(JSON.stringify(value));
 
@@ -219,6 +220,12 @@ describe('schemas', () => {
     ['dry_run as text', 'webhook.schema.json', closed({ dry_run: 'false' }), 'type', '/events/0/dry_run'],
     ['reenter as text', 'webhook.schema.json', closed({ reenter: 'true' }), 'type', '/events/0/reenter'],
     ['no dry_run', 'webhook.schema.json', closed({ dry_run: undefined }), 'required', '/events/0'],
+    ['a check without a room', 'webhook.schema.json', requested({ room: undefined }), 'required', '/events/0'],
+    ['a check without a remote', 'webhook.schema.json', requested({ remote: undefined }), 'required', '/events/0'],
+    ['a check without a cause', 'webhook.schema.json', requested({ cause: undefined }), 'required', '/events/0'],
+    ['a check for the cause that has an event of its own', 'webhook.schema.json', requested({ cause: 'close' }), 'enum', '/events/0/cause'],
+    ['a check with a delay below 0', 'webhook.schema.json', requested({ delay: -1 }), 'minimum', '/events/0/delay'],
+    ['a check with a time-out of 0', 'webhook.schema.json', requested({ timeout: 0 }), 'minimum', '/events/0/timeout'],
     ['nothing rejected and not said so', 'webhook-answer.schema.json', { accepted: 1 }, 'required', ''],
     ['accepted below 0', 'webhook-answer.schema.json', { accepted: -1, rejected: [] }, 'minimum', '/accepted'],
     ['a rejection without its place', 'webhook-answer.schema.json', { accepted: 0, rejected: [{ error: 'no' }] }, 'required', '/rejected/0'],
@@ -241,6 +248,9 @@ describe('schemas', () => {
     ['unknown fields of a request', 'webhook.schema.json', { host: 'example.net', events: [], sent_by: 'a later version' }],
     ['unknown fields of an event', 'webhook.schema.json', joined({ role: 'moderator' })],
     ['a close of a server that knows no re-entry', 'webhook.schema.json', closed({ reenter: undefined })],
+    ['a check for each cause', 'webhook.schema.json', { host: 'example.net', events: ['room-error', 'silence', 'operator'].flatMap((cause) => (requested({ cause }) as { events: Json[] }).events) }],
+    ['a check of a server that knows no re-entry', 'webhook.schema.json', requested({ reenter: undefined })],
+    ['a check after a delay', 'webhook.schema.json', requested({ delay: 86_400 })],
     ['a close without a reason', 'webhook.schema.json', closed({ reason: undefined })],
     ['a resource with spaces, @ and /', 'webhook.schema.json', left({ user: 'user@example.net/at home @ 2/3' })],
     ['unknown fields of an answer', 'webhook-answer.schema.json', { accepted: 0, rejected: [{ index: 0, error: 'no', field: 'at' }], took: 3 }],

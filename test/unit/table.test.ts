@@ -51,7 +51,7 @@ afterAll(async () => {
 let hosts = 0;
 const newRemote = (): string => `muc${(hosts += 1)}.host`;
 
-const closeOf = (remote: string, at = T + 1e12): Close => ({ host: 'example.net', remote, at, delay: 60, timeout: 60, patience: 0, dryRun: false, reenter: false });
+const closeOf = (remote: string, at = T + 1e12): Close => ({ host: 'example.net', remote, at, delay: 60, timeout: 60, patience: 0, dryRun: false, reenter: false, cause: 'close' });
 
 function joined(remote: string, at: number, fields: { user?: string; room?: string; nick?: string } = {}): JoinedEvent {
   const { user = 'user', room = 'room', nick = 'nick' } = fields;
@@ -243,6 +243,39 @@ describe('reading', () => {
     expect(await readAll(close, all[40]?.key)).toEqual(all.slice(41));
     await table.forget(all[40] as StoredJoin);
     expect(await readAll(close, all[40]?.key), 'though the row of the cursor is gone').toEqual(all.slice(41));
+  });
+});
+
+describe('one room', () => {
+  const ofRoom = (remote: string, room = 'room', at = T + 1e12): Close => ({ ...closeOf(remote, at), cause: 'silence', room: `${room}@${remote}` });
+
+  it('is read alone, whatever the names of its neighbours, on from any cursor', async () => {
+    const remote = newRemote();
+    const names = ['room', 'room2', 'roo', 'a#room', 'room#'];
+    const users = ['a', 'b', 'c'];
+    for (const [n, room] of names.entries()) for (const user of users) await table.record(joined(remote, T + n, { room, user }), NOW);
+    await table.record(joined(`${remote}.example`, T, { user: 'd' }), NOW); // begins as the host does
+    for (const room of names) {
+      const close = ofRoom(remote, room);
+      const all = await readAll(close);
+      expect(all.map((join) => [join.room, join.user])).toEqual(users.map((user) => [`${room}@${remote}`, `${user}@example.net/phone`]));
+      expect(await readAll(close, all[0]?.key)).toEqual(all.slice(1));
+    }
+  });
+
+  it('has a record of its own, which neither touches that of the pair’s closes, nor another room’s, nor any join', async () => {
+    const remote = newRemote();
+    await table.record(joined(remote, T), NOW);
+    await table.recordClose(closeOf(remote, T + 5), NOW);
+    await table.recordClose(ofRoom(remote, 'room', T + 9), NOW);
+    expect(await table.readClose(closeOf(remote))).toEqual({ at: T + 5, delay: 60, since: T + 5 });
+    expect(await table.readClose(ofRoom(remote))).toEqual({ at: T + 9, delay: 60, since: T + 9 });
+    expect(await table.readClose(ofRoom(remote, 'other'))).toBeUndefined();
+    expect(await table.claimClose(ofRoom(remote, 'room', T + 9), { at: T + 9, delay: 60 }, T + 9)).toBe(true);
+    await table.passOn(ofRoom(remote, 'room', T + 9), T + 1);
+    expect(await table.readClose(closeOf(remote))).toEqual({ at: T + 5, delay: 60, since: T + 5 });
+    expect(await table.readClose(ofRoom(remote))).toMatchObject({ checked: T + 9, since: T + 1 });
+    expect(await readAll(closeOf(remote))).toHaveLength(1);
   });
 });
 

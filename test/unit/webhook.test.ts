@@ -72,6 +72,22 @@ it('stores what it can, and says which events the table does not take, by their 
   expect(line('webhook stored')).toMatchObject({ EventsRejected: 4, JoinsRecorded: 1, ChecksStarted: 1, events: 2 });
 });
 
+it('counts the checks that it starts, in all and by cause, and says of which rooms', async () => {
+  const requested = (n: number, cause: string): object => ({ ...closed(n), type: 'check.requested', remote: 'muc.host', room: `room${n}@muc.host`, cause, delay: 0 });
+  await send([joined(0), closed(1), closed(2), requested(3, 'room-error'), requested(4, 'silence'), requested(5, 'silence')]);
+  const stored = line('webhook stored');
+  expect(stored).toMatchObject({ ChecksStarted: 5, ChecksByClose: 2, ChecksByRoomError: 1, ChecksBySilence: 2, closed: ['muc1.host', 'muc2.host'] });
+  expect(stored).not.toHaveProperty('ChecksByOperator');
+  expect(stored?.['requested']).toEqual(
+    [[3, 'room-error'], [4, 'silence'], [5, 'silence']].map(([n, cause]) => ({ remote: 'muc.host', room: `room${n}@muc.host`, cause })),
+  );
+  await send([requested(6, 'operator')]);
+  expect(line('webhook stored')).toMatchObject({ ChecksStarted: 1, ChecksByOperator: 1 });
+  expect(line('webhook stored')).not.toHaveProperty('closed');
+  await send([joined(0)]);
+  expect(Object.keys(line('webhook stored') ?? {}).filter((name) => name.startsWith('Checks'))).toEqual(['ChecksStarted']);
+});
+
 it('asks for the whole request again where the table fails in any other way', async () => {
   const { answer } = await send([joined(0), joined(1)], { record: ({ user }) => (user.endsWith('1') ? Promise.reject(new Error('down')) : Promise.reject(new RowRefusedError('no'))) });
   expect(answer).toMatchObject({ statusCode: 503, headers: { 'retry-after': '5' } });

@@ -6,7 +6,7 @@ import type { Close } from '../../functions/core/events.ts';
 import { type Endpoint, listen } from './http.ts';
 
 const T = 1_795_355_000;
-const close: Close = { host: 'example.net', remote: 'muc.host', at: T * 1e6, delay: 60, timeout: 45, patience: 600, dryRun: true, reenter: false };
+const close: Close = { host: 'example.net', remote: 'muc.host', at: T * 1e6, delay: 60, timeout: 45, patience: 600, dryRun: true, reenter: false, cause: 'close' };
 
 describe('the name of a check', () => {
   it('begins with the remote host and the moment, which an operator looks for', () => {
@@ -26,6 +26,13 @@ describe('the name of a check', () => {
     const others = [{ at: close.at + 1 }, { host: 'example.org' }, { remote: 'muc-host' }, { remote: 'muc.host2' }, { remote: `${'h'.repeat(60)}1` }, { remote: `${'h'.repeat(60)}2` }];
     expect(new Set([close, ...others.map((other) => ({ ...close, ...other }))].map(executionName)).size).toBe(7);
   });
+});
+
+it('the name of a room’s check is that room’s alone, and not that of its host’s close', () => {
+  const of = (room?: string): string => executionName({ ...close, ...(room === undefined ? {} : { room, cause: 'silence' }) });
+  expect(new Set([of(), of('room@muc.host'), of('other@muc.host')]).size).toBe(3);
+  expect(of('room@muc.host')).toMatch(/^muc-host-1795355000000000-[0-9a-f]{12}$/);
+  expect(of(), 'as the release before names it, so that a report which comes again after an upgrade starts nothing').toBe('muc-host-1795355000000000-8160bf7d1c46');
 });
 
 describe('starting a check', () => {

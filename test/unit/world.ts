@@ -59,7 +59,7 @@ export class MapTable {
     const rows = this.#order
       .filter(({ bytes }) => Buffer.compare(bytes, start) > 0)
       .flatMap(({ slot }) => this.rows.get(slot) ?? [])
-      .filter(({ host, remote }) => host === close.host && remote === close.remote);
+      .filter(({ host, remote, room }) => host === close.host && remote === close.remote && room === (close.room ?? room));
     const joins = rows.slice(0, size).filter(({ state, at }) => state === 'joined' && at < close.at);
     return { joins: joins.map(({ state: _state, ...join }) => join), last: rows.length > size ? rows[size - 1]?.key : undefined };
   }
@@ -84,18 +84,18 @@ export class MapTable {
   }
 
   recordClose(close: Close): void {
-    const slot = this.#slot(close, '');
+    const slot = this.#slot(close, `close ${close.room ?? ''}`);
     const known = this.closes.get(slot);
     if (known !== undefined && known.at >= close.at) return;
     this.closes.set(slot, { ...known, at: close.at, delay: close.delay, since: known?.since ?? close.at });
   }
 
   readClose(close: Close): CloseRecord | undefined {
-    return this.closes.get(this.#slot(close, ''));
+    return this.closes.get(this.#slot(close, `close ${close.room ?? ''}`));
   }
 
   claimClose(close: Close, seen: CloseRecord, oldest: number): boolean {
-    const slot = this.#slot(close, '');
+    const slot = this.#slot(close, `close ${close.room ?? ''}`);
     const known = this.closes.get(slot);
     if (known?.at !== seen.at) return false;
     const { since: _since, ...rest } = known;
@@ -104,7 +104,7 @@ export class MapTable {
   }
 
   passOn(close: Close, oldest: number): void {
-    const slot = this.#slot(close, '');
+    const slot = this.#slot(close, `close ${close.room ?? ''}`);
     const known = this.closes.get(slot);
     if (known === undefined || (known.checked ?? 0) > close.at || (known.since ?? Infinity) <= oldest) return;
     this.closes.set(slot, { ...known, since: oldest });
@@ -322,7 +322,7 @@ export class World {
   }
 
   close(options: Partial<Close> = {}): Close {
-    const close = { host: HOST, remote: REMOTE, at: this.nextAt(), delay: 60, timeout: 60, patience: 0, dryRun: false, reenter: false, ...options };
+    const close = { host: HOST, remote: REMOTE, at: this.nextAt(), delay: 60, timeout: 60, patience: 0, dryRun: false, reenter: false, cause: 'close' as const, ...options };
     this.table.recordClose(close);
     return close;
   }

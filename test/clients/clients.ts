@@ -1,0 +1,18 @@
+import type { Starter } from './client.ts';
+import { converse } from './converse.ts';
+import { gajim } from './gajim.ts';
+import { poezio } from './poezio.ts';
+import { profanity } from './profanity.ts';
+import { slixmpp } from './slixmpp.ts';
+
+const DESKTOP = ['xvfb', 'openbox', 'xdotool', 'imagemagick', 'dbus-daemon', 'fonts-dejavu-core'];
+
+/** The clients that there are, and the Debian packages that each needs. */
+export const CLIENTS = {
+  slixmpp: { start: slixmpp, packages: ['python3-slixmpp'] },
+  profanity: { start: profanity, packages: ['tmux', 'profanity'] },
+  poezio: { start: poezio, packages: ['tmux', 'poezio'] },
+  converse: { start: converse, packages: ['chromium'] },
+  gajim: { start: gajim, packages: ['gajim', ...DESKTOP] },
+} as const satisfies Record<string, { readonly start: Starter; readonly packages: readonly string[] }>;
+export type Kind = keyof typeof CLIENTS;
