@@ -61,7 +61,7 @@ function inside(args: readonly string[]): number {
   if (!version.startsWith('13.0.')) return 1;
   const env = { ...process.env, TMPDIR: TEMPORARY, PROSODY_PREFIX: `chroot ${TREE}` };
   const vitest = join(CHECKOUT, 'node_modules/vitest/vitest.mjs');
-  const { status } = spawnSync(process.execPath, [vitest, 'run', '--project', 'e2e', ...args], { cwd: CHECKOUT, env, stdio: 'inherit', timeout: TESTS_MS });
+  const { status } = spawnSync(process.execPath, [vitest, 'run', '--project', 'e2e*', ...args], { cwd: CHECKOUT, env, stdio: 'inherit', timeout: TESTS_MS });
   return status ?? 1;
 }
 

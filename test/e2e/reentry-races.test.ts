@@ -150,6 +150,7 @@ describe('the room does not answer:', () => {
     const entered = entries();
     const at = scene.dropOutgoing();
     await done(at);
+    await until('the user is told', () => heard(at).length > 0); // by this check, or by that of a stream that was cut
     await settled();
     expect(heard(at)).toEqual([TOLD]);
     expect(entries()).toBe(entered);

@@ -100,6 +100,7 @@ describe.each([
 
     const later = Date.now();
     await mercutio.say(room, 'later');
+    await until('she hears it', () => lines(juliet, later).length === 1);
     await juliet.say(room, 'I am here');
     await until('all hear it', () => lines(juliet, later).length === 2 && lines(mercutio, later).length === 2);
     expect(lines(juliet, later)).toEqual(['Mercutio: later', 'Juliet: I am here']);

@@ -4,7 +4,7 @@ import type { ForgetfulService, Member } from './crowd.ts';
 import type { Lab } from './lab.ts';
 import type { Prosody } from './prosody.ts';
 
-const NS_DISCO_INFO = 'http://jabber.org/protocol/disco#info';
+export const NS_DISCO_INFO = 'http://jabber.org/protocol/disco#info';
 const NS_MUC_USER = 'http://jabber.org/protocol/muc#user';
 const NS_PING = 'urn:xmpp:ping';
 const NS_STANZAS = 'urn:ietf:params:xml:ns:xmpp-stanzas';
