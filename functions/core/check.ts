@@ -341,7 +341,7 @@ class Page {
     this.#reentering.catch(() => undefined); // run() has the error
   }
 
-  /** Goes on for as long as somebody waits; those for whom there is no time are left to the next round. */
+  /** Goes on for as long as somebody waits; those for whom there is no time, or no link, are left to the next round. */
   async #reenterAll(): Promise<void> {
     let records: (() => Promise<void>)[] = [];
     try {
@@ -359,8 +359,9 @@ class Page {
     }
   }
 
-  /** Whether there is time for a re-entry that is not answered, and for all that is to be done after it. */
+  /** Whether there is a link, and time for a re-entry that is not answered, and for all that is to be done after it. */
   #mayReenter(): boolean {
+    if (this.#toReenter.isLinkDown) return false;
     return this.#isFirstReentry || this.#ports.remaining() > this.#state.timeout * 1000 + CLOSING_MS;
   }
 
@@ -448,7 +449,7 @@ interface Batch {
   readonly after: string;
 }
 
-/** What a notice or a re-entry came to. `put off`: there was no time for it, or its stream broke. */
+/** What a notice or a re-entry came to. `put off`: there was no time for it, or the link was down. */
 type Fate = 'told' | 'back' | 'gone' | 'stale' | 'rejoining' | 'put off';
 
 /** As what a join is counted that is not asked about again. */

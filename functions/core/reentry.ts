@@ -48,7 +48,7 @@ export type Outcome =
   | 'stale'
   /** The session's own attempt to enter is under way, or an earlier re-entry. */
   | 'rejoining'
-  /** A stream ended while the answer was awaited: nobody knows whether the room let it in. */
+  /** The host is out of reach, or a stream ended while the answer was awaited: nobody knows whether the room let it in. */
   | 'broken';
 
 const FAILURES: ReadonlySet<Outcome> = new Set<Failure>(['refused', 'unanswered', 'too large', 'off']);
@@ -67,11 +67,16 @@ const OWN_WORD: Readonly<Record<string, Outcome>> = {
  * @param host the local host: errors that it made itself carry its name in `by`
  */
 export function outcomeOf(answer: Answer | undefined, host: string): Outcome {
-  if (answer?.kind === 'error' && answer.by === host && answer.silence === 'broken') return 'broken';
-  if (answer === undefined || isOutOfReach(answer)) return 'unanswered';
+  if (answer === undefined) return 'unanswered';
+  if (isOutOfReach(answer)) return answer.kind === 'error' && answer.by === host && isLinkDown(answer) ? 'broken' : 'unanswered';
   if (answer.kind === 'result') return 'back';
   if (answer.by !== host) return 'refused';
   return answer.isRejoining ? 'rejoining' : (OWN_WORD[answer.condition] ?? 'refused');
+}
+
+/** Whether our server could not send it, or lost the stream: that says nothing of the room, and may pass (rule 7). */
+function isLinkDown({ silence }: Pick<Extract<Answer, { kind: 'error' }>, 'silence'>): boolean {
+  return silence === undefined || silence === 'broken';
 }
 
 /** Whether a notice is to follow. */
@@ -116,10 +121,16 @@ export class ReentryQueue {
   /** Rooms that nobody is to enter any more. */
   readonly #shut = new Set<string>();
   #areAllShut = false;
+  #isLinkDown = false;
   #size = 0;
 
   get size(): number {
     return this.#size;
+  }
+
+  /** Nobody can re-enter for now: the link broke during a whole request. */
+  get isLinkDown(): boolean {
+    return this.#isLinkDown;
   }
 
   add(lost: readonly Lost[]): void {
@@ -149,7 +160,7 @@ export class ReentryQueue {
 
   /**
    * Learns from a request that has come back. A room that did not answer is not asked again; nor is any other, if a whole
-   * request for several rooms went unanswered.
+   * request for several rooms went unanswered, or was lost with the link.
    * @param tookMs from the request to its answer, in milliseconds
    */
   learn(request: readonly Lost[], outcomes: readonly Outcome[], tookMs: number): void {
@@ -159,6 +170,7 @@ export class ReentryQueue {
       if (outcome === 'unanswered' || outcome === 'too large') this.#shut.add(join.room);
       if (outcome === 'off') this.#areAllShut = true;
     });
+    if (request.length > 0 && outcomes.every((outcome) => outcome === 'broken')) this.#isLinkDown = true;
     const rooms = new Set(request.map(({ join }) => join.room)).size;
     if (rooms > 1 && outcomes.every((outcome) => outcome === 'unanswered')) this.#areAllShut = true;
   }

@@ -166,6 +166,31 @@ describe('a re-entry that fails', () => {
     expect(state.totals).toMatchObject({ left: 3, reentered: 3, notified: 0, refused: 0 });
   });
 
+  it('is put off for all, once the link is down for a whole request: nobody is told for that, and all are back when it is up', async () => {
+    const { world, joins } = lostIn(Object.fromEntries(Array.from({ length: 30 }, (_, room) => [`room-${room}`, 4])));
+    let requests = 0;
+    let isDown = true;
+    world.server.noReentry = () => (isDown ? { type: 'cancel', condition: 'remote-server-not-found', by: HOST } : undefined);
+    world.hook = ({ phase, stanzas }) => {
+      if (isDown && phase === 'before' && stanzas?.includes('<presence id=')) requests += 1;
+      return undefined;
+    };
+    world.onWait = () => (isDown = false);
+    const { state, waits } = await world.check(world.close({ ...REENTER, patience: 300 }));
+    expect([requests, waits.length]).toEqual([1, 1]);
+    expect(world.server.notices).toEqual([]);
+    expect(joins.every((join) => isBack(world, join))).toBe(true);
+    expect(state.totals).toMatchObject({ left: 120, reentered: 120, notified: 0, refused: 0 });
+  });
+
+  it('is over once patience is, where the link stays down: all are told', async () => {
+    const { world, joins } = lostIn({ a: 20, b: 20 });
+    world.server.noReentry = () => ({ type: 'cancel', condition: 'remote-server-not-found', by: HOST });
+    const { state } = await world.check(world.close({ ...REENTER, patience: 300 }));
+    expect(joins.filter((join) => world.told(join) !== 1)).toEqual([]);
+    expect(state.totals).toMatchObject({ left: 40, reentered: 0, notified: 40, refused: 40 });
+  });
+
   it('is personal: the others of the room are brought back all the same', async () => {
     const { world, joins } = lostIn({ room: 9 });
     world.server.room(joins[0]?.room ?? '').script = (kind, user) => (kind === 'reentry' && user === joins[4]?.user ? refused : undefined);
@@ -582,7 +607,8 @@ describe('the parts', () => {
     ['no answer, as our server says', error('remote-server-timeout', { ...own, silence: 'room' }), 'unanswered', true],
     ['no answer, and a stream broke, as our server says', error('remote-server-timeout', { ...own, silence: 'broken' }), 'broken', false],
     ['no answer, and a stream broke, as somebody else says', error('remote-server-timeout', { silence: 'broken' }), 'unanswered', true],
-    ['out of reach, as our server says', error('remote-server-not-found', own), 'unanswered', true],
+    ['out of reach, as our server says', error('remote-server-not-found', own), 'broken', false],
+    ['not connected in time, as our server says', error('remote-server-timeout', own), 'broken', false],
     ['out of reach, as somebody else says', error('remote-server-not-found'), 'unanswered', true],
     ['recipient-unavailable by our server', error('recipient-unavailable', own), 'gone', false],
     ['conflict by our server', error('conflict', own), 'stale', false],
