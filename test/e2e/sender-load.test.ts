@@ -124,11 +124,11 @@ it('at a new address every join is announced anew, once, as fast as it is taken;
   fresh.gate = accepting;
   const since = Date.now();
   await scene.set({ ping_muc_webhook_url: fresh.url });
-  await until('all joins are announced', () => new Set(keys(requestsOf(fresh, since))).size === JOINS, 15_000);
+  await until('all joins are announced', () => new Set(keys(requestsOf(fresh, since))).size === JOINS, 40_000);
   expect(keys(requestsOf(fresh, since))).toHaveLength(JOINS);
   const back = Date.now();
   await scene.set({});
-  await until('all joins are announced', () => new Set(keys(requests(back))).size === JOINS, 15_000);
+  await until('all joins are announced', () => new Set(keys(requests(back))).size === JOINS, 40_000);
 });
 
 it('a reload while they are being announced: the rest follows', async () => {
@@ -137,7 +137,7 @@ it('a reload while they are being announced: the rest follows', async () => {
   await scene.set({ ping_muc_webhook_url: fresh.url });
   await until('the first leave', () => requestsOf(fresh, since).length > 0);
   await scene.home.shell(`module:reload("ping_muc_webhook", "${scene.home.host}")`);
-  await until('all joins are announced', () => new Set(keys(requestsOf(fresh, since))).size === JOINS, 20_000);
+  await until('all joins are announced', () => new Set(keys(requestsOf(fresh, since))).size === JOINS, 40_000);
 });
 
 it('after each 503 a batch is half as large, and grows again after each success; nothing is lost', async () => {
@@ -145,7 +145,7 @@ it('after each 503 a batch is half as large, and grows again after each success;
   fresh.gate = { before: () => ((count += 1) <= 2 ? new Instead(503, { 'retry-after': '1' }) : accept()) };
   const since = Date.now();
   await scene.set({ ping_muc_webhook_url: fresh.url });
-  await until('all joins are announced', () => new Set(keys(requestsOf(fresh, since).slice(2))).size === JOINS, 20_000);
+  await until('all joins are announced', () => new Set(keys(requestsOf(fresh, since).slice(2))).size === JOINS, 40_000);
   const sizes = requestsOf(fresh, since).map(({ events }) => events.length);
   expect(sizes.slice(0, 5)).toEqual([FULL, FULL / 2, FULL / 4, FULL / 2, FULL]);
 });
