@@ -128,26 +128,34 @@ function document(counted: Record<string, Counts>, fixed: Fixed): string {
   });
   return `# What it costs
 
-Written by \`npm run cost\`, which runs the stack's own bundles on one machine and counts what AWS would bill. Do not edit.
+\`npm run cost\` writes this page. It runs the stack's own bundles on one machine and counts what AWS would bill. Do
+not edit the page.
 
 ## Counted
 
 ${table(['what happens', 'requests', 'write units', 'read units', 'transitions', 'invocations', 'function ms', 'log bytes'], units)}
 
-A join costs one write unit, the least that a stored thing can cost. A close of a connection to a host where nobody is in a room is not reported
-at all, and costs nothing. Milliseconds are those of the machine that counted, with ${fixed.memoryGb * 1024} MB functions in mind: take them as an order of magnitude.
+A join costs one write unit, the least that a stored item can cost. A close of a connection to a host on which no user
+is in a room is not reported, and costs nothing. Milliseconds were measured on the machine that ran the count: for
+functions with ${fixed.memoryGb * 1024} MB, take them as an order of magnitude.
 
 ## A day
 
-Assumed: each join lasts a day, and so is recorded, renewed and left once; ${DAYS.map(({ joins, checks, joinsPerCheck }) => `${checks} checks of ${joinsPerCheck.toLocaleString('en')} joins each at ${joins.toLocaleString('en')} joins a day`).join(', ')};
-one in ten is lost; events travel alone, but three to a request at a million joins a day, where several come within the 0.1 s that the module gathers them.
+Assumptions:
+
+- Each join lasts a day, and so is recorded, renewed and left once.
+${DAYS.map(({ joins, checks, joinsPerCheck }) => `- At ${joins.toLocaleString('en')} joins a day, there are ${checks} checks of ${joinsPerCheck.toLocaleString('en')} joins each.`).join('\n')}
+- A check finds one join in ten lost.
+- Each request has one event. At a million joins a day it has three, because several events occur within the 0.1 s for
+  which the module gathers them.
 
 ${table(['joins a day', 'requests', 'write units', 'read units', 'transitions', 'invocations', 'GB-seconds'], daily)}
 
 ## Silent rooms
 
-What \`ping_muc_silence\` costs at most, at ${SILENT_JOINS.toLocaleString('en')} joins: no room says a word all day, and each is asked about every six hours. A room from which
-every session hears something within six hours costs nothing. At twelve hours it is half of this, at 0 nothing. Each check is counted as if it were alone in its request.
+The table shows what \`ping_muc_silence\` costs at most, at ${SILENT_JOINS.toLocaleString('en')} joins: no room sends anything all day, and each room is
+checked every six hours. A room that sends something to every session within six hours costs nothing. With twelve hours
+the cost is half of this, with 0 there is none. Each check is counted as if it were alone in its request.
 
 ${table(['users of the server in a room', 'checks a day', 'pings a day', 'US dollars a day', 'a month'], silent)}
 
@@ -155,12 +163,20 @@ ${table(['users of the server in a room', 'checks a day', 'pings a day', 'US dol
 
 ${table(['joins a day', ...kinds, 'fixed', 'sum'], monthly)}
 
-Fixed: one secret, ${fixed.metrics} custom metrics, ${fixed.alarms} alarms, one dashboard, ${fixed.keys} key (alarms are sent through an encrypted topic). Without any free tier; with the always free ones of CloudWatch (10 metrics, 10 alarms, 3 dashboards)
-and Lambda (a million invocations, 400,000 GB-seconds a month) the first two rows come down to little more than the secret, the key and the metrics and alarms beyond ten. Not counted: data transfer, X-Ray traces, a NAT gateway where the functions run in a VPC.
+Fixed: one secret, ${fixed.metrics} custom metrics, ${fixed.alarms} alarms, one dashboard, ${fixed.keys} key (alarms are sent through an encrypted topic).
+
+The prices are without any free tier. With the permanent free tiers of CloudWatch (10 metrics, 10 alarms, 3 dashboards)
+and Lambda (a million invocations, 400,000 GB-seconds a month), the first two rows fall to little more than the secret,
+the key and the metrics and alarms beyond ten.
+
+Not counted: data transfer, X-Ray traces, a NAT gateway where the functions run in a VPC.
 
 ## Prices
 
-US East (N. Virginia), list prices as found in stored copies of these pages on ${PRICES_READ}; look there before you rely on them: ${SOURCES.map((source) => `<${source}>`).join(', ')}.
+US East (N. Virginia), list prices, read from stored copies of these pages on ${PRICES_READ}. Check the current prices
+before you rely on them.
+
+${SOURCES.map((source) => `- <${source}>`).join('\n')}
 
 ${table(['what', 'US dollars'], Object.entries(PRICES).map(([name, price]) => [name, String(price)]))}
 `;
