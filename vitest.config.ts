@@ -1,7 +1,9 @@
 import { defineConfig } from 'vitest/config';
 
 /** Those that keep the processor busy; the others mostly wait. */
-const BUSY = ['faults', 'flap', 'fuzz', 'reentry-scale', 'scale', 'sender-load'].map((name) => `test/e2e/${name}.test.ts`);
+const BUSY = ['faults', 'flap', 'fuzz', 'reentry-scale', 'scale', 'sender-load'].map(
+  (name) => `test/e2e/${name}.test.ts`,
+);
 const E2E = { globalSetup: ['test/lab/assembly.ts'], testTimeout: 60_000, hookTimeout: 90_000 };
 
 export default defineConfig({
@@ -19,7 +21,16 @@ export default defineConfig({
         },
       },
       // real servers that start, wait and die: each file has its own, and several files are played at a time
-      { test: { ...E2E, name: 'e2e', include: ['test/e2e/**/*.test.ts'], exclude: BUSY, maxWorkers: 6, sequence: { groupOrder: 1 } } },
+      {
+        test: {
+          ...E2E,
+          name: 'e2e',
+          include: ['test/e2e/**/*.test.ts'],
+          exclude: BUSY,
+          maxWorkers: 6,
+          sequence: { groupOrder: 1 },
+        },
+      },
       { test: { ...E2E, name: 'e2e-busy', include: BUSY, maxWorkers: 2, sequence: { groupOrder: 2 } } },
     ],
   },

@@ -17,7 +17,10 @@ const SIZES = [1000, 5000, 20_000];
 const BUDGETED = 5000;
 const WRONG_AT = 50_000;
 /** How often today's in-server way is played, by size: its time grows with the square of the joins. */
-const TODAY_TURNS: Readonly<Record<string, Readonly<Record<number, number>>>> = { kept: { 1000: REPETITIONS, 5000: 1, 20_000: 1 }, lost: { 1000: REPETITIONS, 5000: 1 } };
+const TODAY_TURNS: Readonly<Record<string, Readonly<Record<number, number>>>> = {
+  kept: { 1000: REPETITIONS, 5000: 1, 20_000: 1 },
+  lost: { 1000: REPETITIONS, 5000: 1 },
+};
 /** And how long it is waited for. */
 const TODAY_SECONDS = 60;
 /** Notices that come twice, and late, have come by then. */
@@ -29,7 +32,10 @@ const CASES = [
 ] as const;
 
 /** Today's in-server way: one loss. It is given up after a while. */
-async function loseInServer({ home, away, crowd, bench }: Pair, isLost: () => boolean): Promise<Told & { readonly due: number; readonly doneAt: number; readonly seconds: number | undefined }> {
+async function loseInServer(
+  { home, away, crowd, bench }: Pair,
+  isLost: () => boolean,
+): Promise<Told & { readonly due: number; readonly doneAt: number; readonly seconds: number | undefined }> {
   await crowd.lose(isLost);
   const due = Date.now() + 1000;
   for (const server of [home, away]) for (const link of server.links.values()) link.drop();
@@ -52,34 +58,56 @@ async function lose(scale: Scale, isLost: (index: number) => boolean): Promise<L
   const { pinged, joined, left } = loss.totals;
   const joins = scale.crowd.members.length;
   if (pinged !== joins || joined !== joins - lost || left !== lost || loss.missed > 0) {
-    throw new Error(`of ${joins} joins, ${lost} lost, ${pinged} were pinged, ${joined} found joined, ${left} left, and ${loss.missed} missed their notice`);
+    throw new Error(
+      `of ${joins} joins, ${lost} lost, ${pinged} were pinged, ${joined} found joined, ${left} left, and ${loss.missed} missed their notice`,
+    );
   }
   return loss;
 }
 
-const row = (joins: number, name: string, whose: string): string => `${joins.toLocaleString('en')} joins, all ${name}: ${whose}`;
+const row = (joins: number, name: string, whose: string): string =>
+  `${joins.toLocaleString('en')} joins, all ${name}: ${whose}`;
 const [OURS, LIMIT, TODAY] = ['ours', 'the limit', "today's in-server way"];
-const [MULTIPLE, STALL_MULTIPLE, NOTICE_MULTIPLE] = ['verdicts, of the limit', 'stall, of the limit', 'last notice, of the limit'];
-const [DONE, LAST_NOTICE, RATE, NOTICES, MOST, WRONG, STALL] = ['due to last verdict', 'due to last notice', 'pings', 'notices', 'most for one loss', 'wrong, missed, double', 'longest stall'];
+const [MULTIPLE, STALL_MULTIPLE, NOTICE_MULTIPLE] = [
+  'verdicts, of the limit',
+  'stall, of the limit',
+  'last notice, of the limit',
+];
+const [DONE, LAST_NOTICE, RATE, NOTICES, MOST, WRONG, STALL] = [
+  'due to last verdict',
+  'due to last notice',
+  'pings',
+  'notices',
+  'most for one loss',
+  'wrong, missed, double',
+  'longest stall',
+];
 
 /** Has the users' server use Lua 5.4's generational garbage collector instead of Prosody's default, the incremental one. */
 const GENERATIONAL = 'gc = { mode = "generational" }';
 
 /** Measures ours and the limit with the generational collector, to show what an operator gains by it. */
 async function withGenerational(joins: number, found: Collection, progress: Progress): Promise<void> {
-  const ours = await Scale.open({ joins, global: `${BENCH_GLOBAL}\n${GENERATIONAL}`, forHost: benchModules('ping_muc_webhook') });
+  const ours = await Scale.open({
+    joins,
+    global: `${BENCH_GLOBAL}\n${GENERATIONAL}`,
+    forHost: benchModules('ping_muc_webhook'),
+  });
   try {
     const bench = new BenchModule(ours.home);
     for (const [name, isLost] of CASES) {
       const mine = row(joins, `${name}, generational`, OURS);
       for (let turn = 1; turn <= REPETITIONS; turn += 1) {
-        progress(`check of ${joins.toLocaleString('en')} with the generational collector, all ${name}, ${turn} of ${REPETITIONS}`);
+        progress(
+          `check of ${joins.toLocaleString('en')} with the generational collector, all ${name}, ${turn} of ${REPETITIONS}`,
+        );
         await ours.enter();
         const { value: loss, ...stalls } = await bench.watch(() => lose(ours, isLost));
         if (name === 'lost') found.add(mine, LAST_NOTICE, 's', loss.lastNotice);
         else found.add(mine, DONE, 's', loss.done);
         found.add(mine, STALL, 'ms', stalls.longest);
-        if (name === 'kept') found.add(row(joins, `${name}, generational`, LIMIT), DONE, 's', (await bench.pings()).seconds);
+        if (name === 'kept')
+          found.add(row(joins, `${name}, generational`, LIMIT), DONE, 's', (await bench.pings()).seconds);
       }
     }
   } finally {
@@ -167,7 +195,10 @@ async function wrongNotices(found: Collection, progress: Progress): Promise<void
   const scale = await Scale.open({ joins: WRONG_AT });
   try {
     await scale.enter((entered) => progress(`${entered.toLocaleString('en')} of ${label} joins are made`));
-    for (const [name, isLost] of [['kept', () => false], ['half lost', (index: number) => index % 2 === 0]] as const) {
+    for (const [name, isLost] of [
+      ['kept', () => false],
+      ['half lost', (index: number) => index % 2 === 0],
+    ] as const) {
       progress(`check of ${label}, ${name}`);
       const loss = await lose(scale, isLost);
       const mine = row(WRONG_AT, name, OURS);
@@ -197,8 +228,14 @@ async function throughApi(found: Collection, progress: Progress): Promise<void> 
   try {
     progress('stanza API: joining');
     await pair.crowd.enter();
-    const joins = await until('all joins are reported', () => events.filter(({ type }) => type === 'muc.joined').length === BUDGETED && events, 30_000);
-    const stanzas = joins.map(({ at, user = '', room = '', nick = '' }) => ping({ host: pair.home.host, remote: '', at, user, room, nick }));
+    const joins = await until(
+      'all joins are reported',
+      () => events.filter(({ type }) => type === 'muc.joined').length === BUDGETED && events,
+      30_000,
+    );
+    const stanzas = joins.map(({ at, user = '', room = '', nick = '' }) =>
+      ping({ host: pair.home.host, remote: '', at, user, room, nick }),
+    );
     for (let turn = 1; turn <= REPETITIONS; turn += 1) {
       progress(`stanza API, ${turn} of ${REPETITIONS}`);
       const began = performance.now();
@@ -206,8 +243,14 @@ async function throughApi(found: Collection, progress: Progress): Promise<void> 
       const worker = async (): Promise<void> => {
         while (next < stanzas.length) {
           const body = batch(stanzas.slice(next, (next += perRequest)), 60);
-          const reply = await post({ url: `http://${pair.home.host}:5280/ping_muc/stanzas`, secret, body, type: 'application/xmpp+xml' });
-          if (reply.status !== 200) throw new Error(`the stanza API answered ${reply.status}: ${reply.body.slice(0, 200)}`);
+          const reply = await post({
+            url: `http://${pair.home.host}:5280/ping_muc/stanzas`,
+            secret,
+            body,
+            type: 'application/xmpp+xml',
+          });
+          if (reply.status !== 200)
+            throw new Error(`the stanza API answered ${reply.status}: ${reply.body.slice(0, 200)}`);
           results += [...readAnswers(reply.body).values()].filter(({ kind }) => kind === 'result').length;
         }
       };
@@ -221,7 +264,8 @@ async function throughApi(found: Collection, progress: Progress): Promise<void> 
 }
 
 /** Of two cases, the values of the one with the longer median: a budget is kept in both, or it is not. */
-const worse = (one: readonly number[], other: readonly number[]): readonly number[] => (median(one) > median(other) ? one : other);
+const worse = (one: readonly number[], other: readonly number[]): readonly number[] =>
+  median(one) > median(other) ? one : other;
 
 export async function benchCheck(progress: Progress): Promise<Findings> {
   const found = new Collection();
@@ -231,15 +275,25 @@ export async function benchCheck(progress: Progress): Promise<Findings> {
   await wrongNotices(found, progress);
   const line = (name: string, whose: string, quantity: string) => ({
     name: `${whose}, all ${name}: ${quantity}`,
-    points: SIZES.filter((size) => found.has(row(size, name, whose), quantity)).map((size) => [size, median(found.get(row(size, name, whose), quantity))] as const),
+    points: SIZES.filter((size) => found.has(row(size, name, whose), quantity)).map(
+      (size) => [size, median(found.get(row(size, name, whose), quantity))] as const,
+    ),
   });
   return {
     budgets: {
-      'wrong notices, 50,000 joins, both streams cut': ['kept', 'half lost'].flatMap((name) => found.get(row(WRONG_AT, name, OURS), WRONG)),
+      'wrong notices, 50,000 joins, both streams cut': ['kept', 'half lost'].flatMap((name) =>
+        found.get(row(WRONG_AT, name, OURS), WRONG),
+      ),
       'notices for one loss': SIZES.flatMap((size) => found.get(row(size, 'lost', OURS), MOST)),
-      'longest stall of the event loop, check of 5,000': worse(found.get(row(BUDGETED, 'kept', OURS), STALL), found.get(row(BUDGETED, 'lost', OURS), STALL)),
-      'the same, as a multiple of the limit\'s own': found.get(row(BUDGETED, 'kept', OURS), STALL_MULTIPLE),
-      'from due to the last verdict, 5,000 joins, as a multiple of the limit': found.get(row(BUDGETED, 'kept', OURS), MULTIPLE),
+      'longest stall of the event loop, check of 5,000': worse(
+        found.get(row(BUDGETED, 'kept', OURS), STALL),
+        found.get(row(BUDGETED, 'lost', OURS), STALL),
+      ),
+      "the same, as a multiple of the limit's own": found.get(row(BUDGETED, 'kept', OURS), STALL_MULTIPLE),
+      'from due to the last verdict, 5,000 joins, as a multiple of the limit': found.get(
+        row(BUDGETED, 'kept', OURS),
+        MULTIPLE,
+      ),
       'from due to the last notice, 5,000 lost': found.get(row(BUDGETED, 'lost', OURS), LAST_NOTICE),
       'pings through the stanza API': found.get(THROUGH_API, RATE),
     },
@@ -249,9 +303,19 @@ export async function benchCheck(progress: Progress): Promise<Findings> {
         title: 'A check',
         x: 'joins',
         y: 'seconds',
-        lines: [line('kept', OURS, DONE), line('lost', OURS, LAST_NOTICE), line('kept', LIMIT, DONE), line('kept', TODAY, DONE)],
+        lines: [
+          line('kept', OURS, DONE),
+          line('lost', OURS, LAST_NOTICE),
+          line('kept', LIMIT, DONE),
+          line('kept', TODAY, DONE),
+        ],
       },
-      { title: 'The longest stall of the event loop during a check', x: 'joins', y: 'milliseconds', lines: [line('kept', OURS, STALL), line('lost', OURS, STALL), line('kept', TODAY, STALL)] },
+      {
+        title: 'The longest stall of the event loop during a check',
+        x: 'joins',
+        y: 'milliseconds',
+        lines: [line('kept', OURS, STALL), line('lost', OURS, STALL), line('kept', TODAY, STALL)],
+      },
     ],
   };
 }

@@ -15,9 +15,18 @@ const [INIT, CODE] = ['initialisation beyond bare Node', 'code'];
 
 /** Milliseconds from the start of a Node process that imports a file to its end. */
 function start(file: string): number {
-  const env = { PATH: process.env['PATH'], AWS_REGION: 'us-east-1', ...Object.fromEntries(Object.values(ENV).map((name) => [name, 'bench'])) };
+  const env = {
+    PATH: process.env['PATH'],
+    AWS_REGION: 'us-east-1',
+    ...Object.fromEntries(Object.values(ENV).map((name) => [name, 'bench'])),
+  };
   const began = performance.now();
-  const { status, stderr } = spawnSync(process.execPath, [file], { env, stdio: ['ignore', 'ignore', 'pipe'], encoding: 'utf8', timeout: 30_000 });
+  const { status, stderr } = spawnSync(process.execPath, [file], {
+    env,
+    stdio: ['ignore', 'ignore', 'pipe'],
+    encoding: 'utf8',
+    timeout: 30_000,
+  });
   if (status !== 0) throw new Error(`${file} could not be imported: ${stderr}`);
   return performance.now() - began;
 }
@@ -30,7 +39,10 @@ export async function benchColdStart(assembly: string, progress: Progress): Prom
     await writeFile(bare, '');
     const limit = join(directory, 'limit.mjs');
     await build({
-      stdin: { contents: "import { DynamoDBClient } from '@aws-sdk/client-dynamodb'; new DynamoDBClient({});", resolveDir: fileURLToPath(new URL('.', import.meta.url)) },
+      stdin: {
+        contents: "import { DynamoDBClient } from '@aws-sdk/client-dynamodb'; new DynamoDBClient({});",
+        resolveDir: fileURLToPath(new URL('.', import.meta.url)),
+      },
       outfile: limit,
       bundle: true,
       platform: 'node',
@@ -42,7 +54,10 @@ export async function benchColdStart(assembly: string, progress: Progress): Prom
       banner: { js: "import{createRequire}from'node:module';const require=createRequire(import.meta.url);" },
     });
     const { functions } = await readAssembly(assembly);
-    const bundles = functions.map(({ name, file }) => ({ name: name.startsWith('Check') ? 'check function' : 'webhook function', file }));
+    const bundles = functions.map(({ name, file }) => ({
+      name: name.startsWith('Check') ? 'check function' : 'webhook function',
+      file,
+    }));
     const all = [{ name: BARE, file: bare }, { name: LIMIT, file: limit }, ...bundles];
     const times = new Map(all.map(({ name }): [string, number[]] => [name, []]));
     for (const { file } of all) start(file); // the file is read once before
@@ -52,7 +67,9 @@ export async function benchColdStart(assembly: string, progress: Progress): Prom
     }
     const node = median(times.get(BARE) ?? []);
     const beyond = (name: string): readonly number[] => (times.get(name) ?? []).map((time) => time - node);
-    const sizes = await Promise.all(bundles.map(async ({ name, file }) => ({ name, bytes: await folderBytes(join(file, '..')) })));
+    const sizes = await Promise.all(
+      bundles.map(async ({ name, file }) => ({ name, bytes: await folderBytes(join(file, '..')) })),
+    );
     const slowest = bundles.map(({ name }) => beyond(name)).sort((a, b) => median(b) - median(a))[0] ?? [];
     return {
       budgets: {
@@ -76,6 +93,8 @@ export async function benchColdStart(assembly: string, progress: Progress): Prom
 /** All that is deployed of a function. */
 async function folderBytes(folder: string): Promise<number> {
   const files = await readdir(folder, { withFileTypes: true });
-  const sizes = await Promise.all(files.filter((file) => file.isFile()).map(async ({ name }) => (await stat(join(folder, name))).size));
+  const sizes = await Promise.all(
+    files.filter((file) => file.isFile()).map(async ({ name }) => (await stat(join(folder, name))).size),
+  );
   return sizes.reduce((sum, size) => sum + size, 0);
 }

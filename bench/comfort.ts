@@ -34,7 +34,10 @@ export async function benchComfort(progress: Progress): Promise<Findings> {
     for (let turn = 0; turn <= REPETITIONS; turn += 1) {
       progress(`comfort: ${ALL}, ${turn === 0 ? 'to warm up' : `${turn} of ${REPETITIONS}`}`);
       const since = events.length;
-      const costs = [await inAndOut(ours, () => events.slice(since).filter(({ type }) => type === 'muc.left').length >= JOINS), await inAndOut(bare, () => true)];
+      const costs = [
+        await inAndOut(ours, () => events.slice(since).filter(({ type }) => type === 'muc.left').length >= JOINS),
+        await inAndOut(bare, () => true),
+      ];
       if (turn === 0) continue; // the first makes the rooms
       withOurs.push(costs[0] ?? 0);
       without.push(costs[1] ?? 0);
@@ -50,8 +53,18 @@ export async function benchComfort(progress: Progress): Promise<Findings> {
       samples: [
         { what: ALL, quantity: 'with the module', unit: 's of processor time', values: withOurs },
         { what: ALL, quantity: 'without it', unit: 's of processor time', values: without },
-        { what: 'a join and a leave', quantity: 'what the module adds', unit: 'ms of processor time', values: withOurs.map((value, turn) => ((value - (without[turn] ?? 0)) / JOINS) * 1000) },
-        { what: 'a close that concerns nobody', quantity: 'events reported', unit: '', values: [events.length - eventsBefore] },
+        {
+          what: 'a join and a leave',
+          quantity: 'what the module adds',
+          unit: 'ms of processor time',
+          values: withOurs.map((value, turn) => ((value - (without[turn] ?? 0)) / JOINS) * 1000),
+        },
+        {
+          what: 'a close that concerns nobody',
+          quantity: 'events reported',
+          unit: '',
+          values: [events.length - eventsBefore],
+        },
       ],
       growth: [],
     };

@@ -49,19 +49,39 @@ const CHECKS_A_DAY = 4;
 const LOST_SHARE = 0.1;
 const DAYS_PER_MONTH = 30.4;
 
-const NAMES: readonly (keyof Counts)[] = ['requests', 'writeUnits', 'readUnits', 'transitions', 'invocations', 'functionMs', 'logBytes'];
+const NAMES: readonly (keyof Counts)[] = [
+  'requests',
+  'writeUnits',
+  'readUnits',
+  'transitions',
+  'invocations',
+  'functionMs',
+  'logBytes',
+];
 
 function combine(parts: readonly (readonly [number, Counts])[]): Counts {
-  return Object.fromEntries(NAMES.map((name) => [name, parts.reduce((sum, [times, counts]) => sum + times * counts[name], 0)])) as unknown as Counts;
+  return Object.fromEntries(
+    NAMES.map((name) => [name, parts.reduce((sum, [times, counts]) => sum + times * counts[name], 0)]),
+  ) as unknown as Counts;
 }
 
-function day(counted: Record<string, Counts>, { joins, checks, joinsPerCheck, eventsPerRequest }: (typeof DAYS)[number]): Counts {
+function day(
+  counted: Record<string, Counts>,
+  { joins, checks, joinsPerCheck, eventsPerRequest }: (typeof DAYS)[number],
+): Counts {
   const get = (name: string): Counts => counted[name] as Counts;
-  const requestOverhead: Counts = combine([[1, get('a join, alone in its request')], [-1 / SAMPLE, get(`${SAMPLE} joins in one request`)]]);
+  const requestOverhead: Counts = combine([
+    [1, get('a join, alone in its request')],
+    [-1 / SAMPLE, get(`${SAMPLE} joins in one request`)],
+  ]);
   const event: Counts = combine([[1 / SAMPLE, get(`${SAMPLE} joins in one request`)]]);
   const events = 3 * joins; // join, renewal, leave
   const empty = get('a close and a check that finds nobody');
-  const perJoin = (answers: string): Counts => combine([[1 / SAMPLE, get(`a close and a check of ${SAMPLE}, all ${answers}`)], [-1 / SAMPLE, empty]]);
+  const perJoin = (answers: string): Counts =>
+    combine([
+      [1 / SAMPLE, get(`a close and a check of ${SAMPLE}, all ${answers}`)],
+      [-1 / SAMPLE, empty],
+    ]);
   return combine([
     [events, event],
     [events / eventsPerRequest, requestOverhead],
@@ -94,21 +114,36 @@ interface Fixed {
 function dollars(counts: Counts, { memoryGb }: Fixed): Record<string, number> {
   return {
     'HTTP API': (counts.requests / 1e6) * PRICES['HTTP API, a million requests'],
-    Lambda: (counts.invocations / 1e6) * PRICES['Lambda, a million invocations'] + (counts.functionMs / 1000) * memoryGb * PRICES['Lambda arm64, a GB-second'],
-    DynamoDB: (counts.writeUnits / 1e6) * PRICES['DynamoDB on demand, a million write units'] + (counts.readUnits / 1e6) * PRICES['DynamoDB on demand, a million read units'],
+    Lambda:
+      (counts.invocations / 1e6) * PRICES['Lambda, a million invocations'] +
+      (counts.functionMs / 1000) * memoryGb * PRICES['Lambda arm64, a GB-second'],
+    DynamoDB:
+      (counts.writeUnits / 1e6) * PRICES['DynamoDB on demand, a million write units'] +
+      (counts.readUnits / 1e6) * PRICES['DynamoDB on demand, a million read units'],
     'Step Functions': (counts.transitions / 1000) * PRICES['Step Functions Standard, a thousand transitions'],
     Logs: (counts.logBytes / 1e9) * PRICES['CloudWatch Logs, a GB taken in'],
   };
 }
 
-const round = (value: number): string => (value === 0 ? '0' : value < 0.01 ? '< 0.01' : value.toLocaleString('en', { maximumFractionDigits: value < 10 ? 2 : 0 }));
+const round = (value: number): string =>
+  value === 0
+    ? '0'
+    : value < 0.01
+      ? '< 0.01'
+      : value.toLocaleString('en', { maximumFractionDigits: value < 10 ? 2 : 0 });
 const table = (head: readonly string[], rows: readonly (readonly string[])[]): string =>
-  [head, head.map((_, index) => (index === 0 ? '---' : '---:')), ...rows].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
+  [head, head.map((_, index) => (index === 0 ? '---' : '---:')), ...rows]
+    .map((cells) => `| ${cells.join(' | ')} |`)
+    .join('\n');
 
 function document(counted: Record<string, Counts>, fixed: Fixed): string {
   const units = Object.entries(counted).map(([name, counts]) => [name, ...NAMES.map((key) => round(counts[key]))]);
   const days = DAYS.map((one) => ({ one, counts: day(counted, one) }));
-  const daily = days.map(({ one, counts }) => [one.joins.toLocaleString('en'), ...NAMES.slice(0, 5).map((key) => round(counts[key])), round((counts.functionMs / 1000) * fixed.memoryGb)]);
+  const daily = days.map(({ one, counts }) => [
+    one.joins.toLocaleString('en'),
+    ...NAMES.slice(0, 5).map((key) => round(counts[key])),
+    round((counts.functionMs / 1000) * fixed.memoryGb),
+  ]);
   const kinds = Object.keys(dollars(days[0]?.counts as Counts, fixed));
   const fixedDollars =
     PRICES['Secrets Manager, a secret and month'] +
@@ -119,12 +154,23 @@ function document(counted: Record<string, Counts>, fixed: Fixed): string {
   const monthly = days.map(({ one, counts }) => {
     const each = dollars(counts, fixed);
     const sum = Object.values(each).reduce((total, value) => total + value * DAYS_PER_MONTH, 0);
-    return [one.joins.toLocaleString('en'), ...kinds.map((kind) => round((each[kind] ?? 0) * DAYS_PER_MONTH)), round(fixedDollars), round(sum + fixedDollars)];
+    return [
+      one.joins.toLocaleString('en'),
+      ...kinds.map((kind) => round((each[kind] ?? 0) * DAYS_PER_MONTH)),
+      round(fixedDollars),
+      round(sum + fixedDollars),
+    ];
   });
   const silent = SILENT_ROOMS.map((roomSize) => {
     const sum = Object.values(dollars(silentDay(counted, roomSize), fixed)).reduce((total, value) => total + value, 0);
     const [checks, pings] = [(CHECKS_A_DAY * SILENT_JOINS) / roomSize, CHECKS_A_DAY * SILENT_JOINS];
-    return [String(roomSize), checks.toLocaleString('en'), pings.toLocaleString('en'), round(sum), round(sum * DAYS_PER_MONTH)];
+    return [
+      String(roomSize),
+      checks.toLocaleString('en'),
+      pings.toLocaleString('en'),
+      round(sum),
+      round(sum * DAYS_PER_MONTH),
+    ];
   });
   return `# What it costs
 
@@ -178,7 +224,10 @@ before you rely on them.
 
 ${SOURCES.map((source) => `- <${source}>`).join('\n')}
 
-${table(['what', 'US dollars'], Object.entries(PRICES).map(([name, price]) => [name, String(price)]))}
+${table(
+  ['what', 'US dollars'],
+  Object.entries(PRICES).map(([name, price]) => [name, String(price)]),
+)}
 `;
 }
 
@@ -189,7 +238,8 @@ try {
   const ofType = (type: string): typeof resources => resources.filter((resource) => resource.Type === type);
   const { METRICS } = await import('../functions/names.ts');
   const fixed: Fixed = {
-    memoryGb: Math.max(...ofType('AWS::Lambda::Function').map(({ Properties }) => Number(Properties['MemorySize']))) / 1024,
+    memoryGb:
+      Math.max(...ofType('AWS::Lambda::Function').map(({ Properties }) => Number(Properties['MemorySize']))) / 1024,
     metrics: Object.keys(METRICS).length,
     alarms: ofType('AWS::CloudWatch::Alarm').length,
     keys: ofType('AWS::KMS::Key').length,

@@ -27,7 +27,15 @@ export interface Counts {
   logBytes: number;
 }
 
-const zero = (): Counts => ({ requests: 0, writeUnits: 0, readUnits: 0, transitions: 0, invocations: 0, functionMs: 0, logBytes: 0 });
+const zero = (): Counts => ({
+  requests: 0,
+  writeUnits: 0,
+  readUnits: 0,
+  transitions: 0,
+  invocations: 0,
+  functionMs: 0,
+  logBytes: 0,
+});
 
 /** Operations that write. */
 const WRITES = new Set(['PutItem', 'UpdateItem', 'DeleteItem']);
@@ -70,7 +78,11 @@ export class CountedStack {
     const secret = `whsec_${randomBytes(32).toString('base64')}`;
     const executions = new Map<string, Executions>();
     const value = JSON.stringify({ current: secret, previous: '' });
-    const endpoint = await startAwsEndpoint({ executions, secrets: new Map(secrets.map((arn) => [arn, value])), record: undefined });
+    const endpoint = await startAwsEndpoint({
+      executions,
+      secrets: new Map(secrets.map((arn) => [arn, value])),
+      record: undefined,
+    });
     const services = {
       AWS_REGION: REGION,
       AWS_ACCESS_KEY_ID: 'bench',
@@ -122,11 +134,20 @@ export class CountedStack {
   /** Sends one signed webhook. @throws when it is not accepted whole */
   async send(host: string, events: readonly object[]): Promise<void> {
     const body = JSON.stringify({ host, events });
-    const headers = sign([decodeSecret(this.#secret)], `msg_${randomUUID()}`, Math.floor(Date.now() / 1000), Buffer.from(body));
+    const headers = sign(
+      [decodeSecret(this.#secret)],
+      `msg_${randomUUID()}`,
+      Math.floor(Date.now() / 1000),
+      Buffer.from(body),
+    );
     this.#counts.requests += 1;
-    const answer = (await this.#invoke(this.#webhookArn, { headers, body, isBase64Encoded: false })) as { statusCode: number; body: string };
+    const answer = (await this.#invoke(this.#webhookArn, { headers, body, isBase64Encoded: false })) as {
+      statusCode: number;
+      body: string;
+    };
     const { rejected } = JSON.parse(answer.body) as { rejected?: readonly unknown[] };
-    if (answer.statusCode !== 200 || rejected?.length !== 0) throw new Error(`the webhook answered ${answer.statusCode}: ${answer.body}`);
+    if (answer.statusCode !== 200 || rejected?.length !== 0)
+      throw new Error(`the webhook answered ${answer.statusCode}: ${answer.body}`);
   }
 
   /** Waits until no check runs. */
@@ -136,7 +157,10 @@ export class CountedStack {
 
   /** What was counted since the last call. */
   take(): Counts {
-    const counts = { ...this.#counts, transitions: this.#executions.list().reduce((sum, { transitions }) => sum + transitions, 0) - this.#taken };
+    const counts = {
+      ...this.#counts,
+      transitions: this.#executions.list().reduce((sum, { transitions }) => sum + transitions, 0) - this.#taken,
+    };
     this.#taken += counts.transitions;
     this.#counts = zero();
     return counts;
@@ -150,20 +174,37 @@ export class CountedStack {
 }
 
 /** A relay in front of DynamoDB that asks what each call consumes, as the functions do not. */
-async function startMeter(target: string, count: (operation: string, units: number) => void): Promise<{ url: string; close(): Promise<void> }> {
+async function startMeter(
+  target: string,
+  count: (operation: string, units: number) => void,
+): Promise<{ url: string; close(): Promise<void> }> {
   const server = createServer((request, response) => {
     void (async () => {
       const operation = String(request.headers['x-amz-target']).split('.')[1] ?? '';
-      const asked = { ...(JSON.parse((await readRequestBody(request, 20_000_000)).toString()) as object), ReturnConsumedCapacity: 'TOTAL' };
+      const asked = {
+        ...(JSON.parse((await readRequestBody(request, 20_000_000)).toString()) as object),
+        ReturnConsumedCapacity: 'TOTAL',
+      };
       const reply = await fetch(target, {
         method: 'POST',
         body: JSON.stringify(asked),
-        headers: { 'content-type': 'application/x-amz-json-1.0', 'x-amz-target': String(request.headers['x-amz-target']), authorization: String(request.headers.authorization), 'x-amz-date': String(request.headers['x-amz-date']) },
+        headers: {
+          'content-type': 'application/x-amz-json-1.0',
+          'x-amz-target': String(request.headers['x-amz-target']),
+          authorization: String(request.headers.authorization),
+          'x-amz-date': String(request.headers['x-amz-date']),
+        },
       });
       const body = await reply.text();
-      const { ConsumedCapacity, __type } = JSON.parse(body) as { ConsumedCapacity?: { CapacityUnits: number }; __type?: string };
+      const { ConsumedCapacity, __type } = JSON.parse(body) as {
+        ConsumedCapacity?: { CapacityUnits: number };
+        __type?: string;
+      };
       // a write that its condition refuses is billed as one that holds
-      count(operation, ConsumedCapacity?.CapacityUnits ?? (__type?.includes('ConditionalCheckFailed') === true ? 1 : 0));
+      count(
+        operation,
+        ConsumedCapacity?.CapacityUnits ?? (__type?.includes('ConditionalCheckFailed') === true ? 1 : 0),
+      );
       response.writeHead(reply.status, { 'content-type': 'application/x-amz-json-1.0' }).end(body);
     })().catch(() => response.destroy());
   });

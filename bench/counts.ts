@@ -17,13 +17,38 @@ const HOST = 'example.net';
 let last = Date.now() * 1000;
 const at = (): number => (last += 1);
 const user = (index: number): string => `user${index}@${HOST}/phone`;
-const joined = (remote: string, index: number): object => ({ type: 'muc.joined', at: at(), user: user(index), room: `room@${remote}`, nick: `nick ${index}` });
-const closed = (remote: string): object => ({ type: 's2s.closed', at: at(), remote, direction: 'outgoing', delay: 1, timeout: 60, patience: 0, dry_run: false });
-const silent = (remote: string): object => ({ ...closed(remote), type: 'check.requested', room: `room@${remote}`, cause: 'silence', delay: 0 });
+const joined = (remote: string, index: number): object => ({
+  type: 'muc.joined',
+  at: at(),
+  user: user(index),
+  room: `room@${remote}`,
+  nick: `nick ${index}`,
+});
+const closed = (remote: string): object => ({
+  type: 's2s.closed',
+  at: at(),
+  remote,
+  direction: 'outgoing',
+  delay: 1,
+  timeout: 60,
+  patience: 0,
+  dry_run: false,
+});
+const silent = (remote: string): object => ({
+  ...closed(remote),
+  type: 'check.requested',
+  room: `room@${remote}`,
+  cause: 'silence',
+  delay: 0,
+});
 const check = (size: number, verdict: 'joined' | 'left'): string => `a close and a check of ${size}, all ${verdict}`;
 
 /** @param sizes of checks, in joins, with SAMPLE among them */
-export async function countCosts(assembly: string, sizes: readonly number[], progress: Progress): Promise<Record<string, Counts>> {
+export async function countCosts(
+  assembly: string,
+  sizes: readonly number[],
+  progress: Progress,
+): Promise<Record<string, Counts>> {
   const standIn = await startStandIn();
   const stack = await CountedStack.start(assembly, standIn.url);
   const count = async (act: () => Promise<void>): Promise<Counts> => {
@@ -38,14 +63,19 @@ export async function countCosts(assembly: string, sizes: readonly number[], pro
     await stack.send(HOST, [joined('warm.example', 0)]);
     await stack.send(HOST, [closed('warm.example')]);
     counted['a join, alone in its request'] = await count(() => stack.send(HOST, [joined('one.example', 1)]));
-    counted['a leave, alone in its request'] = await count(() => stack.send(HOST, [{ type: 'muc.left', at: at(), user: user(1), room: 'room@one.example' }]));
+    counted['a leave, alone in its request'] = await count(() =>
+      stack.send(HOST, [{ type: 'muc.left', at: at(), user: user(1), room: 'room@one.example' }]),
+    );
     counted['a close and a check that finds nobody'] = await count(() => stack.send(HOST, [closed('none.example')]));
     for (const size of sizes) {
       progress(`costs: ${size.toLocaleString('en')} joins`);
       const remote = `with-${size}.example`;
       const joins = await count(async () => {
         for (let first = 0; first < size; first += BATCH) {
-          await stack.send(HOST, Array.from({ length: Math.min(BATCH, size - first) }, (_, index) => joined(remote, first + index)));
+          await stack.send(
+            HOST,
+            Array.from({ length: Math.min(BATCH, size - first) }, (_, index) => joined(remote, first + index)),
+          );
         }
       });
       if (size === SAMPLE) counted[`${SAMPLE} joins in one request`] = joins;
@@ -53,7 +83,8 @@ export async function countCosts(assembly: string, sizes: readonly number[], pro
         progress(`costs: a check of ${size.toLocaleString('en')}, all ${verdict}`);
         standIn.answers = verdict;
         counted[check(size, verdict)] = await count(() => stack.send(HOST, [closed(remote)]));
-        if (size === SMALL && verdict === 'joined') counted[SILENT_ROOM] = await count(() => stack.send(HOST, [silent(remote)]));
+        if (size === SMALL && verdict === 'joined')
+          counted[SILENT_ROOM] = await count(() => stack.send(HOST, [silent(remote)]));
       }
     }
     return counted;
@@ -65,13 +96,32 @@ export async function countCosts(assembly: string, sizes: readonly number[], pro
 
 export async function benchCost(assembly: string, progress: Progress): Promise<Findings> {
   const counted = await countCosts(assembly, SIZES, progress);
-  const units = { requests: 'requests', writeUnits: 'write units', readUnits: 'read units', transitions: 'transitions', invocations: 'invocations', functionMs: 'function ms', logBytes: 'log bytes' };
+  const units = {
+    requests: 'requests',
+    writeUnits: 'write units',
+    readUnits: 'read units',
+    transitions: 'transitions',
+    invocations: 'invocations',
+    functionMs: 'function ms',
+    logBytes: 'log bytes',
+  };
   const samples = Object.entries(counted).flatMap(([what, counts]) =>
-    Object.entries(units).map(([key, quantity]) => ({ what, quantity, unit: '', values: [counts[key as keyof Counts]] })),
+    Object.entries(units).map(([key, quantity]) => ({
+      what,
+      quantity,
+      unit: '',
+      values: [counts[key as keyof Counts]],
+    })),
   );
-  const grows = (key: keyof Counts, verdict: 'joined' | 'left'): readonly (readonly [number, number])[] => SIZES.map((size) => [size, counted[check(size, verdict)]?.[key] ?? 0] as const);
+  const grows = (key: keyof Counts, verdict: 'joined' | 'left'): readonly (readonly [number, number])[] =>
+    SIZES.map((size) => [size, counted[check(size, verdict)]?.[key] ?? 0] as const);
   return {
-    budgets: { 'write units for a recorded join': [counted['a join, alone in its request']?.writeUnits ?? Infinity, (counted[`${SAMPLE} joins in one request`]?.writeUnits ?? Infinity) / SAMPLE] },
+    budgets: {
+      'write units for a recorded join': [
+        counted['a join, alone in its request']?.writeUnits ?? Infinity,
+        (counted[`${SAMPLE} joins in one request`]?.writeUnits ?? Infinity) / SAMPLE,
+      ],
+    },
     samples,
     growth: [
       {

@@ -52,13 +52,22 @@ export async function benchFlap(progress: Progress): Promise<Findings> {
     }
   }
   const wrong = (name: (what: string, management: string) => string): readonly number[] =>
-    SMACKS.flatMap(([management]) => CASES.flatMap(([what]) => [WRONG, MISSED, DOUBLE].flatMap((quantity) => found.get(name(what, management), quantity))));
+    SMACKS.flatMap(([management]) =>
+      CASES.flatMap(([what]) =>
+        [WRONG, MISSED, DOUBLE].flatMap((quantity) => found.get(name(what, management), quantity)),
+      ),
+    );
   return {
-    budgets: { 'wrong notices, 5,000 joins, cut again at 25 moments': wrong(once), 'wrong notices, 5,000 joins, cut five times': wrong(fiveTimes) },
+    budgets: {
+      'wrong notices, 5,000 joins, cut again at 25 moments': wrong(once),
+      'wrong notices, 5,000 joins, cut five times': wrong(fiveTimes),
+    },
     samples: found.all(),
     growth: [],
   };
 }
 
-const once = (what: string, management: string): string => `${JOINS.toLocaleString('en')} joins, ${what}, ${management}: cut again`;
-const fiveTimes = (what: string, management: string): string => `${JOINS.toLocaleString('en')} joins, ${what}, ${management}: cut five times`;
+const once = (what: string, management: string): string =>
+  `${JOINS.toLocaleString('en')} joins, ${what}, ${management}: cut again`;
+const fiveTimes = (what: string, management: string): string =>
+  `${JOINS.toLocaleString('en')} joins, ${what}, ${management}: cut five times`;

@@ -44,7 +44,9 @@ const progress: Progress = (step) => {
 };
 
 ensurePackage('prosody', 'prosody');
-process.stderr.write(`Measuring ${parts.join(', ')}${positionals.length === 0 ? '. All of it takes about an hour; leave the machine alone meanwhile' : ''}.\n`);
+process.stderr.write(
+  `Measuring ${parts.join(', ')}${positionals.length === 0 ? '. All of it takes about an hour; leave the machine alone meanwhile' : ''}.\n`,
+);
 const assembly = await mkdtemp(join(tmpdir(), 'ping-muc-bench-'));
 process.env['PING_MUC_ASSEMBLY'] = assembly;
 const findings: Findings[] = [];
@@ -67,7 +69,9 @@ const results: Results = {
     processor: cpus()[0]?.model,
     cores: cpus().length,
     node: process.version,
-    prosody: /^Prosody ([\d.]+)/m.exec(spawnSync('prosodyctl', ['about'], { encoding: 'utf8', timeout: 30_000 }).stdout)?.[1],
+    prosody: /^Prosody ([\d.]+)/m.exec(
+      spawnSync('prosodyctl', ['about'], { encoding: 'utf8', timeout: 30_000 }).stdout,
+    )?.[1],
   },
   minutes: (Date.now() - began) / 60_000,
   verdicts,
@@ -85,7 +89,13 @@ if (isWhole) {
 for (const samples of Object.values(results.samples)) console.table(sampleTable(samples));
 if (growth.length > 0) console.table(growthTable(growth));
 if (verdicts.length > 0) console.table(budgetTable(verdicts));
-const missed = [...verdicts.filter(({ isMet }) => !isMet).map(({ budget }) => budget), ...(isWhole ? unmeasured(verdicts) : [])];
-const said = missed.length === 0 ? `${isWhole ? 'Every budget is' : `${verdicts.length} budgets were measured, and`} met` : `Missed: ${missed.join('; ')}`;
+const missed = [
+  ...verdicts.filter(({ isMet }) => !isMet).map(({ budget }) => budget),
+  ...(isWhole ? unmeasured(verdicts) : []),
+];
+const said =
+  missed.length === 0
+    ? `${isWhole ? 'Every budget is' : `${verdicts.length} budgets were measured, and`} met`
+    : `Missed: ${missed.join('; ')}`;
 process.stdout.write(`${said}.${isWhole ? ' Numbers and pictures: bench/results/' : ''}\n`);
 process.exitCode = missed.length === 0 ? 0 : 1;

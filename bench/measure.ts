@@ -75,7 +75,7 @@ export const BUDGETS = {
   'wrong notices, 5,000 joins, cut five times': { unit: '', most: 0, isCounted: true },
   'notices for one loss': { unit: '', most: 1, isCounted: true },
   'longest stall of the event loop, check of 5,000': { unit: 'ms', most: 50 },
-  'the same, as a multiple of the limit\'s own': { unit: '×', most: 1.5 },
+  "the same, as a multiple of the limit's own": { unit: '×', most: 1.5 },
   'from due to the last verdict, 5,000 joins, as a multiple of the limit': { unit: '×', most: 1.25 },
   'from due to the last notice, 5,000 lost': { unit: 's', most: 3 },
   'wrong re-entries, 5,000 joins': { unit: '', most: 0, isCounted: true },

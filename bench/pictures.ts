@@ -8,13 +8,19 @@ export function slope(points: Growth['lines'][number]['points']): string {
   if (points.every(([, y]) => y === 0)) return 'costs nothing';
   const power = exponent(points);
   if (power === undefined) return 'one point';
-  const kind = power < 0.15 ? 'constant' : power < 0.85 ? 'less than linear' : power <= 1.15 ? 'linear' : 'more than linear';
+  const kind =
+    power < 0.15 ? 'constant' : power < 0.85 ? 'less than linear' : power <= 1.15 ? 'linear' : 'more than linear';
   return `${kind}, slope ${power.toFixed(2)}`;
 }
 
 /** A picture of growth, both axes logarithmic, so that a straight line's slope is the exponent. Returns SVG. */
 export function picture({ title, x, y, lines }: Growth): string {
-  const chart = echarts.init(null, null, { renderer: 'svg', ssr: true, width: WIDTH, height: HEIGHT + lines.length * LEGEND_LINE });
+  const chart = echarts.init(null, null, {
+    renderer: 'svg',
+    ssr: true,
+    width: WIDTH,
+    height: HEIGHT + lines.length * LEGEND_LINE,
+  });
   chart.setOption({
     animation: false,
     backgroundColor: '#ffffff',
@@ -24,7 +30,12 @@ export function picture({ title, x, y, lines }: Growth): string {
     xAxis: { type: 'log', name: x, nameLocation: 'middle', nameGap: 28, minorSplitLine: { show: true } },
     yAxis: { type: 'log', name: y, minorSplitLine: { show: true } },
     series: lines
-      .map(({ name, points }) => ({ name: `${name} (${slope(points)})`, type: 'line', symbolSize: 7, data: points.filter(([, value]) => value > 0).map((point) => [...point]) }))
+      .map(({ name, points }) => ({
+        name: `${name} (${slope(points)})`,
+        type: 'line',
+        symbolSize: 7,
+        data: points.filter(([, value]) => value > 0).map((point) => [...point]),
+      }))
       .filter(({ data }) => data.length > 0),
   });
   const svg = chart.renderToSVGString();

@@ -17,8 +17,17 @@ const MOMENTS = [0.5, 1, 2, 4, 8];
 /** Cut five times in a row, each time while the check of the cut before is under way. */
 const FIVE_TIMES = [1, 1, 1, 1];
 
-const [BACK, TOLD, WRONG, FORGOTTEN, TWICE, LISTS, LATEST] = ['back', 'told', 'wrong', 'forgotten', 'twice', 'lists that are not the room\'s', 'a live message is late'];
-const inRooms = (perRoom: number, what: string): string => `${JOINS.toLocaleString('en')} joins in rooms of ${perRoom}, ${what}`;
+const [BACK, TOLD, WRONG, FORGOTTEN, TWICE, LISTS, LATEST] = [
+  'back',
+  'told',
+  'wrong',
+  'forgotten',
+  'twice',
+  "lists that are not the room's",
+  'a live message is late',
+];
+const inRooms = (perRoom: number, what: string): string =>
+  `${JOINS.toLocaleString('en')} joins in rooms of ${perRoom}, ${what}`;
 
 const all = (): boolean => true;
 /** Of eight, one was told before, one leaves, two are kept, and four are lost. */
@@ -27,14 +36,29 @@ const kind = (index: number): string => KINDS[index % KINDS.length] as string;
 
 function count(found: Collection, what: string, fates: Fates, progress: Progress): void {
   const { back, told, forgotten, wrong, twice, lists, examples } = fates;
-  for (const [quantity, value] of [[BACK, back], [TOLD, told], [WRONG, wrong], [FORGOTTEN, forgotten], [TWICE, twice], [LISTS, lists]] as const) found.add(what, quantity, '', value);
+  for (const [quantity, value] of [
+    [BACK, back],
+    [TOLD, told],
+    [WRONG, wrong],
+    [FORGOTTEN, forgotten],
+    [TWICE, twice],
+    [LISTS, lists],
+  ] as const)
+    found.add(what, quantity, '', value);
   for (const example of examples) progress(`${what}: ${example}`);
 }
 
 const longest = ({ lateness }: Loss): number => Math.max(...[...lateness.values()].map((late) => late.longest));
 
 /** One loss with all that is measured of it. @throws where somebody was left out, so that no figure is of something else */
-async function play(scale: Scale, bench: BenchModule, what: string, found: Collection, progress: Progress, isLost: (index: number) => boolean): Promise<Fates> {
+async function play(
+  scale: Scale,
+  bench: BenchModule,
+  what: string,
+  found: Collection,
+  progress: Progress,
+  isLost: (index: number) => boolean,
+): Promise<Fates> {
   progress(what);
   const before = await bench.held();
   await forgetPeak(scale.home);
@@ -45,14 +69,21 @@ async function play(scale: Scale, bench: BenchModule, what: string, found: Colle
   count(found, what, fates, progress);
   found.add(what, 'presences', '', loss.presences);
   found.add(what, LATEST, 'ms', longest(loss));
-  found.add(what, 'lines lost', '', [...loss.lateness.values()].reduce((sum, { lost }) => sum + lost, 0));
+  found.add(
+    what,
+    'lines lost',
+    '',
+    [...loss.lateness.values()].reduce((sum, { lost }) => sum + lost, 0),
+  );
   found.add(what, 'longest stall', 'ms', stalls.longest);
   found.add(what, 'longest work', 'ms', stalls.own);
   found.add(what, 'held before', 'MB', before);
   found.add(what, 'held after', 'MB', await bench.held());
   found.add(what, 'most memory', 'MB', await peak(scale.home));
   const lost = scale.crowd.members.filter((member) => member.isLost).length;
-  progress(`${what}: ${fates.back} back and ${fates.told} told of ${lost} in ${seconds.toFixed(1)} s; a live message ${longest(loss)} ms late`);
+  progress(
+    `${what}: ${fates.back} back and ${fates.told} told of ${lost} in ${seconds.toFixed(1)} s; a live message ${longest(loss)} ms late`,
+  );
   return fates;
 }
 
@@ -86,7 +117,12 @@ const [REENTRY, HALF] = ['re-entry', 'half of them lost'];
 
 async function flapping(found: Collection, progress: Progress): Promise<void> {
   progress(inRooms(FLAPPING_SIZE, 'a flapping link: joining'));
-  const scale = await Scale.open({ joins: JOINS, perRoom: FLAPPING_SIZE, timeout: TIMEOUT_SECONDS, settings: { ping_muc_reenter: true } });
+  const scale = await Scale.open({
+    joins: JOINS,
+    perRoom: FLAPPING_SIZE,
+    timeout: TIMEOUT_SECONDS,
+    settings: { ping_muc_reenter: true },
+  });
   const once = async (what: string, again: readonly number[], isLost: (index: number) => boolean): Promise<void> => {
     await scale.enter();
     const { superseded, checks } = await scale.flap(isLost, again);
@@ -94,7 +130,9 @@ async function flapping(found: Collection, progress: Progress): Promise<void> {
     count(found, what, fates, progress);
     found.add(what, 'checks', '', checks);
     found.add(what, 'checks superseded', '', superseded);
-    progress(`${what}, at ${again.join(', ')} s: ${fates.back} back, ${fates.told} told, ${fates.wrong} wrong, ${fates.forgotten} forgotten`);
+    progress(
+      `${what}, at ${again.join(', ')} s: ${fates.back} back, ${fates.told} told, ${fates.wrong} wrong, ${fates.forgotten} forgotten`,
+    );
   };
   try {
     for (const moment of MOMENTS) await once(inRooms(FLAPPING_SIZE, CUT_AGAIN), [moment], all);
@@ -104,7 +142,11 @@ async function flapping(found: Collection, progress: Progress): Promise<void> {
     await scale.close();
   }
 }
-const [CUT_AGAIN, FIVE_CUTS, HALF_FIVE_CUTS] = ['cut again meanwhile', 'cut five times', 'half of them lost, cut five times'];
+const [CUT_AGAIN, FIVE_CUTS, HALF_FIVE_CUTS] = [
+  'cut again meanwhile',
+  'cut five times',
+  'half of them lost, cut five times',
+];
 
 export async function benchReentry(progress: Progress): Promise<Findings> {
   const found = new Collection();
@@ -112,7 +154,8 @@ export async function benchReentry(progress: Progress): Promise<Findings> {
   await flapping(found, progress);
   const held = SIZES.flatMap((perRoom) => [REENTRY, HALF].map((what) => inRooms(perRoom, what)));
   const broken = [CUT_AGAIN, FIVE_CUTS, HALF_FIVE_CUTS].map((what) => inRooms(FLAPPING_SIZE, what));
-  const of = (rows: readonly string[], ...quantities: readonly string[]): readonly number[] => rows.flatMap((row) => quantities.flatMap((quantity) => found.get(row, quantity)));
+  const of = (rows: readonly string[], ...quantities: readonly string[]): readonly number[] =>
+    rows.flatMap((row) => quantities.flatMap((quantity) => found.get(row, quantity)));
   return {
     budgets: {
       // while the link holds, everybody is back, and nobody is let in twice

@@ -13,13 +13,15 @@ export interface Results {
 
 type Table = Record<string, Record<string, string>>;
 
-const rounded = (value: number): string => (Number.isInteger(value) ? value : Number(value.toPrecision(3))).toLocaleString('en', { maximumFractionDigits: 4 });
+const rounded = (value: number): string =>
+  (Number.isInteger(value) ? value : Number(value.toPrecision(3))).toLocaleString('en', { maximumFractionDigits: 4 });
 const spread = (least: number, most: number): string => (least === most ? '' : `${rounded(least)} – ${rounded(most)}`);
 
 /** Each budget with what was measured; those that nothing was measured for are left out. */
 export function budgetTable(verdicts: readonly Verdict[]): Table {
   const row = ({ limit, measured, ratio, least, most, isMet }: Verdict): Record<string, string> => ({
-    limit: `${limit.most !== undefined ? `≤ ${rounded(limit.most)}` : `≥ ${rounded(limit.least ?? 0)}`} ${limit.unit}`.trim(),
+    limit:
+      `${limit.most !== undefined ? `≤ ${rounded(limit.most)}` : `≥ ${rounded(limit.least ?? 0)}`} ${limit.unit}`.trim(),
     measured: `${rounded(measured)} ${limit.unit}`.trim(),
     ratio: ratio?.toFixed(2) ?? '',
     spread: spread(least, most),
@@ -38,14 +40,21 @@ export function sampleTable(samples: readonly Sample[]): Table {
   const rows: Table = {};
   for (const { what, quantity, unit, values } of samples) {
     const range = spread(Math.min(...values), Math.max(...values));
-    rows[what] = { ...rows[what], [quantity]: `${rounded(median(values))} ${unit}`.trim() + (range === '' ? '' : ` (${range})`) };
+    rows[what] = {
+      ...rows[what],
+      [quantity]: `${rounded(median(values))} ${unit}`.trim() + (range === '' ? '' : ` (${range})`),
+    };
   }
   return rows;
 }
 
 /** How each quantity grows with size. */
 export function growthTable(growth: readonly Growth[]): Table {
-  return Object.fromEntries(growth.flatMap(({ title, lines }) => lines.map(({ name, points }) => [`${title}: ${name}`, { slope: slope(points) }])));
+  return Object.fromEntries(
+    growth.flatMap(({ title, lines }) =>
+      lines.map(({ name, points }) => [`${title}: ${name}`, { slope: slope(points) }]),
+    ),
+  );
 }
 
 /** The picture's file in bench/results/. */
@@ -54,20 +63,26 @@ export const fileOf = ({ title }: Growth): string => `${title.toLowerCase().repl
 function markdownTable(head: string, table: Table): string {
   const columns = [...new Set(Object.values(table).flatMap(Object.keys))];
   const rows = Object.entries(table).map(([name, cells]) => [name, ...columns.map((column) => cells[column] ?? '')]);
-  return [[head, ...columns], ['---', ...columns.map(() => '---:')], ...rows].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
+  return [[head, ...columns], ['---', ...columns.map(() => '---:')], ...rows]
+    .map((cells) => `| ${cells.join(' | ')} |`)
+    .join('\n');
 }
 
 /** The whole run, to be read. */
 export function markdown({ machine, minutes, verdicts, samples, growth }: Results): string {
   return `# Results
 
-Written by \`npm run bench\` in ${rounded(minutes)} minutes on ${Object.entries(machine).map(([name, value]) => `${name} ${value}`).join(', ')}. Do not edit. What they mean: [docs/performance.md](../../docs/performance.md).
+Written by \`npm run bench\` in ${rounded(minutes)} minutes on ${Object.entries(machine)
+    .map(([name, value]) => `${name} ${value}`)
+    .join(', ')}. Do not edit. What they mean: [docs/performance.md](../../docs/performance.md).
 
 In each cell: the median, and in brackets the least and the most of all repetitions.
 
 ${markdownTable('budget', budgetTable(verdicts))}
 
-${Object.entries(samples).map(([part, own]) => `## ${part}\n\n${markdownTable('', sampleTable(own))}`).join('\n\n')}
+${Object.entries(samples)
+  .map(([part, own]) => `## ${part}\n\n${markdownTable('', sampleTable(own))}`)
+  .join('\n\n')}
 
 ## growth
 

@@ -8,7 +8,8 @@ const folder = (path: string): string => fileURLToPath(new URL(path, import.meta
 
 /** Of a server's configuration, the global section and a host's: what it takes to run mod_bench, beside other modules. */
 export const BENCH_GLOBAL = `plugin_paths = { "${folder('../prosody')}", "${folder('.')}" }`;
-export const benchModules = (...others: readonly string[]): string => `modules_enabled = { ${['bench', ...others].map((name) => `"${name}"`).join(', ')} }`;
+export const benchModules = (...others: readonly string[]): string =>
+  `modules_enabled = { ${['bench', ...others].map((name) => `"${name}"`).join(', ')} }`;
 /** A check that takes long is what is measured; it is no reason to give up. */
 const TIMEOUT_MS = 600_000;
 
@@ -46,10 +47,15 @@ export class BenchModule {
   }
 
   /** What the event loop did from when a check was due until it was done: two moments in milliseconds. */
-  async watch<Check extends { readonly due: number; readonly doneAt: number }>(meanwhile: () => Promise<Check>): Promise<Stalls & { readonly value: Check }> {
+  async watch<Check extends { readonly due: number; readonly doneAt: number }>(
+    meanwhile: () => Promise<Check>,
+  ): Promise<Stalls & { readonly value: Check }> {
     await this.#ask('POST', 'watch');
     const value = await meanwhile();
-    return { ...(await this.#ask<Stalls>('POST', `watched?from=${value.due / 1000}&to=${value.doneAt / 1000}`)), value };
+    return {
+      ...(await this.#ask<Stalls>('POST', `watched?from=${value.due / 1000}&to=${value.doneAt / 1000}`)),
+      value,
+    };
   }
 
   /** The last check of today's in-server way, once it is done. */
@@ -85,7 +91,12 @@ export interface Pair {
 export async function openPair(joins: number, forHost: (lab: Lab) => string | Promise<string>): Promise<Pair> {
   const lab = await Lab.open();
   try {
-    const home = await Prosody.start(lab, { host: lab.address(2), users: Crowd.users(joins), global: BENCH_GLOBAL, forHost: await forHost(lab) });
+    const home = await Prosody.start(lab, {
+      host: lab.address(2),
+      users: Crowd.users(joins),
+      global: BENCH_GLOBAL,
+      forHost: await forHost(lab),
+    });
     const domain = lab.address(4);
     const away = await Prosody.start(lab, { host: lab.address(3), mucs: [domain] });
     const crowd = await Crowd.open(lab, home, new RealRooms(lab, away, domain), joins);

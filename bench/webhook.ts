@@ -27,10 +27,26 @@ let last = Date.now() * 1000;
 function request(size: number): { headers: Record<string, string>; body: string } {
   const joined = Array.from({ length: size }, () => {
     const at = (last += 1);
-    return { type: 'muc.joined', at, user: `user${at % 1_000_000}@${HOST}/phone`, room: `room${at % 1000}@muc.example.org`, nick: `nick ${at % 1000}` };
+    return {
+      type: 'muc.joined',
+      at,
+      user: `user${at % 1_000_000}@${HOST}/phone`,
+      room: `room${at % 1000}@muc.example.org`,
+      nick: `nick ${at % 1000}`,
+    };
   });
   const body = JSON.stringify({ host: HOST, events: joined });
-  return { headers: { ...sign([decodeSecret(SECRET.toString('base64'))], `msg_${randomUUID()}`, Math.floor(Date.now() / 1000), Buffer.from(body)) }, body };
+  return {
+    headers: {
+      ...sign(
+        [decodeSecret(SECRET.toString('base64'))],
+        `msg_${randomUUID()}`,
+        Math.floor(Date.now() / 1000),
+        Buffer.from(body),
+      ),
+    },
+    body,
+  };
 }
 
 /** How many a second of something, counted over one turn. */
@@ -46,7 +62,10 @@ async function perSecond(units: number, act: () => unknown): Promise<number> {
 
 /** Runs in a process of its own, whose log lines go nowhere. */
 async function measureAlone(): Promise<readonly Sample[]> {
-  Object.assign(process.env, { AWS_REGION: 'us-east-1', ...Object.fromEntries(Object.values(ENV).map((name) => [name, 'bench'])) });
+  Object.assign(process.env, {
+    AWS_REGION: 'us-east-1',
+    ...Object.fromEntries(Object.values(ENV).map((name) => [name, 'bench'])),
+  });
   const { webhookHandler } = await import('../functions/webhook.ts');
   const keys = [decodeSecret(SECRET.toString('base64'))];
   const rows = new Map<string, number>();
@@ -75,7 +94,10 @@ async function measureAlone(): Promise<readonly Sample[]> {
     };
     const microseconds = (rates: readonly number[]): readonly number[] => rates.map((rate) => (1e6 * size) / rate);
     const whole = await of(async () => {
-      const { statusCode } = await handle({ headers, body, isBase64Encoded: false } as never, { awsRequestId: 'bench', getRemainingTimeInMillis: () => 25_000 } as never);
+      const { statusCode } = await handle(
+        { headers, body, isBase64Encoded: false } as never,
+        { awsRequestId: 'bench', getRemainingTimeInMillis: () => 25_000 } as never,
+      );
       if (statusCode !== 200) throw new Error(`the webhook answered ${statusCode}`);
     });
     const all = microseconds(whole);
@@ -83,7 +105,12 @@ async function measureAlone(): Promise<readonly Sample[]> {
     const parsing = microseconds(await of(() => readWebhook(body, now)));
     const rest = all.map((value) => value - median(verifying) - median(parsing));
     found.add(alone(size), 'events', '/s', ...whole);
-    for (const [quantity, values] of [[REQUEST, all], ['to verify', verifying], ['to parse', parsing], ['to write, log and answer', rest]] as const) {
+    for (const [quantity, values] of [
+      [REQUEST, all],
+      ['to verify', verifying],
+      ['to parse', parsing],
+      ['to write, log and answer', rest],
+    ] as const) {
       found.add(alone(size), quantity, 'µs', ...values);
     }
   }
@@ -95,7 +122,10 @@ async function measureOnOneMachine(found: Collection, progress: Progress): Promi
   const lab = await Lab.open();
   try {
     const runtime = await Runtime.start(lab);
-    for (const [size, requests] of [[1, REQUESTS], [1000, REPETITIONS]] as const) {
+    for (const [size, requests] of [
+      [1, REQUESTS],
+      [1000, REPETITIONS],
+    ] as const) {
       const turns: number[][] = [];
       for (let turn = 1; turn <= REPETITIONS; turn += 1) {
         progress(`webhooks of ${size} on the embedded database, ${turn} of ${REPETITIONS}`);
@@ -110,7 +140,12 @@ async function measureOnOneMachine(found: Collection, progress: Progress): Promi
         turns.push(times);
       }
       const what = `${events(size)} in a request, over HTTP, on the embedded database`;
-      found.add(what, 'events', '/s', ...turns.map((times) => (size * requests) / (times.reduce((sum, time) => sum + time, 0) / 1000)));
+      found.add(
+        what,
+        'events',
+        '/s',
+        ...turns.map((times) => (size * requests) / (times.reduce((sum, time) => sum + time, 0) / 1000)),
+      );
       found.add(what, 'p50 of a request', 'ms', ...turns.map((times) => quantile(times, 0.5)));
       if (size === 1) found.add(what, 'p99 of a request', 'ms', ...turns.map((times) => quantile(times, 0.99)));
     }
@@ -122,7 +157,10 @@ async function measureOnOneMachine(found: Collection, progress: Progress): Promi
 export async function benchWebhook(progress: Progress): Promise<Findings> {
   progress('webhook function alone, on one core');
   const child = fork(fileURLToPath(import.meta.url), { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
-  const [message] = (await Promise.race([once(child, 'message'), once(child, 'exit').then(([status]) => Promise.reject(new Error(`the measuring process ended: ${status}`)))])) as [readonly Sample[]];
+  const [message] = (await Promise.race([
+    once(child, 'message'),
+    once(child, 'exit').then(([status]) => Promise.reject(new Error(`the measuring process ended: ${status}`))),
+  ])) as [readonly Sample[]];
   await once(child, 'exit');
   const found = new Collection();
   for (const { what, quantity, unit, values } of message) found.add(what, quantity, unit, ...values);
@@ -135,7 +173,12 @@ export async function benchWebhook(progress: Progress): Promise<Findings> {
         title: 'A webhook',
         x: 'events in the request',
         y: 'microseconds',
-        lines: [{ name: 'on one core, table in memory', points: BATCHES.map((size) => [size, median(found.get(alone(size), REQUEST))] as const) }],
+        lines: [
+          {
+            name: 'on one core, table in memory',
+            points: BATCHES.map((size) => [size, median(found.get(alone(size), REQUEST))] as const),
+          },
+        ],
       },
     ],
   };

@@ -24,12 +24,19 @@ const NO_MORE_DELETES_MS = LONGEST_CALL_MS + 5000;
 
 /** Runs one invocation of a check: pings, decides, notifies, forgets. Its result is the workflow's next state. */
 export async function handler(state: CheckState, context: Context): Promise<CheckState> {
-  const log = logger({ requestId: context.awsRequestId, checkId: state.id, host: state.host, remote: state.remote, cause: state.cause });
+  const log = logger({
+    requestId: context.awsRequestId,
+    checkId: state.id,
+    host: state.host,
+    remote: state.remote,
+    cause: state.cause,
+  });
   const began = Date.now();
   const remaining = (): number => context.getRemainingTimeInMillis();
   const api = new StanzaApi(serverApiUrl, secrets, remaining);
   const trail = new Trail();
-  const say = (message: string, { user, room, nick, at }: StoredJoin): void => log.info(message, { user, room, nick, at, answers: trail.of(at) });
+  const say = (message: string, { user, room, nick, at }: StoredJoin): void =>
+    log.info(message, { user, room, nick, at, answers: trail.of(at) });
   try {
     const result = await runCheck(state, {
       readJoins: (close, cursor) => table.readJoins(close, cursor, began / 1000),
@@ -57,7 +64,11 @@ export async function handler(state: CheckState, context: Context): Promise<Chec
   } catch (error) {
     const isBusy = error instanceof ServerBusyError;
     const isUnreachable = error instanceof ServerUnreachableError && !isBusy;
-    log.measure('check interrupted', { ServerUnreachable: isUnreachable ? 1 : 0, ServerBusy: isBusy ? 1 : 0 }, { ...describe(error), level: 'ERROR' });
+    log.measure(
+      'check interrupted',
+      { ServerUnreachable: isUnreachable ? 1 : 0, ServerBusy: isBusy ? 1 : 0 },
+      { ...describe(error), level: 'ERROR' },
+    );
     throw error;
   }
 }
@@ -79,7 +90,12 @@ async function forget(join: StoredJoin, remaining: () => number, log: Logger): P
     if (remaining() < NO_MORE_DELETES_MS) throw new Error('no time was left for it');
     await table.forget(join);
   } catch (error) {
-    log.warn('row not deleted; the next check deletes it', { user: join.user, room: join.room, at: join.at, ...describe(error) });
+    log.warn('row not deleted; the next check deletes it', {
+      user: join.user,
+      room: join.room,
+      at: join.at,
+      ...describe(error),
+    });
   }
 }
 
@@ -102,13 +118,21 @@ function report(log: Logger, before: CheckState, after: CheckState, began: numbe
       VerdictUndecided: more('undecided'),
       VerdictGone: more('gone'),
       VerdictStale: more('stale'),
-      ...(before.dryRun ? { DryRunNotices: notified, DryRunReentries: reentered } : { Notices: notified, Reentries: reentered }),
+      ...(before.dryRun
+        ? { DryRunNotices: notified, DryRunReentries: reentered }
+        : { Notices: notified, Reentries: reentered }),
       ReentriesRefused: more('refused'),
       HistoryGaps: more('gaps'),
       ...(isFirst ? { CheckLateness: Math.max(0, began - before.due * 1000) } : {}),
       ...(notified > 0 ? { DueToTold: Math.max(0, Date.now() - before.due * 1000) } : {}),
       ...(after.superseded ? { ChecksSuperseded: 1 } : after.next === 'done' ? { ChecksDone: 1 } : {}),
     },
-    { totals: after.totals, open: after.open, round: before.round, ...(after.room === undefined ? {} : { room: after.room }), ...(after.next === 'wait' ? { wait: after.wait } : {}) },
+    {
+      totals: after.totals,
+      open: after.open,
+      round: before.round,
+      ...(after.room === undefined ? {} : { room: after.room }),
+      ...(after.next === 'wait' ? { wait: after.wait } : {}),
+    },
   );
 }

@@ -34,7 +34,11 @@ export const handler = webhookHandler({
   table: new Table(new DynamoDBClient(AWS_CLIENT), requireEnv(ENV.tableName)),
   workflow: new Workflow(new SFNClient(AWS_CLIENT), requireEnv(ENV.stateMachineArn)),
   secrets: new Secrets(new SecretsManagerClient(AWS_CLIENT), requireEnv(ENV.secretArn)),
-  hosts: new Set(requireEnv(ENV.xmppHosts).split(',').filter((host) => host !== '')),
+  hosts: new Set(
+    requireEnv(ENV.xmppHosts)
+      .split(',')
+      .filter((host) => host !== ''),
+  ),
 });
 
 type Handler = (event: APIGatewayProxyEventV2, context: Context) => Promise<APIGatewayProxyStructuredResultV2>;
@@ -44,16 +48,22 @@ export function webhookHandler(ports: WebhookPorts): Handler {
   return (event, context) => take(event, context, ports);
 }
 
-async function take(event: APIGatewayProxyEventV2, context: Context, ports: WebhookPorts): Promise<APIGatewayProxyStructuredResultV2> {
+async function take(
+  event: APIGatewayProxyEventV2,
+  context: Context,
+  ports: WebhookPorts,
+): Promise<APIGatewayProxyStructuredResultV2> {
   const log = logger({ requestId: context.awsRequestId, webhookId: event.headers['webhook-id']?.slice(0, 255) });
   const body = Buffer.from(event.body ?? '', event.isBase64Encoded ? 'base64' : 'utf8');
-  if (body.length > MAX_BODY_BYTES) return refuse(log, 413, `the body may take ${MAX_BODY_BYTES} bytes, got ${body.length}`);
+  if (body.length > MAX_BODY_BYTES)
+    return refuse(log, 413, `the body may take ${MAX_BODY_BYTES} bytes, got ${body.length}`);
   try {
     return await inTime(context.getRemainingTimeInMillis() - SPARE_MS, async (over) => {
       const { timestamp } = await authenticate(event.headers, body, ports.secrets);
       if (!isUtf8(body)) return refuse(log, 400, 'the body must be JSON in UTF-8'); // decoded all the same, it would name others than it does
       const webhook = readWebhook(body.toString(), timestamp);
-      if (ports.hosts.size > 0 && !ports.hosts.has(webhook.host)) return refuse(log, 400, `host: ${webhook.host} is none of the hosts that this stack serves`);
+      if (ports.hosts.size > 0 && !ports.hosts.has(webhook.host))
+        return refuse(log, 400, `host: ${webhook.host} is none of the hosts that this stack serves`);
       const refused = await store(webhook, timestamp, log, ports, over);
       const rejected = [...webhook.rejected, ...refused].sort((one, other) => one.index - other.index);
       return answer(200, 'application/json', { accepted: webhook.accepted - refused.length, rejected });
@@ -62,7 +72,9 @@ async function take(event: APIGatewayProxyEventV2, context: Context, ports: Webh
     if (error instanceof SignatureError) return refuse(log, 401, error.message);
     if (error instanceof WebhookError) return refuse(log, 400, error.message);
     log.error('webhook not stored; the sender is asked to send it again', describe(error));
-    return problem(503, 'the events could not be stored; send them again', { 'retry-after': String(RETRY_AFTER_SECONDS) });
+    return problem(503, 'the events could not be stored; send them again', {
+      'retry-after': String(RETRY_AFTER_SECONDS),
+    });
   }
 }
 
@@ -90,7 +102,11 @@ async function inTime<Result>(milliseconds: number, work: (over: AbortSignal) =>
   }
 }
 
-async function authenticate(headers: APIGatewayProxyEventV2['headers'], body: Buffer, secrets: WebhookPorts['secrets']): Promise<{ timestamp: number }> {
+async function authenticate(
+  headers: APIGatewayProxyEventV2['headers'],
+  body: Buffer,
+  secrets: WebhookPorts['secrets'],
+): Promise<{ timestamp: number }> {
   const now = Date.now() / 1000;
   try {
     return verify(await secrets.keys(), headers, body, now);
@@ -107,7 +123,13 @@ async function authenticate(headers: APIGatewayProxyEventV2['headers'], body: Bu
  * @param over once it is given, nothing more is begun
  * @returns the events that the table does not take for what they are
  */
-async function store(webhook: Webhook, sentSeconds: number, log: Logger, { table, workflow }: WebhookPorts, over: AbortSignal): Promise<readonly Rejected[]> {
+async function store(
+  webhook: Webhook,
+  sentSeconds: number,
+  log: Logger,
+  { table, workflow }: WebhookPorts,
+  over: AbortSignal,
+): Promise<readonly Rejected[]> {
   const now = Date.now() / 1000;
   const refused: Rejected[] = [];
   let joined = 0;
@@ -161,25 +183,56 @@ async function store(webhook: Webhook, sentSeconds: number, log: Logger, { table
       host: webhook.host,
       events: webhook.accepted - refused.length,
       ...(rejected.length > 0 ? { rejected: rejected.slice(0, 10) } : {}),
-      ...(webhook.closes.length > requested.length ? { closed: webhook.closes.filter(({ said }) => said.cause === 'close').slice(0, 10).map(({ said }) => said.remote) } : {}),
-      ...(requested.length > 0 ? { requested: requested.slice(0, 10).map(({ said: { remote, room, cause } }) => ({ remote, room, cause })) } : {}),
+      ...(webhook.closes.length > requested.length
+        ? {
+            closed: webhook.closes
+              .filter(({ said }) => said.cause === 'close')
+              .slice(0, 10)
+              .map(({ said }) => said.remote),
+          }
+        : {}),
+      ...(requested.length > 0
+        ? { requested: requested.slice(0, 10).map(({ said: { remote, room, cause } }) => ({ remote, room, cause })) }
+        : {}),
     },
   );
   return refused;
 }
 
 function refuse(log: Logger, status: 400 | 401 | 413, detail: string): APIGatewayProxyStructuredResultV2 {
-  log.measure('webhook refused', status === 401 ? { WebhooksUnauthorized: 1 } : { WebhooksMalformed: 1 }, { status, detail });
+  log.measure('webhook refused', status === 401 ? { WebhooksUnauthorized: 1 } : { WebhooksMalformed: 1 }, {
+    status,
+    detail,
+  });
   return problem(status, detail);
 }
 
-const TITLES = { 400: 'Bad Request', 401: 'Unauthorized', 413: 'Content Too Large', 503: 'Service Unavailable' } as const;
+const TITLES = {
+  400: 'Bad Request',
+  401: 'Unauthorized',
+  413: 'Content Too Large',
+  503: 'Service Unavailable',
+} as const;
 
 /** RFC 9457. */
-function problem(status: keyof typeof TITLES, detail: string, headers: Record<string, string> = {}): APIGatewayProxyStructuredResultV2 {
-  return answer(status, 'application/problem+json', { type: 'about:blank', title: TITLES[status], status, detail }, headers);
+function problem(
+  status: keyof typeof TITLES,
+  detail: string,
+  headers: Record<string, string> = {},
+): APIGatewayProxyStructuredResultV2 {
+  return answer(
+    status,
+    'application/problem+json',
+    { type: 'about:blank', title: TITLES[status], status, detail },
+    headers,
+  );
 }
 
-function answer(status: number, type: string, body: object, headers: Record<string, string> = {}): APIGatewayProxyStructuredResultV2 {
+function answer(
+  status: number,
+  type: string,
+  body: object,
+  headers: Record<string, string> = {},
+): APIGatewayProxyStructuredResultV2 {
   return { statusCode: status, headers: { 'content-type': type, ...headers }, body: JSON.stringify(body) };
 }

@@ -1,5 +1,12 @@
 import { Aws, Duration, RemovalPolicy, Stack, Validations } from 'aws-cdk-lib';
-import { Alarm, ComparisonOperator, type IMetric, MathExpression, Stats, TreatMissingData } from 'aws-cdk-lib/aws-cloudwatch';
+import {
+  Alarm,
+  ComparisonOperator,
+  type IMetric,
+  MathExpression,
+  Stats,
+  TreatMissingData,
+} from 'aws-cdk-lib/aws-cloudwatch';
 import { SnsAction } from 'aws-cdk-lib/aws-cloudwatch-actions';
 import { PolicyStatement, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
 import { Key } from 'aws-cdk-lib/aws-kms';
@@ -83,24 +90,39 @@ export class Alarms extends Construct {
       const subscription = topic.addSubscription(new EmailSubscription(email));
       Validations.of(subscription).acknowledge({
         id: 'Serverless-SNSRedrivePolicy',
-        reason: 'An e-mail that could not be delivered is of no use in a queue: the alarm stays raised, and the dashboard shows it',
+        reason:
+          'An e-mail that could not be delivered is of no use in a queue: the alarm stays raised, and the dashboard shows it',
       });
     }
     return topic;
   }
 
-  #alarm({ title, severity, notice, metric, threshold, below, periods, spare = 0, missing = TreatMissingData.NOT_BREACHING }: Definition): Alarm {
+  #alarm({
+    title,
+    severity,
+    notice,
+    metric,
+    threshold,
+    below,
+    periods,
+    spare = 0,
+    missing = TreatMissingData.NOT_BREACHING,
+  }: Definition): Alarm {
     const slug = title.toLowerCase().replaceAll(' ', '-');
-    return new Alarm(this, title.replace(/ (\w)/g, (_, letter: string) => letter.toUpperCase()), {
-      alarmName: `${Stack.of(this).stackName}: ${title}`,
-      alarmDescription: `Severity ${severity}. ${notice} What to do: docs/runbook.md#${slug}`,
-      metric,
-      threshold,
-      comparisonOperator: below ? ComparisonOperator.LESS_THAN_THRESHOLD : ComparisonOperator.GREATER_THAN_THRESHOLD,
-      evaluationPeriods: periods,
-      datapointsToAlarm: periods - spare,
-      treatMissingData: missing,
-    });
+    return new Alarm(
+      this,
+      title.replace(/ (\w)/g, (_, letter: string) => letter.toUpperCase()),
+      {
+        alarmName: `${Stack.of(this).stackName}: ${title}`,
+        alarmDescription: `Severity ${severity}. ${notice} What to do: docs/runbook.md#${slug}`,
+        metric,
+        threshold,
+        comparisonOperator: below ? ComparisonOperator.LESS_THAN_THRESHOLD : ComparisonOperator.GREATER_THAN_THRESHOLD,
+        evaluationPeriods: periods,
+        datapointsToAlarm: periods - spare,
+        treatMissingData: missing,
+      },
+    );
   }
 }
 
@@ -111,7 +133,8 @@ function definitions(scope: Construct, { webhook, check, joins }: Props): readon
     {
       title: 'Webhooks fail',
       severity: 'high',
-      notice: 'Joins and closes are not stored; the XMPP server keeps them and tries again, so notices come late, but come.',
+      notice:
+        'Joins and closes are not stored; the XMPP server keeps them and tries again, so notices come late, but come.',
       metric: webhook.stage.metricServerError({ statistic: Stats.SUM, period }),
       threshold: 0,
       periods: 3,
@@ -148,7 +171,8 @@ function definitions(scope: Construct, { webhook, check, joins }: Props): readon
       // a sender tries again at least once a minute, so its wrong secret makes five of these in five minutes; a scanner makes one
       title: 'Signatures are rejected',
       severity: 'high',
-      notice: 'Users of a server whose secret, or clock, is wrong are not watched: nothing that it reports is believed.',
+      notice:
+        'Users of a server whose secret, or clock, is wrong are not watched: nothing that it reports is believed.',
       metric: emitted(scope, 'WebhooksUnauthorized'),
       threshold: 3,
       periods: 3,
@@ -157,7 +181,10 @@ function definitions(scope: Construct, { webhook, check, joins }: Props): readon
       title: 'Webhooks are malformed',
       severity: 'low',
       notice: 'Joins or closes that the server reported are not understood, so some users are not watched.',
-      metric: sum('malformed', { webhooks: emitted(scope, 'WebhooksMalformed'), events: emitted(scope, 'EventsRejected') }),
+      metric: sum('malformed', {
+        webhooks: emitted(scope, 'WebhooksMalformed'),
+        events: emitted(scope, 'EventsRejected'),
+      }),
       threshold: 0,
       periods: 3,
       spare: 1,
@@ -223,7 +250,8 @@ function definitions(scope: Construct, { webhook, check, joins }: Props): readon
     {
       title: 'Checks take too long',
       severity: 'low',
-      notice: 'Notices come late, and some pings are sent twice: an invocation is killed at 15 minutes, and runs again.',
+      notice:
+        'Notices come late, and some pings are sent twice: an invocation is killed at 15 minutes, and runs again.',
       metric: check.function.metricDuration(p99),
       threshold: LONG_CHECK_MS,
       periods: 1,
@@ -232,7 +260,8 @@ function definitions(scope: Construct, { webhook, check, joins }: Props): readon
       // a restart of Prosody takes less
       title: 'Server is out of reach',
       severity: 'high',
-      notice: 'Users who fell out of their rooms are not told until the server can be reached again, and never after six hours.',
+      notice:
+        'Users who fell out of their rooms are not told until the server can be reached again, and never after six hours.',
       metric: emitted(scope, 'ServerUnreachable'),
       threshold: 0,
       periods: 3,
@@ -240,7 +269,8 @@ function definitions(scope: Construct, { webhook, check, joins }: Props): readon
     {
       title: 'Table is throttled',
       severity: 'low',
-      notice: 'Joins are stored late, and notices come late: one pair of hosts makes more writes a second than one key of the table takes.',
+      notice:
+        'Joins are stored late, and notices come late: one pair of hosts makes more writes a second than one key of the table takes.',
       metric: sum('throttled', {
         reads: joins.table.metric('ReadThrottleEvents', { statistic: Stats.SUM, period }),
         writes: joins.table.metric('WriteThrottleEvents', { statistic: Stats.SUM, period }),

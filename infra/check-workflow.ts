@@ -1,5 +1,19 @@
 import { type CfnElement, Duration, Stack, Validations } from 'aws-cdk-lib';
-import { Choice, Condition, DefinitionBody, Fail, JitterType, LogLevel, StateMachine, StateMachineType, Succeed, Timeout, Wait, WaitTime, type RetryProps } from 'aws-cdk-lib/aws-stepfunctions';
+import {
+  Choice,
+  Condition,
+  DefinitionBody,
+  Fail,
+  JitterType,
+  LogLevel,
+  StateMachine,
+  StateMachineType,
+  Succeed,
+  Timeout,
+  Wait,
+  WaitTime,
+  type RetryProps,
+} from 'aws-cdk-lib/aws-stepfunctions';
 import { LambdaInvoke } from 'aws-cdk-lib/aws-stepfunctions-tasks';
 import type { TableV2 } from 'aws-cdk-lib/aws-dynamodb';
 import { LogGroup } from 'aws-cdk-lib/aws-logs';
@@ -89,7 +103,13 @@ export class CheckWorkflow extends Construct {
         [ENV.serverApiUrl]: props.serverApiUrl,
       },
     });
-    props.table.grant(this.function, 'dynamodb:GetItem', 'dynamodb:Query', 'dynamodb:UpdateItem', 'dynamodb:DeleteItem');
+    props.table.grant(
+      this.function,
+      'dynamodb:GetItem',
+      'dynamodb:Query',
+      'dynamodb:UpdateItem',
+      'dynamodb:DeleteItem',
+    );
     props.secret.grantRead(this.function);
 
     const ping = new LambdaInvoke(this, 'Ping and notify', {
@@ -101,9 +121,15 @@ export class CheckWorkflow extends Construct {
     ping.addRetry(SERVER_UNREACHABLE);
     ping.addRetry(NO_CONCURRENCY_LEFT);
     ping.addRetry(PASSING_FAULT);
-    ping.addCatch(new Fail(this, 'Check failed', { error: 'CheckFailed', cause: 'The check could not be completed; see docs/runbook.md' }), {
-      resultPath: '$.failure',
-    });
+    ping.addCatch(
+      new Fail(this, 'Check failed', {
+        error: 'CheckFailed',
+        cause: 'The check could not be completed; see docs/runbook.md',
+      }),
+      {
+        resultPath: '$.failure',
+      },
+    );
     const wait = new Wait(this, 'Wait for ping_muc_delay', { time: WaitTime.secondsPath('$.wait') });
     const again = new Wait(this, 'Wait before asking again', { time: WaitTime.secondsPath('$.wait') });
     const left = new Choice(this, 'What is left?')
@@ -118,7 +144,8 @@ export class CheckWorkflow extends Construct {
       stateMachineType: StateMachineType.STANDARD,
       definitionBody: DefinitionBody.fromChainable(wait.next(ping).next(left)),
       timeout: LONGEST_CHECK,
-      comment: 'ping-muc: what follows a closed s2s connection, or another cause to doubt that users are in their rooms',
+      comment:
+        'ping-muc: what follows a closed s2s connection, or another cause to doubt that users are in their rooms',
       // what failed, and not with what: a state holds JIDs (where it goes on), and Step Functions shows it for 90 days anyhow
       logs: { destination: this.log, level: LogLevel.ERROR, includeExecutionData: false },
       tracingEnabled: true,
@@ -127,10 +154,17 @@ export class CheckWorkflow extends Construct {
     Validations.of(this.stateMachine).acknowledge(
       {
         id: 'AwsSolutions-SF1',
-        reason: 'Errors are logged; each further step is in the history that Step Functions keeps for 90 days, and would only be paid for twice',
+        reason:
+          'Errors are logged; each further step is in the history that Step Functions keeps for 90 days, and would only be paid for twice',
       },
-      { id: 'AwsSolutions-IAM5[Resource::*]', reason: 'Log deliveries and X-Ray trace segments are for no resource in particular' },
-      { id: `AwsSolutions-IAM5[Resource::<${functionId}.Arn>:*]`, reason: 'The versions of the one function that the workflow calls' },
+      {
+        id: 'AwsSolutions-IAM5[Resource::*]',
+        reason: 'Log deliveries and X-Ray trace segments are for no resource in particular',
+      },
+      {
+        id: `AwsSolutions-IAM5[Resource::<${functionId}.Arn>:*]`,
+        reason: 'The versions of the one function that the workflow calls',
+      },
     );
   }
 }

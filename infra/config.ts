@@ -42,12 +42,26 @@ export class ConfigError extends Error {
 }
 
 /** What CloudWatch Logs takes, but for ever: that has an end. */
-const RETENTION_DAYS = Object.values(RetentionDays).filter((days) => typeof days === 'number' && days <= RetentionDays.TEN_YEARS);
+const RETENTION_DAYS = Object.values(RetentionDays).filter(
+  (days) => typeof days === 'number' && days <= RetentionDays.TEN_YEARS,
+);
 
 /** A list, in `cdk.json` or separated by commas. */
 const list = (matches: RegExp, message: string): v.GenericSchema<unknown, readonly string[]> =>
   v.pipe(
-    v.optional(v.union([v.pipe(v.string(), v.transform((text) => text.split(','))), v.array(v.string())], message), []),
+    v.optional(
+      v.union(
+        [
+          v.pipe(
+            v.string(),
+            v.transform((text) => text.split(',')),
+          ),
+          v.array(v.string()),
+        ],
+        message,
+      ),
+      [],
+    ),
     v.transform((items) => items.map((item) => item.trim()).filter((item) => item !== '')),
     v.check((items) => items.every((item) => matches.test(item)), message),
   );
@@ -68,7 +82,13 @@ const whole = (minimum: number, maximum: number, unit: string): v.GenericSchema<
  * it.
  */
 const concurrency = v.union(
-  [v.pipe(v.literal('unreserved'), v.transform(() => undefined)), whole(0, 1000, 'invocations at a time')],
+  [
+    v.pipe(
+      v.literal('unreserved'),
+      v.transform(() => undefined),
+    ),
+    whole(0, 1000, 'invocations at a time'),
+  ],
   'must be a whole number of invocations at a time from 0 to 1000, or unreserved',
 );
 
@@ -82,7 +102,10 @@ const CHECK_CONCURRENCY = 100;
 const KEYS = {
   serverApiUrl: {
     example: 'https://xmpp.example.net:5281/ping_muc',
-    schema: v.pipe(v.string('must be set'), v.check(isServerUrl, 'must be an https URL without a query (http only to loopback)')),
+    schema: v.pipe(
+      v.string('must be set'),
+      v.check(isServerUrl, 'must be an https URL without a query (http only to loopback)'),
+    ),
   },
   xmppHosts: {
     example: 'example.net,example.org',
@@ -93,11 +116,19 @@ const KEYS = {
   },
   // the bounds are those of the contract
   defaultDelaySeconds: { example: '60', schema: v.optional(whole(1, 86_400, 'seconds'), MODULE_DEFAULTS.delaySeconds) },
-  defaultTimeoutSeconds: { example: '60', schema: v.optional(whole(1, 300, 'seconds'), MODULE_DEFAULTS.timeoutSeconds) },
-  defaultPatienceSeconds: { example: '300', schema: v.optional(whole(0, 86_400, 'seconds'), MODULE_DEFAULTS.patienceSeconds) },
+  defaultTimeoutSeconds: {
+    example: '60',
+    schema: v.optional(whole(1, 300, 'seconds'), MODULE_DEFAULTS.timeoutSeconds),
+  },
+  defaultPatienceSeconds: {
+    example: '300',
+    schema: v.optional(whole(0, 86_400, 'seconds'), MODULE_DEFAULTS.patienceSeconds),
+  },
   alarmEmail: {
     example: 'operator@example.net',
-    schema: v.optional(v.pipe(v.string('must be an e-mail address'), v.regex(/^[^\s@]+@[^\s@]+$/, 'must be an e-mail address'))),
+    schema: v.optional(
+      v.pipe(v.string('must be an e-mail address'), v.regex(/^[^\s@]+@[^\s@]+$/, 'must be an e-mail address')),
+    ),
   },
   logRetentionDays: {
     example: '30',
@@ -106,10 +137,15 @@ const KEYS = {
       v.enum(RetentionDays, `must be a number of days that CloudWatch Logs takes: ${RETENTION_DAYS.join(', ')}`),
     ),
   },
-  removalPolicy: { example: 'retain', schema: v.optional(v.picklist(['retain', 'destroy'], 'must be retain or destroy'), 'retain') },
+  removalPolicy: {
+    example: 'retain',
+    schema: v.optional(v.picklist(['retain', 'destroy'], 'must be retain or destroy'), 'retain'),
+  },
   vpcId: {
     example: 'vpc-0123456789abcdef0',
-    schema: v.optional(v.pipe(v.string('must be the id of a VPC'), v.regex(/^vpc-[0-9a-f]{8,17}$/, 'must be the id of a VPC'))),
+    schema: v.optional(
+      v.pipe(v.string('must be the id of a VPC'), v.regex(/^vpc-[0-9a-f]{8,17}$/, 'must be the id of a VPC')),
+    ),
   },
   subnetIds: {
     example: 'subnet-0123456789abcdef0,subnet-0123456789abcdef1',
@@ -119,7 +155,10 @@ const KEYS = {
   checkConcurrency: { example: '100', schema: v.optional(concurrency, CHECK_CONCURRENCY) },
   stackName: {
     example: 'PingMuc',
-    schema: v.pipe(v.optional(v.string('must be a name'), 'PingMuc'), v.regex(/^[A-Za-z][A-Za-z0-9-]{0,63}$/, 'must be 1 to 64 letters, digits and hyphens')),
+    schema: v.pipe(
+      v.optional(v.string('must be a name'), 'PingMuc'),
+      v.regex(/^[A-Za-z][A-Za-z0-9-]{0,63}$/, 'must be 1 to 64 letters, digits and hyphens'),
+    ),
   },
   tags: {
     example: 'team=xmpp,stage=production',
@@ -154,7 +193,8 @@ export function readConfig(node: Node): Config {
   };
   const [vpcId, subnetIds] = [read('vpcId'), read('subnetIds')];
   if (vpcId === undefined && subnetIds.length > 0) refuse('vpcId', 'must be set beside subnetIds', vpcId);
-  if (vpcId !== undefined && subnetIds.length === 0) refuse('subnetIds', 'must be set beside vpcId', context['subnetIds']);
+  if (vpcId !== undefined && subnetIds.length === 0)
+    refuse('subnetIds', 'must be set beside vpcId', context['subnetIds']);
   const [serverApiUrl, xmppHosts] = [read('serverApiUrl'), read('xmppHosts')];
   if (new Set(xmppHosts).size > 1 && !serverApiUrl.includes('{host}')) {
     // Prosody's HTTP server hands all requests under one name to one host's module: the others' users would not be watched
@@ -184,8 +224,12 @@ function refuseUnknown(context: Readonly<Record<string, unknown>>): void {
     if (key in KEYS || !/^\w+$/.test(key)) continue;
     if (key === 'reservedConcurrency') {
       const both = `-c webhookConcurrency=${String(value)} -c checkConcurrency=${String(value)}`;
-      throw new ConfigError(`reservedConcurrency is now two keys, one for each function; got ${JSON.stringify(value)}; write ${both}`);
+      throw new ConfigError(
+        `reservedConcurrency is now two keys, one for each function; got ${JSON.stringify(value)}; write ${both}`,
+      );
     }
-    throw new ConfigError(`${key} is not a key of this stack; got ${JSON.stringify(value)}; the keys are ${Object.keys(KEYS).join(', ')}`);
+    throw new ConfigError(
+      `${key} is not a key of this stack; got ${JSON.stringify(value)}; the keys are ${Object.keys(KEYS).join(', ')}`,
+    );
   }
 }

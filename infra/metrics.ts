@@ -1,5 +1,11 @@
 import { Duration, Stack } from 'aws-cdk-lib';
-import { type IMetric, MathExpression, Metric as CloudWatchMetric, type MetricOptions, Stats } from 'aws-cdk-lib/aws-cloudwatch';
+import {
+  type IMetric,
+  MathExpression,
+  Metric as CloudWatchMetric,
+  type MetricOptions,
+  Stats,
+} from 'aws-cdk-lib/aws-cloudwatch';
 import type { Construct } from 'constructs';
 import { METRICS, METRIC_DIMENSION, METRIC_NAMESPACE, type Metric } from '../functions/names.ts';
 
@@ -17,6 +23,8 @@ export function emitted(scope: Construct, name: Metric, options: MetricOptions =
 
 /** Metrics added up, where one that has no data counts as none. */
 export function sum(label: string, metrics: Readonly<Record<string, IMetric>>): MathExpression {
-  const expression = Object.keys(metrics).map((id) => `FILL(${id}, 0)`).join(' + ');
+  const expression = Object.keys(metrics)
+    .map((id) => `FILL(${id}, 0)`)
+    .join(' + ');
   return new MathExpression({ expression, usingMetrics: { ...metrics }, label, period: Duration.minutes(5) });
 }

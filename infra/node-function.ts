@@ -37,8 +37,14 @@ interface Props {
 export class NodeFunction extends NodejsFunction {
   constructor(scope: Construct, id: string, props: Props) {
     const { entry, environment, network, defaults, concurrency, ...rest } = props;
-    const logGroup = new LogGroup(scope, `${id}Logs`, { retention: defaults.logRetention, removalPolicy: defaults.removalPolicy });
-    const role = new Role(scope, `${id}Role`, { assumedBy: new ServicePrincipal('lambda.amazonaws.com'), description: rest.description });
+    const logGroup = new LogGroup(scope, `${id}Logs`, {
+      retention: defaults.logRetention,
+      removalPolicy: defaults.removalPolicy,
+    });
+    const role = new Role(scope, `${id}Role`, {
+      assumedBy: new ServicePrincipal('lambda.amazonaws.com'),
+      description: rest.description,
+    });
     logGroup.grantWrite(role);
     if (network !== undefined) joinNetworks(role);
     const settings: NodejsFunctionProps = {
@@ -69,9 +75,13 @@ export class NodeFunction extends NodejsFunction {
     super(scope, id, settings);
     Validations.of(this).acknowledge({
       id: 'Serverless-LambdaDLQ',
-      reason: 'Nothing calls it asynchronously: whoever calls (the XMPP server, the workflow) waits for the answer, and tries again itself',
+      reason:
+        'Nothing calls it asynchronously: whoever calls (the XMPP server, the workflow) waits for the answer, and tries again itself',
     });
-    Validations.of(role).acknowledge({ id: 'AwsSolutions-IAM5[Resource::*]', reason: 'X-Ray takes trace segments for no resource in particular' });
+    Validations.of(role).acknowledge({
+      id: 'AwsSolutions-IAM5[Resource::*]',
+      reason: 'X-Ray takes trace segments for no resource in particular',
+    });
   }
 }
 
@@ -79,16 +89,22 @@ function joinNetworks(role: Role): void {
   role.addManagedPolicy(ManagedPolicy.fromAwsManagedPolicyName('service-role/AWSLambdaVPCAccessExecutionRole'));
   Validations.of(role).acknowledge({
     id: 'AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/AWSLambdaVPCAccessExecutionRole]',
-    reason: 'Lambda itself makes network interfaces with it, whose ids nobody knows beforehand; AWS keeps it up to date with what Lambda needs',
+    reason:
+      'Lambda itself makes network interfaces with it, whose ids nobody knows beforehand; AWS keeps it up to date with what Lambda needs',
   });
 }
 
 /** The operator's own network, taken by its ids, so that synth asks no account about it; its zones matter to nothing here. */
 function place(scope: Construct, id: string, network: Network): { vpc: IVpc; vpcSubnets: { subnets: ISubnet[] } } {
   const vpc = Vpc.fromVpcAttributes(scope, `${id}Vpc`, { vpcId: network.vpcId, availabilityZones: ['any'] });
-  const subnets = network.subnetIds.map((subnetId, index) => Subnet.fromSubnetAttributes(scope, `${id}Subnet${index + 1}`, { subnetId }));
+  const subnets = network.subnetIds.map((subnetId, index) =>
+    Subnet.fromSubnetAttributes(scope, `${id}Subnet${index + 1}`, { subnetId }),
+  );
   for (const subnet of subnets) {
-    Validations.of(subnet).acknowledge({ id: '@aws-cdk/aws-ec2:noSubnetRouteTableId', reason: 'Nothing here changes routes' });
+    Validations.of(subnet).acknowledge({
+      id: '@aws-cdk/aws-ec2:noSubnetRouteTableId',
+      reason: 'Nothing here changes routes',
+    });
   }
   return { vpc, vpcSubnets: { subnets } };
 }

@@ -20,13 +20,26 @@ export interface ProsodySettings {
 
 /** The lines to paste into the configuration of Prosody. */
 export function prosodySettings(settings: ProsodySettings): string {
-  const { serverApiUrl, pluginPath, webhookUrl, secret, delaySeconds, timeoutSeconds, patienceSeconds, xmppHosts = [] } = { ...MODULE_DEFAULTS, ...settings };
+  const {
+    serverApiUrl,
+    pluginPath,
+    webhookUrl,
+    secret,
+    delaySeconds,
+    timeoutSeconds,
+    patienceSeconds,
+    xmppHosts = [],
+  } = { ...MODULE_DEFAULTS, ...settings };
   // without {host}, requests come under this one name, whichever host they are for
-  const apiHost = serverApiUrl.includes('//{host}') ? undefined : URL.parse(serverApiUrl.replaceAll('{host}', 'host.example'))?.hostname;
+  const apiHost = serverApiUrl.includes('//{host}')
+    ? undefined
+    : URL.parse(serverApiUrl.replaceAll('{host}', 'host.example'))?.hostname;
   const hosts = xmppHosts.length === 0 ? ['…'] : xmppHosts;
   return [
     '-- at the top, in the global section:',
-    pluginPath === undefined ? '-- (put the folder mod_ping_muc_webhook into one of your plugin_paths)' : `plugin_paths = { ${JSON.stringify(pluginPath)} }`,
+    pluginPath === undefined
+      ? '-- (put the folder mod_ping_muc_webhook into one of your plugin_paths)'
+      : `plugin_paths = { ${JSON.stringify(pluginPath)} }`,
     '',
     `-- below the line ${hosts.map((host) => `VirtualHost "${host}"`).join(', and below ')} of your host:`,
     'modules_enabled = { "ping_muc_webhook" }',

@@ -19,13 +19,28 @@ export class PingMucStack extends Stack {
     const secret = new WebhookSecret(this, 'WebhookSecret', { removalPolicy });
     const { table } = joins;
     const { serverApiUrl, network, xmppHosts, checkConcurrency, webhookConcurrency } = config;
-    const check = new CheckWorkflow(this, 'Check', { defaults, table, secret, serverApiUrl, network, concurrency: checkConcurrency });
+    const check = new CheckWorkflow(this, 'Check', {
+      defaults,
+      table,
+      secret,
+      serverApiUrl,
+      network,
+      concurrency: checkConcurrency,
+    });
     const { stateMachine } = check;
-    const webhook = new WebhookApi(this, 'Webhook', { defaults, table, secret, stateMachine, xmppHosts, concurrency: webhookConcurrency });
+    const webhook = new WebhookApi(this, 'Webhook', {
+      defaults,
+      table,
+      secret,
+      stateMachine,
+      xmppHosts,
+      concurrency: webhookConcurrency,
+    });
     const { alarms } = new Alarms(this, 'Alarms', { webhook, check, joins, email: config.alarmEmail });
     const { url: dashboardUrl } = new Dashboard(this, 'Dashboard', { webhook, check, joins, alarms });
 
-    const output = (id: string, description: string, value: string): CfnOutput => new CfnOutput(this, id, { description, value });
+    const output = (id: string, description: string, value: string): CfnOutput =>
+      new CfnOutput(this, id, { description, value });
     output('WebhookUrl', 'ping_muc_webhook_url in the configuration of Prosody', webhook.url);
     output('SecretArn', 'For rotating the secret, as docs/operating.md says', secret.secretArn);
     output('SecretCommand', 'Shows the secret, as Prosody takes it', secretCommand(this.region, secret.secretArn));

@@ -1,6 +1,13 @@
 import { Duration, Validations } from 'aws-cdk-lib';
 import { AccessLogFormat } from 'aws-cdk-lib/aws-apigateway';
-import { type CfnRoute, type CfnStage, HttpApi, HttpMethod, HttpStage, LogGroupLogDestination } from 'aws-cdk-lib/aws-apigatewayv2';
+import {
+  type CfnRoute,
+  type CfnStage,
+  HttpApi,
+  HttpMethod,
+  HttpStage,
+  LogGroupLogDestination,
+} from 'aws-cdk-lib/aws-apigatewayv2';
 import { HttpLambdaIntegration } from 'aws-cdk-lib/aws-apigatewayv2-integrations';
 import type { TableV2 } from 'aws-cdk-lib/aws-dynamodb';
 import { LogGroup } from 'aws-cdk-lib/aws-logs';
@@ -72,12 +79,20 @@ export class WebhookApi extends Construct {
     props.secret.grantRead(this.function);
     props.stateMachine.grantStartExecution(this.function);
 
-    const api = new HttpApi(this, 'Api', { description: 'ping-muc: webhooks from XMPP servers', createDefaultStage: false });
-    const [route] = api.addRoutes({ path: PATH, methods: [HttpMethod.POST], integration: new HttpLambdaIntegration('Integration', this.function) });
+    const api = new HttpApi(this, 'Api', {
+      description: 'ping-muc: webhooks from XMPP servers',
+      createDefaultStage: false,
+    });
+    const [route] = api.addRoutes({
+      path: PATH,
+      methods: [HttpMethod.POST],
+      integration: new HttpLambdaIntegration('Integration', this.function),
+    });
     if (route === undefined) throw new Error('the API has no route');
     Validations.of(route).acknowledge({
       id: 'AwsSolutions-APIG4',
-      reason: 'Every request is signed (Standard Webhooks); the function verifies the signature over the whole body, which no authorizer of an HTTP API gets to see',
+      reason:
+        'Every request is signed (Standard Webhooks); the function verifies the signature over the whole body, which no authorizer of an HTTP API gets to see',
     });
     const { logRetention, removalPolicy } = props.defaults;
     this.accessLog = new LogGroup(this, 'AccessLogs', { retention: logRetention, removalPolicy });
@@ -86,11 +101,16 @@ export class WebhookApi extends Construct {
       stageName: '$default',
       autoDeploy: true,
       throttle: THROTTLE,
-      accessLogSettings: { destination: new LogGroupLogDestination(this.accessLog), format: AccessLogFormat.custom(JSON.stringify(ACCESS_LOG)) },
+      accessLogSettings: {
+        destination: new LogGroupLogDestination(this.accessLog),
+        format: AccessLogFormat.custom(JSON.stringify(ACCESS_LOG)),
+      },
     });
     const cfnRoute = route.node.defaultChild as CfnRoute;
     const cfnStage = this.stage.node.defaultChild as CfnStage;
-    cfnStage.routeSettings = { [cfnRoute.routeKey]: { ThrottlingRateLimit: THROTTLE.rateLimit, ThrottlingBurstLimit: THROTTLE.burstLimit } };
+    cfnStage.routeSettings = {
+      [cfnRoute.routeKey]: { ThrottlingRateLimit: THROTTLE.rateLimit, ThrottlingBurstLimit: THROTTLE.burstLimit },
+    };
     cfnStage.addResourceDependency(cfnRoute); // settings of a route that does not exist yet are refused
     this.url = `${api.apiEndpoint}${PATH}`;
   }

@@ -26,13 +26,18 @@ export class WebhookSecret extends Construct {
     });
     Validations.of(secret).acknowledge({
       id: 'AwsSolutions-SMG4',
-      reason: 'The XMPP server holds the same secret, and nothing in AWS can change it there: it is rotated by hand, as docs/operating.md says',
+      reason:
+        'The XMPP server holds the same secret, and nothing in AWS can change it there: it is rotated by hand, as docs/operating.md says',
     });
     this.secretArn = secret.secretArn;
   }
 
   /** Reading the value, which the key of Secrets Manager itself decrypts; the grant of the CDK would add describing it. */
   grantRead(grantee: IGrantable): Grant {
-    return Grant.addToPrincipal({ grantee, actions: ['secretsmanager:GetSecretValue'], resourceArns: [this.secretArn] });
+    return Grant.addToPrincipal({
+      grantee,
+      actions: ['secretsmanager:GetSecretValue'],
+      resourceArns: [this.secretArn],
+    });
   }
 }

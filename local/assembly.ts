@@ -60,7 +60,11 @@ const SYNTH_TIMEOUT_MS = 180_000;
 /** Runs the CDK app, as `cdk synth` does, into `directory`. @throws with the app's own message */
 export async function synthesize(directory: string, context: Readonly<Record<string, string>>): Promise<void> {
   const settings = JSON.parse(await readFile(join(ROOT, 'cdk.json'), 'utf8')) as { context: Record<string, unknown> };
-  const env = { ...process.env, CDK_OUTDIR: directory, CDK_CONTEXT_JSON: JSON.stringify({ ...settings.context, ...context }) };
+  const env = {
+    ...process.env,
+    CDK_OUTDIR: directory,
+    CDK_CONTEXT_JSON: JSON.stringify({ ...settings.context, ...context }),
+  };
   const child = spawn(process.execPath, [join(ROOT, 'infra/app.ts')], {
     cwd: ROOT,
     env,
@@ -76,7 +80,9 @@ export async function synthesize(directory: string, context: Readonly<Record<str
 }
 
 async function readTemplate(directory: string): Promise<Record<string, Resource>> {
-  const template = JSON.parse(await readFile(join(directory, `${STACK}.template.json`), 'utf8')) as { Resources: Record<string, Resource> };
+  const template = JSON.parse(await readFile(join(directory, `${STACK}.template.json`), 'utf8')) as {
+    Resources: Record<string, Resource>;
+  };
   return template.Resources;
 }
 
@@ -104,7 +110,8 @@ export async function readAssembly(directory: string): Promise<Assembly> {
     functions: ofType('AWS::Lambda::Function').map(([id, { Properties }]) => {
       const [module, handler] = text(Properties['Handler']).split('.') as [string, string];
       const asset = text((Properties['Code'] as { S3Key: unknown }).S3Key).replace(/\.zip$/, '');
-      const environment = (Properties['Environment'] as { Variables?: Record<string, unknown> } | undefined)?.Variables ?? {};
+      const environment =
+        (Properties['Environment'] as { Variables?: Record<string, unknown> } | undefined)?.Variables ?? {};
       return {
         arn: arnOf(id, 'AWS::Lambda::Function'),
         name: id,
@@ -121,7 +128,10 @@ export async function readAssembly(directory: string): Promise<Assembly> {
     })),
     routes: ofType('AWS::ApiGatewayV2::Route').map(([, { Properties }]) => {
       const integration = text(Properties['Target']).split('/').at(-1) ?? '';
-      return { key: text(Properties['RouteKey']), functionArn: text(template[integration]?.Properties['IntegrationUri']) };
+      return {
+        key: text(Properties['RouteKey']),
+        functionArn: text(template[integration]?.Properties['IntegrationUri']),
+      };
     }),
     secrets: ofType('AWS::SecretsManager::Secret').map(([id]) => arnOf(id, 'AWS::SecretsManager::Secret')),
   };
@@ -150,7 +160,12 @@ function arnOf(logicalId: string, type: string): string {
 
 /** Types whose `Ref` is their ARN. */
 const REF_IS_ARN = new Set(['AWS::StepFunctions::StateMachine', 'AWS::SecretsManager::Secret']);
-const PSEUDO: Readonly<Record<string, string>> = { 'AWS::Region': REGION, 'AWS::AccountId': ACCOUNT, 'AWS::Partition': 'aws', 'AWS::URLSuffix': 'amazonaws.com' };
+const PSEUDO: Readonly<Record<string, string>> = {
+  'AWS::Region': REGION,
+  'AWS::AccountId': ACCOUNT,
+  'AWS::Partition': 'aws',
+  'AWS::URLSuffix': 'amazonaws.com',
+};
 
 /** Resolves the intrinsic functions of CloudFormation that our stack uses. */
 function resolveTokens(value: unknown, resources: Readonly<Record<string, Resource>>): unknown {
@@ -174,6 +189,7 @@ function resolveTokens(value: unknown, resources: Readonly<Record<string, Resour
     const [separator, parts] = argument as [string, unknown[]];
     return parts.map((part) => String(resolveTokens(part, resources))).join(separator);
   }
-  if (name === 'Fn::Sub') return String(argument).replace(/\$\{([^}]+)\}/g, (_, id: string) => String(resolveTokens({ Ref: id }, resources)));
+  if (name === 'Fn::Sub')
+    return String(argument).replace(/\$\{([^}]+)\}/g, (_, id: string) => String(resolveTokens({ Ref: id }, resources)));
   throw new Error(`the template uses ${name}, which one machine cannot resolve`);
 }

@@ -48,11 +48,17 @@ export async function startAwsEndpoint(services: Services): Promise<Endpoint> {
         return operate(services, target, operation);
       })
       .then(
-        (result) => response.writeHead(200, { 'content-type': 'application/x-amz-json-1.0' }).end(JSON.stringify(result)),
+        (result) =>
+          response.writeHead(200, { 'content-type': 'application/x-amz-json-1.0' }).end(JSON.stringify(result)),
         (error: unknown) => {
           const code = error instanceof ServiceError ? error.code : 'InternalFailure';
-          const body = JSON.stringify({ __type: code, message: error instanceof Error ? error.message : String(error) });
-          response.writeHead(code === 'InternalFailure' ? 500 : 400, { 'content-type': 'application/x-amz-json-1.0' }).end(body);
+          const body = JSON.stringify({
+            __type: code,
+            message: error instanceof Error ? error.message : String(error),
+          });
+          response
+            .writeHead(code === 'InternalFailure' ? 500 : 400, { 'content-type': 'application/x-amz-json-1.0' })
+            .end(body);
         },
       );
   });
@@ -82,7 +88,11 @@ async function operate(services: Services, target: string, request: Request): Pr
       const machine = String(request['stateMachineArn']);
       const listed = machineOf(services, machine).list(request['statusFilter'] as string | undefined);
       const executions = listed.slice(0, Number(request['maxResults'] ?? 100) || MAX_RESULTS).map((execution) => {
-        const { input: _input, output: _output, ...summary } = describe(executionArn(machine, execution.name), execution);
+        const {
+          input: _input,
+          output: _output,
+          ...summary
+        } = describe(executionArn(machine, execution.name), execution);
         return summary;
       });
       return { executions };
@@ -90,7 +100,11 @@ async function operate(services: Services, target: string, request: Request): Pr
     case 'AWSStepFunctions.StopExecution': {
       const [arn, { name }] = find(services, request);
       const { machine } = splitArn(arn);
-      const stopped = await machineOf(services, machine).stop(name, request['error'] as string | undefined, request['cause'] as string | undefined);
+      const stopped = await machineOf(services, machine).stop(
+        name,
+        request['error'] as string | undefined,
+        request['cause'] as string | undefined,
+      );
       return { stopDate: (stopped?.stopDate ?? Date.now()) / 1000 };
     }
     default:
@@ -114,11 +128,13 @@ async function start(services: Services, request: Request): Promise<object> {
 
 function machineOf(services: Services, arn: string): Executions {
   const executions = services.executions.get(arn);
-  if (executions === undefined) throw new ServiceError('StateMachineDoesNotExist', `State Machine Does Not Exist: '${arn}'`);
+  if (executions === undefined)
+    throw new ServiceError('StateMachineDoesNotExist', `State Machine Does Not Exist: '${arn}'`);
   return executions;
 }
 
-const executionArn = (machine: string, name: string): string => `${machine.replace(':stateMachine:', ':execution:')}:${name}`;
+const executionArn = (machine: string, name: string): string =>
+  `${machine.replace(':stateMachine:', ':execution:')}:${name}`;
 
 function splitArn(arn: string): { machine: string; name: string } {
   const colon = arn.lastIndexOf(':');

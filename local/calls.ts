@@ -14,7 +14,11 @@ export interface Call {
 export type CallRecorder = (call: Call) => void;
 
 /** IAM's names of the services, by the prefix of `x-amz-target`. */
-const SERVICES: Readonly<Record<string, string>> = { DynamoDB_20120810: 'dynamodb', AWSStepFunctions: 'states', secretsmanager: 'secretsmanager' };
+const SERVICES: Readonly<Record<string, string>> = {
+  DynamoDB_20120810: 'dynamodb',
+  AWSStepFunctions: 'states',
+  secretsmanager: 'secretsmanager',
+};
 
 /**
  * Appends calls to a file, one JSON object a line, so that a test can hold them against the permissions that the stack

@@ -23,17 +23,27 @@ export interface Database {
 }
 
 /** Starts the embedded DynamoDB on a loopback port, with the tables of the stack, kept in `directory`. */
-export async function startDynamoDB(directory: string, tables: readonly TableDefinition[], record?: CallRecorder): Promise<Database> {
+export async function startDynamoDB(
+  directory: string,
+  tables: readonly TableDefinition[],
+  record?: CallRecorder,
+): Promise<Database> {
   const server = dynalite({ path: directory, createTableMs: 0 });
   if (record !== undefined) server.on('request', (request: IncomingMessage) => listen(request, record));
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   const endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-  const client = new DynamoDBClient({ endpoint, region: REGION, credentials: { accessKeyId: 'local', secretAccessKey: 'local' } });
+  const client = new DynamoDBClient({
+    endpoint,
+    region: REGION,
+    credentials: { accessKeyId: 'local', secretAccessKey: 'local' },
+  });
   for (const table of tables) await createTable(client, table);
   const sweeper = setInterval(() => {
     void Promise.all(tables.map((table) => sweep(client, table))).catch((error: unknown) => {
-      process.stderr.write(`${JSON.stringify({ level: 'WARN', message: 'expired rows could not be deleted', detail: String(error) })}\n`);
+      process.stderr.write(
+        `${JSON.stringify({ level: 'WARN', message: 'expired rows could not be deleted', detail: String(error) })}\n`,
+      );
     });
   }, SWEEP_MS);
   return {
@@ -53,7 +63,11 @@ function listen(request: IncomingMessage, record: CallRecorder): void {
   request.on('data', (chunk: Buffer) => chunks.push(chunk));
   request.on('end', () => {
     const { TableName } = JSON.parse(Buffer.concat(chunks).toString()) as { TableName?: string };
-    record({ caller: caller(request), action: calledAction(String(request.headers['x-amz-target'])), resource: tableArn(String(TableName)) });
+    record({
+      caller: caller(request),
+      action: calledAction(String(request.headers['x-amz-target'])),
+      resource: tableArn(String(TableName)),
+    });
   });
 }
 
@@ -62,7 +76,10 @@ async function createTable(client: DynamoDBClient, table: TableDefinition): Prom
     const { Table } = await client.send(new DescribeTableCommand({ TableName: table.name }));
     const has = JSON.stringify(Table?.KeySchema);
     const wants = JSON.stringify(table.keySchema);
-    if (has !== wants) throw new Error(`the table in the data folder has the key ${has}, the stack ${wants}: choose another folder with --data`);
+    if (has !== wants)
+      throw new Error(
+        `the table in the data folder has the key ${has}, the stack ${wants}: choose another folder with --data`,
+      );
   } catch (error) {
     if (!(error instanceof ResourceNotFoundException)) throw error;
     await client.send(
@@ -84,9 +101,14 @@ async function sweep(client: DynamoDBClient, table: TableDefinition): Promise<vo
     ExpressionAttributeNames: { '#expires': ttlAttribute },
     ExpressionAttributeValues: { ':now': { N: String(Math.floor(Date.now() / 1000)) } },
   };
-  for await (const page of paginateScan({ client }, { TableName: name, FilterExpression: '#expires < :now', ...expired })) {
+  for await (const page of paginateScan(
+    { client },
+    { TableName: name, FilterExpression: '#expires < :now', ...expired },
+  )) {
     for (const item of page.Items ?? []) {
-      const Key = Object.fromEntries(keySchema.map(({ AttributeName }) => [AttributeName, item[AttributeName] as { S: string }]));
+      const Key = Object.fromEntries(
+        keySchema.map(({ AttributeName }) => [AttributeName, item[AttributeName] as { S: string }]),
+      );
       await client
         .send(new DeleteItemCommand({ TableName: name, Key, ConditionExpression: '#expires < :now', ...expired }))
         .catch((error: unknown) => {

@@ -41,7 +41,11 @@ export class Executions {
   readonly #writes = new Map<string, Promise<void>>();
   #closing = false;
 
-  private constructor(machine: StateMachineDefinition, directory: string, invoke: (functionArn: string, event: unknown) => Promise<unknown>) {
+  private constructor(
+    machine: StateMachineDefinition,
+    directory: string,
+    invoke: (functionArn: string, event: unknown) => Promise<unknown>,
+  ) {
     this.#machine = machine;
     this.#directory = directory;
     this.#invoke = invoke;
@@ -71,7 +75,9 @@ export class Executions {
 
   /** Newest first. */
   list(status?: string): readonly Execution[] {
-    return [...this.#known.values()].filter((execution) => status === undefined || execution.status === status).sort((a, b) => b.startDate - a.startDate);
+    return [...this.#known.values()]
+      .filter((execution) => status === undefined || execution.status === status)
+      .sort((a, b) => b.startDate - a.startDate);
   }
 
   /** Starts an execution. It is on disk before this returns. */
@@ -87,7 +93,11 @@ export class Executions {
     const execution = this.#known.get(name);
     if (execution?.status !== 'RUNNING') return execution;
     const abort = this.#running.get(name);
-    await this.#end(name, { status: 'ABORTED', ...(error === undefined ? {} : { error }), ...(cause === undefined ? {} : { cause }) });
+    await this.#end(name, {
+      status: 'ABORTED',
+      ...(error === undefined ? {} : { error }),
+      ...(cause === undefined ? {} : { cause }),
+    });
     abort?.();
     return this.#known.get(name);
   }
@@ -109,35 +119,59 @@ export class Executions {
     const run = machine.run(input as never, {
       noThrowOnAbort: true,
       overrides: {
-        taskResourceLocalHandlers: Object.fromEntries(tasks.map(([task]) => [task, (parameters: unknown) => this.#task(parameters) as never])),
+        taskResourceLocalHandlers: Object.fromEntries(
+          tasks.map(([task]) => [task, (parameters: unknown) => this.#task(parameters) as never]),
+        ),
         waitTimeOverrides,
       },
-      context: { Execution: { Name: name, Input: JSON.parse(execution.input) as never, StartTime: new Date(execution.startDate).toISOString() } },
+      context: {
+        Execution: {
+          Name: name,
+          Input: JSON.parse(execution.input) as never,
+          StartTime: new Date(execution.startDate).toISOString(),
+        },
+      },
     });
     this.#running.set(name, run.abort);
-    const journal = this.#follow(name, run.eventLogs as AsyncGenerator<{ type: string; timestamp: number; state?: { name: string; input: unknown } }>);
+    const journal = this.#follow(
+      name,
+      run.eventLogs as AsyncGenerator<{ type: string; timestamp: number; state?: { name: string; input: unknown } }>,
+    );
     run.result.then(
       async (output) => {
         await journal;
-        if (this.#known.get(name)?.status === 'RUNNING' && !this.#closing) await this.#end(name, { status: 'SUCCEEDED', output: JSON.stringify(output) });
+        if (this.#known.get(name)?.status === 'RUNNING' && !this.#closing)
+          await this.#end(name, { status: 'SUCCEEDED', output: JSON.stringify(output) });
       },
       async (error: unknown) => {
         await journal;
         const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
-        if (!this.#closing) await this.#end(name, { status: 'FAILED', error: cause instanceof Error ? cause.name : 'Error', cause: String(cause) });
+        if (!this.#closing)
+          await this.#end(name, {
+            status: 'FAILED',
+            error: cause instanceof Error ? cause.name : 'Error',
+            cause: String(cause),
+          });
       },
     );
   }
 
   /** The definition, begun at the state in which the execution is. */
-  #resumption(execution: Execution): { definition: Record<string, unknown>; input: unknown; waitTimeOverrides: Record<string, number> } {
+  #resumption(execution: Execution): {
+    definition: Record<string, unknown>;
+    input: unknown;
+    waitTimeOverrides: Record<string, number>;
+  } {
     const { definition } = this.#machine;
     const { state } = execution;
     const states = definition['States'] as States;
     const resumed = state === undefined ? undefined : states[state.name];
-    if (state === undefined || resumed === undefined) return { definition, input: JSON.parse(execution.input), waitTimeOverrides: {} };
-    if (resumed.Type !== 'Wait') return { definition: { ...definition, StartAt: state.name }, input: state.input, waitTimeOverrides: {} };
-    const seconds = resumed.Seconds ?? Number((state.input as Record<string, unknown>)[resumed.SecondsPath?.replace('$.', '') ?? '']);
+    if (state === undefined || resumed === undefined)
+      return { definition, input: JSON.parse(execution.input), waitTimeOverrides: {} };
+    if (resumed.Type !== 'Wait')
+      return { definition: { ...definition, StartAt: state.name }, input: state.input, waitTimeOverrides: {} };
+    const seconds =
+      resumed.Seconds ?? Number((state.input as Record<string, unknown>)[resumed.SecondsPath?.replace('$.', '') ?? '']);
     const rest = `${state.name} (rest)`;
     return {
       definition: { ...definition, StartAt: rest, States: { ...states, [rest]: resumed } },
@@ -152,13 +186,20 @@ export class Executions {
     return { StatusCode: 200, Payload: await this.#invoke(FunctionName, Payload) };
   }
 
-  async #follow(name: string, events: AsyncGenerator<{ type: string; timestamp: number; state?: { name: string; input: unknown } }>): Promise<void> {
+  async #follow(
+    name: string,
+    events: AsyncGenerator<{ type: string; timestamp: number; state?: { name: string; input: unknown } }>,
+  ): Promise<void> {
     for await (const { type, timestamp, state } of events) {
       const execution = this.#known.get(name);
       if (type !== 'StateEntered' || state === undefined || execution?.status !== 'RUNNING' || this.#closing) continue;
       if (state.name.endsWith(' (rest)')) continue; // the journal has it under its own name, with the time it was first entered
       const transitions = execution.transitions + 1;
-      await this.#save({ ...execution, transitions, state: { name: state.name, input: state.input, entered: timestamp } });
+      await this.#save({
+        ...execution,
+        transitions,
+        state: { name: state.name, input: state.input, entered: timestamp },
+      });
     }
   }
 

@@ -38,7 +38,14 @@ async function serve(port: NonNullable<typeof parentPort>): Promise<void> {
     };
     const answer = (outcome: Outcome): void => {
       port.postMessage(outcome);
-      const report = { level: 'DEBUG', message: 'REPORT', function: name, requestId, durationMs: Date.now() - began, heldMb: Math.round(heldBytes / 1e6) };
+      const report = {
+        level: 'DEBUG',
+        message: 'REPORT',
+        function: name,
+        requestId,
+        durationMs: Date.now() - began,
+        heldMb: Math.round(heldBytes / 1e6),
+      };
       process.stdout.write(`${JSON.stringify(report)}\n`); // as Lambda does
     };
     handle(event, context).then(

@@ -9,12 +9,19 @@ export class LocalFunction {
   readonly #definition: FunctionDefinition;
   readonly #environment: Readonly<Record<string, string>>;
   readonly #log: (line: string) => void;
-  readonly #waiting = new Map<number, { resolve: (result: unknown) => void; reject: (error: Error) => void; timer: NodeJS.Timeout }>();
+  readonly #waiting = new Map<
+    number,
+    { resolve: (result: unknown) => void; reject: (error: Error) => void; timer: NodeJS.Timeout }
+  >();
   #worker: Worker | undefined;
   #last = 0;
 
   /** @param environment beside the function's own variables: where the SDK finds its services */
-  constructor(definition: FunctionDefinition, environment: Readonly<Record<string, string>>, log: (line: string) => void) {
+  constructor(
+    definition: FunctionDefinition,
+    environment: Readonly<Record<string, string>>,
+    log: (line: string) => void,
+  ) {
     this.#definition = definition;
     this.#environment = environment;
     this.#log = log;
@@ -28,7 +35,10 @@ export class LocalFunction {
     const worker = this.#worker ?? this.#start();
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
-        this.#settle({ id: invocation.id, error: { name: 'Sandbox.Timedout', message: `no result after ${this.#definition.timeoutSeconds} s` } });
+        this.#settle({
+          id: invocation.id,
+          error: { name: 'Sandbox.Timedout', message: `no result after ${this.#definition.timeoutSeconds} s` },
+        });
       }, this.#definition.timeoutSeconds * 1000);
       this.#waiting.set(invocation.id, { resolve, reject, timer });
       worker.postMessage(invocation);
@@ -50,10 +60,20 @@ export class LocalFunction {
     this.#worker = worker;
     for (const stream of [worker.stdout, worker.stderr]) createInterface({ input: stream }).on('line', this.#log);
     worker.on('message', (outcome: Outcome) => this.#settle(outcome));
-    worker.on('error', (error) => this.#log(JSON.stringify({ level: 'ERROR', message: 'function died', function: this.#definition.name, detail: String(error) })));
+    worker.on('error', (error) =>
+      this.#log(
+        JSON.stringify({
+          level: 'ERROR',
+          message: 'function died',
+          function: this.#definition.name,
+          detail: String(error),
+        }),
+      ),
+    );
     worker.on('exit', () => {
       if (this.#worker === worker) this.#worker = undefined;
-      for (const id of [...this.#waiting.keys()]) this.#settle({ id, error: { name: 'Lambda.Unknown', message: 'the function died' } });
+      for (const id of [...this.#waiting.keys()])
+        this.#settle({ id, error: { name: 'Lambda.Unknown', message: 'the function died' } });
     });
     return worker;
   }
@@ -63,7 +83,8 @@ export class LocalFunction {
     if (waiting === undefined) return; // it came after its time-out
     this.#waiting.delete(outcome.id);
     clearTimeout(waiting.timer);
-    if ('error' in outcome) waiting.reject(Object.assign(new Error(outcome.error.message), { name: outcome.error.name }));
+    if ('error' in outcome)
+      waiting.reject(Object.assign(new Error(outcome.error.message), { name: outcome.error.name }));
     else waiting.resolve(outcome.result);
   }
 }

@@ -26,7 +26,8 @@ export async function startGateway(
   const functions = new Map(routes.map((route) => [route.key, route.functionArn]));
   const server: Server = createServer({ requestTimeout: REQUEST_TIMEOUT_MS }, (request, response) => {
     serve(request, functions, invoke).then(
-      ({ statusCode = 200, headers = {}, body = '' }) => response.writeHead(statusCode, headers as Record<string, string>).end(body),
+      ({ statusCode = 200, headers = {}, body = '' }) =>
+        response.writeHead(statusCode, headers as Record<string, string>).end(body),
       (error: unknown) => fail(response, error),
     );
   });
@@ -44,7 +45,8 @@ export async function startGateway(
 
 function fail(response: ServerResponse, error: unknown): void {
   const tooLarge = error instanceof TooLargeError;
-  if (!tooLarge) process.stderr.write(`${JSON.stringify({ level: 'ERROR', message: 'request failed', detail: String(error) })}\n`);
+  if (!tooLarge)
+    process.stderr.write(`${JSON.stringify({ level: 'ERROR', message: 'request failed', detail: String(error) })}\n`);
   if (response.destroyed) return;
   response.writeHead(tooLarge ? 413 : 500, { 'content-type': 'application/json', connection: 'close' });
   response.end(JSON.stringify({ message: tooLarge ? 'Request Entity Too Large' : 'Internal Server Error' }));
@@ -58,9 +60,12 @@ async function serve(
   const url = URL.parse(request.url ?? '', 'http://localhost');
   const routeKey = `${request.method} ${url?.pathname}`;
   const functionArn = functions.get(routeKey);
-  if (functionArn === undefined) return { statusCode: 404, headers: { 'content-type': 'application/json' }, body: '{"message":"Not Found"}' };
+  if (functionArn === undefined)
+    return { statusCode: 404, headers: { 'content-type': 'application/json' }, body: '{"message":"Not Found"}' };
   const body = await readRequestBody(request, MAX_BODY_BYTES);
-  const headers = Object.fromEntries(Object.entries(request.headers).map(([name, value]) => [name, Array.isArray(value) ? value.join(',') : value]));
+  const headers = Object.fromEntries(
+    Object.entries(request.headers).map(([name, value]) => [name, Array.isArray(value) ? value.join(',') : value]),
+  );
   const isText = /^(text\/|application\/(json|xml|javascript))/.test(headers['content-type'] ?? '');
   const event: APIGatewayProxyEventV2 = {
     version: '2.0',

@@ -22,5 +22,7 @@ export function prettyLine(line: string): string {
   const rest = Object.entries(fields)
     .filter(([name, value]) => !QUIET.has(name) && value !== undefined && value !== 0)
     .map(([name, value]) => `${name}=${typeof value === 'string' ? value : JSON.stringify(value)}`);
-  return [styleText('dim', time.slice(11, 19)), styleText(colour, message), styleText('dim', rest.join(' '))].join('  ').trimEnd();
+  return [styleText('dim', time.slice(11, 19)), styleText(colour, message), styleText('dim', rest.join(' '))]
+    .join('  ')
+    .trimEnd();
 }

@@ -51,14 +51,25 @@ function readOptions(): Options | undefined {
   });
   if (values.help) return undefined;
   const port = Number(values.port);
-  if (!/^\d+$/.test(values.port) || port > 65_535) throw new OptionError(`--port must be a number from 0 to 65535, for example 8787; got ${values.port}`);
-  return { port, host: values.host, serverApi: values['server-api'], data: resolve(values.data), assembly: values.assembly === '' ? undefined : resolve(values.assembly) };
+  if (!/^\d+$/.test(values.port) || port > 65_535)
+    throw new OptionError(`--port must be a number from 0 to 65535, for example 8787; got ${values.port}`);
+  return {
+    port,
+    host: values.host,
+    serverApi: values['server-api'],
+    data: resolve(values.data),
+    assembly: values.assembly === '' ? undefined : resolve(values.assembly),
+  };
 }
 
 /** The live secrets, current first: given, or kept, or made now. */
 async function readSecrets(data: string): Promise<readonly string[]> {
   const given = process.env['PING_MUC_SECRET'];
-  if (given !== undefined && given !== '') return checked(given.split(',').map((secret) => secret.trim()), 'PING_MUC_SECRET');
+  if (given !== undefined && given !== '')
+    return checked(
+      given.split(',').map((secret) => secret.trim()),
+      'PING_MUC_SECRET',
+    );
   const file = join(data, 'secret');
   try {
     return checked([(await readFile(file, 'utf8')).trim()], file);
@@ -91,7 +102,8 @@ async function main(): Promise<void> {
     if (isTerminal && line.includes('"level":"DEBUG"')) return; // for machines
     process.stderr.write(`${isTerminal ? prettyLine(line) : line}\n`);
   };
-  const say = (message: string, fields: object = {}): void => log(JSON.stringify({ level: 'INFO', time: new Date().toISOString(), message, ...fields }));
+  const say = (message: string, fields: object = {}): void =>
+    log(JSON.stringify({ level: 'INFO', time: new Date().toISOString(), message, ...fields }));
   await mkdir(options.data, { recursive: true, mode: 0o700 });
   const secrets = await readSecrets(options.data);
   const assembly = options.assembly ?? join(options.data, 'cdk.out');
@@ -100,7 +112,14 @@ async function main(): Promise<void> {
     // plain http is for loopback alone, and a server that is named by its host is here: on this machine
     await synthesize(assembly, { serverApiUrl: options.serverApi.replace('http://{host}', 'http://localhost') });
   }
-  const runtime = await startRuntime({ ...options, assembly, secrets, log, recordCalls: process.env['PING_MUC_RECORD_CALLS'], awsRelay: process.env['PING_MUC_AWS_RELAY'] });
+  const runtime = await startRuntime({
+    ...options,
+    assembly,
+    secrets,
+    log,
+    recordCalls: process.env['PING_MUC_RECORD_CALLS'],
+    awsRelay: process.env['PING_MUC_AWS_RELAY'],
+  });
   const host = options.host.includes(':') ? `[${options.host}]` : options.host;
   const settings = prosodySettings({
     serverApiUrl: options.serverApi,

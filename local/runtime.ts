@@ -43,22 +43,36 @@ export async function startRuntime(options: RuntimeOptions): Promise<Runtime> {
   const [current, previous = ''] = options.secrets;
   const secret = JSON.stringify({ current, previous });
   const executions = new Map<string, Executions>();
-  const endpoint = await startAwsEndpoint({ executions, secrets: new Map(assembly.secrets.map((arn) => [arn, secret])), record });
+  const endpoint = await startAwsEndpoint({
+    executions,
+    secrets: new Map(assembly.secrets.map((arn) => [arn, secret])),
+    record,
+  });
 
-  const wayTo = (url: string): string => (options.awsRelay === undefined ? url : `${options.awsRelay}/${new URL(url).host}`);
+  const wayTo = (url: string): string =>
+    options.awsRelay === undefined ? url : `${options.awsRelay}/${new URL(url).host}`;
   const services = {
     AWS_REGION: REGION,
     AWS_SECRET_ACCESS_KEY: 'local',
     AWS_ENDPOINT_URL_DYNAMODB: wayTo(database.endpoint),
     AWS_ENDPOINT_URL_SFN: wayTo(endpoint.url),
     AWS_ENDPOINT_URL_SECRETS_MANAGER: wayTo(endpoint.url),
-    ...(process.env['NODE_EXTRA_CA_CERTS'] === undefined ? {} : { NODE_EXTRA_CA_CERTS: process.env['NODE_EXTRA_CA_CERTS'] }),
+    ...(process.env['NODE_EXTRA_CA_CERTS'] === undefined
+      ? {}
+      : { NODE_EXTRA_CA_CERTS: process.env['NODE_EXTRA_CA_CERTS'] }),
   };
   const functions = new Map(
     assembly.functions.map((definition) => {
       const environment = { ...definition.environment };
       if (ENV.serverApiUrl in environment) environment[ENV.serverApiUrl] = options.serverApi;
-      return [definition.arn, new LocalFunction({ ...definition, environment }, { ...services, AWS_ACCESS_KEY_ID: definition.name }, options.log)];
+      return [
+        definition.arn,
+        new LocalFunction(
+          { ...definition, environment },
+          { ...services, AWS_ACCESS_KEY_ID: definition.name },
+          options.log,
+        ),
+      ];
     }),
   );
   const invoke = (arn: string, event: unknown): Promise<unknown> => {

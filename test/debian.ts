@@ -37,13 +37,16 @@ function ensure(what: string, packages: readonly string[], isThere: () => boolea
     process.exit(1);
   }
   const off = packages.includes('prosody') ? ', with its service switched off' : '';
-  process.stderr.write(`${what}: missing; ${packages.length === 1 ? 'the Debian package' : 'the Debian packages'} ${names} will be installed${off}\n`);
+  process.stderr.write(
+    `${what}: missing; ${packages.length === 1 ? 'the Debian package' : 'the Debian packages'} ${names} will be installed${off}\n`,
+  );
   if (run(install) !== 0) {
     run([...sudo, 'apt-get', 'update']); // the lists may be old, or empty
     run(install, 'inherit');
   }
   // a service that listens on every address would take the ports of the private ones
-  if (packages.includes('prosody') && existsSync('/run/systemd/system')) run([...sudo, 'systemctl', 'disable', '--now', 'prosody']);
+  if (packages.includes('prosody') && existsSync('/run/systemd/system'))
+    run([...sudo, 'systemctl', 'disable', '--now', 'prosody']);
   if (!isThere()) {
     process.stderr.write(`${names} could not be installed. Try: sudo apt-get install ${names}\n`);
     process.exit(1);

@@ -29,12 +29,15 @@ function tell(who: string, what: string): void {
 /** XML under a line, indented, an element a line. */
 function show(element: Element, depth = 0): void {
   const { children, name } = element;
-  const attributes = Object.entries(element.attrs as Record<string, string>).map(([key, value]) => ` ${key}="${escapeXML(value)}"`);
+  const attributes = Object.entries(element.attrs as Record<string, string>).map(
+    ([key, value]) => ` ${key}="${escapeXML(value)}"`,
+  );
   const indent = ' '.repeat(19 + 2 * depth);
   const line = (text: string): void => void process.stdout.write(`${indent}${styleText('cyan', text)}\n`);
   const open = `<${name}${attributes.join('')}`;
   if (children.length === 0) line(`${open}/>`);
-  else if (children.every((child) => typeof child === 'string')) line(`${open}>${escapeXMLText(children.join(''))}</${name}>`);
+  else if (children.every((child) => typeof child === 'string'))
+    line(`${open}>${escapeXMLText(children.join(''))}</${name}>`);
   else {
     line(`${open}>`);
     for (const child of element.getChildElements()) show(child, depth + 1);
@@ -57,11 +60,17 @@ async function play(lab: Lab): Promise<boolean> {
   const runtime = await Runtime.start(lab, { serverApi: api.url.replace('/stanzas', '') });
   tell('set-up', `two Prosody servers start: ${home}, where the users are, and ${away} with its rooms at ${muc}`);
   const changes = { ping_muc_delay: DELAY_SECONDS, ping_muc_reenter: true, http_host: home };
-  const homeServer = await Prosody.start(lab, { host: home, users: ['juliet', 'nurse', 'romeo'], ...runtime.prosodySettings(changes) });
+  const homeServer = await Prosody.start(lab, {
+    host: home,
+    users: ['juliet', 'nurse', 'romeo'],
+    ...runtime.prosodySettings(changes),
+  });
   const awayServer = await Prosody.start(lab, { host: away, mucs: [muc], users: ['mercutio'] });
 
   const mercutio = await User.connect(lab, awayServer, 'mercutio', 'desk');
-  const [juliet, nurse, romeo] = await Promise.all(['juliet', 'nurse', 'romeo'].map((name) => User.connect(lab, homeServer, name, 'phone'))) as [User, User, User];
+  const [juliet, nurse, romeo] = (await Promise.all(
+    ['juliet', 'nurse', 'romeo'].map((name) => User.connect(lab, homeServer, name, 'phone')),
+  )) as [User, User, User];
   const [balcony, kitchen, garden] = [`balcony@${muc}`, `kitchen@${muc}`, `garden@${muc}`];
   await mercutio.join(balcony, 'Mercutio');
   await mercutio.join(kitchen, 'Mercutio');
@@ -89,7 +98,8 @@ async function play(lab: Lab): Promise<boolean> {
   const cut = Date.now();
   cutAt = cut;
   tell('network', 'the connection between the two servers breaks');
-  const isOut = (room: string): boolean => mercutio.presences(room).some((presence) => presence.attrs['type'] === 'unavailable');
+  const isOut = (room: string): boolean =>
+    mercutio.presences(room).some((presence) => presence.attrs['type'] === 'unavailable');
   // what is written into a connection that has just broken may be lost without a bounce, so he goes on talking
   for (const room of [balcony, kitchen]) {
     await until(`${room} gives up its user`, async () => {
@@ -98,7 +108,10 @@ async function play(lab: Lab): Promise<boolean> {
       return isOut(room);
     });
   }
-  tell('rooms', 'Mercutio talks; his words bounce off the broken connection, and the rooms put Juliet and Nurse out, who learn nothing of it');
+  tell(
+    'rooms',
+    'Mercutio talks; his words bounce off the broken connection, and the rooms put Juliet and Nurse out, who learn nothing of it',
+  );
   for (const line of MISSED) await mercutio.say(balcony, line);
   tell('Mercutio', `goes on: ${MISSED.map((line) => `“${line}”`).join(' ')}`);
   await mercutio.send(membersOnly(kitchen));
@@ -108,20 +121,33 @@ async function play(lab: Lab): Promise<boolean> {
   await runtime.line('webhook stored', (line) => Number(line['ChecksStarted']) > 0);
   tell('functions', `the close was reported; the workflow waits ${DELAY_SECONDS} s after it`);
 
-  const isSelf = (stanza: Element): boolean => stanza.is('presence') && statusCodes(stanza).includes('110') && stanza.attrs['type'] === undefined;
-  const back = await until('Juliet is back', () => juliet.received.find(({ at, stanza }) => at > cut && isSelf(stanza)), (DELAY_SECONDS + 10) * 1000);
+  const isSelf = (stanza: Element): boolean =>
+    stanza.is('presence') && statusCodes(stanza).includes('110') && stanza.attrs['type'] === undefined;
+  const back = await until(
+    'Juliet is back',
+    () => juliet.received.find(({ at, stanza }) => at > cut && isSelf(stanza)),
+    (DELAY_SECONDS + 10) * 1000,
+  );
   tell('Juliet', 'is in the room again. Her client receives:');
   show(back.stanza);
   const notice = await until('the notice', () => nurse.notices()[0], (DELAY_SECONDS + 10) * 1000);
   tell('Nurse', 'is told that she is out, and why. Her client receives:');
   show(notice.stanza);
   await sleep(Math.max(1000, cut + (DELAY_SECONDS + TOLERANCE_SECONDS) * 1000 - Date.now()));
-  const heard = juliet.received.flatMap(({ at, stanza }) => (at > cut && stanza.is('message') ? [stanza.getChildText('body') ?? ''] : [])).filter((body) => MISSED.includes(body));
+  const heard = juliet.received
+    .flatMap(({ at, stanza }) => (at > cut && stanza.is('message') ? [stanza.getChildText('body') ?? ''] : []))
+    .filter((body) => MISSED.includes(body));
   tell('Juliet', `has the lines that she missed: ${heard.map((line) => `“${line}”`).join(' ')}`);
   const disturbed = romeo.received.filter(({ at, stanza }) => at > cut && stanza.is('presence'));
-  tell('Romeo', disturbed.length === 0 ? 'has received nothing, and is still in his room' : `was disturbed by ${disturbed.map(({ stanza }) => String(stanza)).join('')}`);
+  tell(
+    'Romeo',
+    disturbed.length === 0
+      ? 'has received nothing, and is still in his room'
+      : `was disturbed by ${disturbed.map(({ stanza }) => String(stanza)).join('')}`,
+  );
 
-  const inTime = (at: number): boolean => at - cut >= DELAY_SECONDS * 1000 && at - cut <= (DELAY_SECONDS + TOLERANCE_SECONDS) * 1000;
+  const inTime = (at: number): boolean =>
+    at - cut >= DELAY_SECONDS * 1000 && at - cut <= (DELAY_SECONDS + TOLERANCE_SECONDS) * 1000;
   const seconds = (at: number): string => `${((at - cut) / 1000).toFixed(1)} s`;
   const faults = [
     inTime(back.at) ? [] : [`Juliet was back after ${seconds(back.at)}`],
@@ -144,19 +170,29 @@ function request(stanzas: readonly Element[]): string {
   const [first] = stanzas;
   const users = (name: 'from' | 'to'): string => stanzas.map(({ attrs }) => String(attrs[name])).join(', ');
   if (first?.is('presence') !== true) return `ask ${users('to')}, on behalf of ${users('from')}`;
-  if (first.attrs['type'] === undefined) return `have the server enter ${users('to')} again, on behalf of ${users('from')}`;
+  if (first.attrs['type'] === undefined)
+    return `have the server enter ${users('to')} again, on behalf of ${users('from')}`;
   return 'hand a notice to the server, which delivers it if the join is still the same';
 }
 
 /** XEP-0045 §10.2: its owner's word on who may enter. */
 function membersOnly(room: string): Element {
   const field = (name: string, value: string): Element => xml('field', { var: name }, xml('value', {}, value));
-  const fields = [field('FORM_TYPE', 'http://jabber.org/protocol/muc#roomconfig'), field('muc#roomconfig_membersonly', '1')];
-  const query = xml('query', { xmlns: 'http://jabber.org/protocol/muc#owner' }, xml('x', { xmlns: 'jabber:x:data', type: 'submit' }, ...fields));
+  const fields = [
+    field('FORM_TYPE', 'http://jabber.org/protocol/muc#roomconfig'),
+    field('muc#roomconfig_membersonly', '1'),
+  ];
+  const query = xml(
+    'query',
+    { xmlns: 'http://jabber.org/protocol/muc#owner' },
+    xml('x', { xmlns: 'jabber:x:data', type: 'submit' }, ...fields),
+  );
   return xml('iq', { type: 'set', id: 'members-only', to: room }, query);
 }
 
-process.stdout.write(`Watch: two XMPP servers, three users in rooms, and a connection that breaks. It takes about ${DELAY_SECONDS + 15} seconds.\n\n`);
+process.stdout.write(
+  `Watch: two XMPP servers, three users in rooms, and a connection that breaks. It takes about ${DELAY_SECONDS + 15} seconds.\n\n`,
+);
 ensurePackage('prosody', 'prosody');
 const lab = await Lab.open();
 const interrupted = new Promise<boolean>((resolve) => {

@@ -35,6 +35,10 @@ export function productionPackages(): readonly Package[] {
 }
 
 /** What an installed package says of itself. */
-export function manifest({ path }: Package): { readonly version: string; readonly license?: string; readonly description?: string } {
+export function manifest({ path }: Package): {
+  readonly version: string;
+  readonly license?: string;
+  readonly description?: string;
+} {
   return read(`${path}/package.json`) as ReturnType<typeof manifest>;
 }

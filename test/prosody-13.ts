@@ -29,7 +29,9 @@ process.exitCode = first === INSIDE ? inside(rest) : outside(process.argv.slice(
 
 function outside(args: readonly string[]): number {
   if (process.getuid?.() !== 0) {
-    process.stderr.write('Prosody 13.0 runs in a tree of another Debian, which needs root. Run: sudo npm run test:prosody-13\n');
+    process.stderr.write(
+      'Prosody 13.0 runs in a tree of another Debian, which needs root. Run: sudo npm run test:prosody-13\n',
+    );
     return 1;
   }
   if (`${CHECKOUT}/`.startsWith(`${AREA}/`)) {
@@ -38,7 +40,9 @@ function outside(args: readonly string[]): number {
   }
   ensurePackage('debootstrap', 'debootstrap');
   const own = ['--mount', '--pid', '--fork', '--kill-child', '--mount-proc'];
-  const { status } = spawnSync('unshare', [...own, process.execPath, import.meta.filename, INSIDE, ...args], { stdio: 'inherit' });
+  const { status } = spawnSync('unshare', [...own, process.execPath, import.meta.filename, INSIDE, ...args], {
+    stdio: 'inherit',
+  });
   return status ?? 1;
 }
 
@@ -61,7 +65,12 @@ function inside(args: readonly string[]): number {
   if (!version.startsWith('13.0.')) return 1;
   const env = { ...process.env, TMPDIR: TEMPORARY, PROSODY_PREFIX: `chroot ${TREE}` };
   const vitest = join(CHECKOUT, 'node_modules/vitest/vitest.mjs');
-  const { status } = spawnSync(process.execPath, [vitest, 'run', '--project', 'e2e*', ...args], { cwd: CHECKOUT, env, stdio: 'inherit', timeout: TESTS_MS });
+  const { status } = spawnSync(process.execPath, [vitest, 'run', '--project', 'e2e*', ...args], {
+    cwd: CHECKOUT,
+    env,
+    stdio: 'inherit',
+    timeout: TESTS_MS,
+  });
   return status ?? 1;
 }
 

@@ -6,7 +6,11 @@ import { manifest, productionPackages } from './packages.ts';
  * the archive that it came in. The same lockfile gives the same bill. (`npm sbom --omit=dev` leaves out what is used by
  * development tools, too.)
  */
-const project = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { name: string; version: string; license: string };
+const project = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
+  name: string;
+  version: string;
+  license: string;
+};
 const purl = (name: string, version: string): string => `pkg:npm/${name.replace('@', '%40')}@${version}`;
 
 const components = productionPackages().map((locked) => {
@@ -24,5 +28,14 @@ const components = productionPackages().map((locked) => {
   };
 });
 const { name, version, license } = project;
-const component = { type: 'application', 'bom-ref': purl(name, version), name, version, licenses: [{ license: { id: license } }], purl: purl(name, version) };
-process.stdout.write(`${JSON.stringify({ bomFormat: 'CycloneDX', specVersion: '1.5', version: 1, metadata: { component }, components }, null, 2)}\n`);
+const component = {
+  type: 'application',
+  'bom-ref': purl(name, version),
+  name,
+  version,
+  licenses: [{ license: { id: license } }],
+  purl: purl(name, version),
+};
+process.stdout.write(
+  `${JSON.stringify({ bomFormat: 'CycloneDX', specVersion: '1.5', version: 1, metadata: { component }, components }, null, 2)}\n`,
+);

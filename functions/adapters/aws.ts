@@ -1,6 +1,9 @@
 import type { DynamoDBClientConfig } from '@aws-sdk/client-dynamodb';
 
-type RetryStrategy = Exclude<NonNullable<DynamoDBClientConfig['retryStrategy']>, { readonly mode?: string; retry: unknown }>;
+type RetryStrategy = Exclude<
+  NonNullable<DynamoDBClientConfig['retryStrategy']>,
+  { readonly mode?: string; retry: unknown }
+>;
 type Token = Awaited<ReturnType<RetryStrategy['acquireInitialRetryToken']>>;
 
 /**
@@ -43,9 +46,12 @@ class PatientRetries implements RetryStrategy {
     const retries = before.getRetryCount() + 1;
     const isThrottled = errorType === 'THROTTLING';
     const failed = isThrottled ? failures : failures + 1;
-    const mayTry = retries < THROTTLED.attempts && failed < AWS_CLIENT.maxAttempts && (isThrottled || errorType === 'TRANSIENT');
+    const mayTry =
+      retries < THROTTLED.attempts && failed < AWS_CLIENT.maxAttempts && (isThrottled || errorType === 'TRANSIENT');
     if (!mayTry) return Promise.reject(new Error('no further try'));
-    return Promise.resolve(token(retries, failed, Math.random() * Math.min(THROTTLED.longestMs, THROTTLED.firstMs * 2 ** (retries - 1))));
+    return Promise.resolve(
+      token(retries, failed, Math.random() * Math.min(THROTTLED.longestMs, THROTTLED.firstMs * 2 ** (retries - 1))),
+    );
   }
 
   recordSuccess(): void {
@@ -63,4 +69,8 @@ function token(retries: number, failures: number, delayMs: number): CountingToke
 }
 
 /** How a check calls its table. */
-export const PATIENT_AWS_CLIENT = { ...AWS_CLIENT, maxAttempts: THROTTLED.attempts, retryStrategy: new PatientRetries() } as const;
+export const PATIENT_AWS_CLIENT = {
+  ...AWS_CLIENT,
+  maxAttempts: THROTTLED.attempts,
+  retryStrategy: new PatientRetries(),
+} as const;

@@ -64,6 +64,8 @@ export class Secrets {
     }
     const { current, previous } = (value ?? {}) as Record<string, unknown>;
     if (typeof current !== 'string') throw new SecretError('the secret lacks the field current');
-    return [current, previous].filter((secret): secret is string => typeof secret === 'string' && secret !== '').map(decodeSecret);
+    return [current, previous]
+      .filter((secret): secret is string => typeof secret === 'string' && secret !== '')
+      .map(decodeSecret);
   }
 }

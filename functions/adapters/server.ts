@@ -102,7 +102,13 @@ export class StanzaApi {
   /** Sends one request. Waits as Retry-After asks, for a moment, and as this invocation may. */
   async #request(host: string, stanzas: readonly Stanza[], timeout: number): Promise<Map<string, Answer>> {
     const url = new URL(`${this.#base.replaceAll('{host}', host).replace(/\/+$/, '')}/stanzas`);
-    const outgoing: Outgoing = { url, id: `msg_${randomUUID()}`, body: Buffer.from(batch(stanzas, timeout)), timeout, timestamp: 0 };
+    const outgoing: Outgoing = {
+      url,
+      id: `msg_${randomUUID()}`,
+      body: Buffer.from(batch(stanzas, timeout)),
+      timeout,
+      timestamp: 0,
+    };
     let keys = await this.#secrets.keys();
     let renewed = false;
     for (;;) {
@@ -115,7 +121,8 @@ export class StanzaApi {
       if (reply.status === 429 || reply.status === 503) {
         const waitMs = retryAfterSeconds(reply.retryAfter) * 1000;
         this.#busySince ??= Date.now();
-        if (Date.now() + waitMs > this.#busySince + BUSY_MS || !this.#hasTime(timeout, waitMs)) throw new ServerBusyError(problem);
+        if (Date.now() + waitMs > this.#busySince + BUSY_MS || !this.#hasTime(timeout, waitMs))
+          throw new ServerBusyError(problem);
         await new Promise((resolve) => setTimeout(resolve, waitMs));
       } else if (reply.status === 401 && !renewed) {
         renewed = true;
@@ -155,12 +162,17 @@ export class StanzaApi {
   async #post(outgoing: Outgoing, keys: readonly Key[]): Promise<Reply> {
     const { url, timeout } = outgoing;
     try {
-      return await exchange(outgoing, keys, url.protocol === 'https:' ? agents.https : agents.http).catch((error: unknown) => {
-        if (error instanceof ConnectionDiedError && this.#hasTime(timeout)) return exchange(outgoing, keys, false);
-        throw error;
-      });
+      return await exchange(outgoing, keys, url.protocol === 'https:' ? agents.https : agents.http).catch(
+        (error: unknown) => {
+          if (error instanceof ConnectionDiedError && this.#hasTime(timeout)) return exchange(outgoing, keys, false);
+          throw error;
+        },
+      );
     } catch (error) {
-      throw new ServerUnreachableError(`${url.origin} can't be reached: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+      throw new ServerUnreachableError(
+        `${url.origin} can't be reached: ${error instanceof Error ? error.message : String(error)}`,
+        { cause: error },
+      );
     }
   }
 }
@@ -178,7 +190,11 @@ function exchange(outgoing: Outgoing, keys: readonly Key[], agent: HttpAgent | H
         method: 'POST',
         agent,
         signal: AbortSignal.timeout(timeout * 1000 + GRACE_MS),
-        headers: { ...sign(keys, id, outgoing.timestamp, body), 'content-type': 'application/xmpp+xml', 'content-length': body.length },
+        headers: {
+          ...sign(keys, id, outgoing.timestamp, body),
+          'content-type': 'application/xmpp+xml',
+          'content-length': body.length,
+        },
       },
       (response) => {
         isAnswered = true; // from here on, what breaks is a living connection
@@ -220,7 +236,11 @@ async function readBody(response: IncomingMessage): Promise<Reply> {
     if (size > MAX_ANSWER_BYTES) throw new AnswerError(`the answer is longer than ${MAX_ANSWER_BYTES} bytes`);
     chunks.push(chunk as Buffer);
   }
-  return { status: response.statusCode ?? 0, retryAfter: response.headers['retry-after'], body: Buffer.concat(chunks).toString() };
+  return {
+    status: response.statusCode ?? 0,
+    retryAfter: response.headers['retry-after'],
+    body: Buffer.concat(chunks).toString(),
+  };
 }
 
 function retryAfterSeconds(header: string | undefined): number {

@@ -48,7 +48,10 @@ const closeKey = (close: Close): Record<string, AttributeValue> => ({
   pk: text(`CLOSE#${close.host}#${close.remote}`),
   sk: text(close.room ?? CLOSE_SORT_KEY),
 });
-const joinKey = (join: StoredJoin): Record<string, AttributeValue> => ({ pk: joinsOf(join.host, join.remote), sk: text(join.key) });
+const joinKey = (join: StoredJoin): Record<string, AttributeValue> => ({
+  pk: joinsOf(join.host, join.remote),
+  sk: text(join.key),
+});
 
 /**
  * DynamoDB does not take this row, now or ever: for the length of its key, or whatever else it says. Its message is
@@ -96,7 +99,11 @@ export class Table {
   }
 
   /** The joins on the remote host, or in the one room, made before the close, in the order of their keys, a page at a time. */
-  async *readJoins(close: Close, cursor: string | undefined, nowSeconds: number): AsyncGenerator<readonly StoredJoin[], void> {
+  async *readJoins(
+    close: Close,
+    cursor: string | undefined,
+    nowSeconds: number,
+  ): AsyncGenerator<readonly StoredJoin[], void> {
     const pk = joinsOf(close.host, close.remote);
     let start = cursor === undefined ? undefined : { pk, sk: text(cursor) };
     do {
@@ -140,7 +147,12 @@ export class Table {
 
   /** Remembers that the check of the close at `checkAt` left this join undecided, unless a newer check has. */
   async markUndecided(join: StoredJoin, checkAt: number): Promise<void> {
-    await this.#mark(join, checkAt, 'SET undecidedBy = :check', '(attribute_not_exists(undecidedBy) OR undecidedBy < :check)');
+    await this.#mark(
+      join,
+      checkAt,
+      'SET undecidedBy = :check',
+      '(attribute_not_exists(undecidedBy) OR undecidedBy < :check)',
+    );
   }
 
   /** Forgets that a check did, unless it is a newer one than that of the close at `checkAt`. */
@@ -184,10 +196,19 @@ export class Table {
   }
 
   async readClose(close: Close): Promise<CloseRecord | undefined> {
-    const { Item } = await this.#client.send(new GetItemCommand({ TableName: this.#name, Key: closeKey(close), ConsistentRead: true }));
+    const { Item } = await this.#client.send(
+      new GetItemCommand({ TableName: this.#name, Key: closeKey(close), ConsistentRead: true }),
+    );
     if (Item?.['at'] === undefined) return undefined;
-    const optional = (name: 'since' | 'checked' | 'answers'): Partial<CloseRecord> => (Item[name] === undefined ? {} : { [name]: Number(Item[name].N) });
-    return { at: Number(Item['at'].N), delay: Number(Item['delay']?.N ?? close.delay), ...optional('since'), ...optional('checked'), ...optional('answers') };
+    const optional = (name: 'since' | 'checked' | 'answers'): Partial<CloseRecord> =>
+      Item[name] === undefined ? {} : { [name]: Number(Item[name].N) };
+    return {
+      at: Number(Item['at'].N),
+      delay: Number(Item['delay']?.N ?? close.delay),
+      ...optional('since'),
+      ...optional('checked'),
+      ...optional('answers'),
+    };
   }
 
   /**
@@ -206,7 +227,11 @@ export class Table {
           UpdateExpression: `SET checked = :close, answers = :oldest${newer ? ', since = :close' : ' REMOVE since'}`,
           ConditionExpression: '#at = :seen',
           ExpressionAttributeNames: { '#at': 'at' },
-          ExpressionAttributeValues: { ':close': number(close.at), ':seen': number(seen.at), ':oldest': number(oldest) },
+          ExpressionAttributeValues: {
+            ':close': number(close.at),
+            ':seen': number(seen.at),
+            ':oldest': number(oldest),
+          },
         }),
       ),
     );

@@ -38,7 +38,12 @@ export function logger(context: Fields): Logger {
         Dimensions: [[METRIC_DIMENSION]],
         Metrics: names.map((name) => ({ Name: name, Unit: METRICS[name] })),
       };
-      log('INFO', message, { ...fields, [METRIC_DIMENSION]: SERVICE, ...metrics, _aws: { Timestamp: Date.now(), CloudWatchMetrics: [directive] } });
+      log('INFO', message, {
+        ...fields,
+        [METRIC_DIMENSION]: SERVICE,
+        ...metrics,
+        _aws: { Timestamp: Date.now(), CloudWatchMetrics: [directive] },
+      });
     },
   };
 }

@@ -34,7 +34,9 @@ export class Workflow {
     const id = executionName(close);
     const state = firstState(close, id, waitSeconds(close, sentSeconds), nowSeconds);
     try {
-      await this.#client.send(new StartExecutionCommand({ stateMachineArn: this.#stateMachineArn, name: id, input: JSON.stringify(state) }));
+      await this.#client.send(
+        new StartExecutionCommand({ stateMachineArn: this.#stateMachineArn, name: id, input: JSON.stringify(state) }),
+      );
       return true;
     } catch (error) {
       if (error instanceof ExecutionAlreadyExists) return false;

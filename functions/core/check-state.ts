@@ -120,7 +120,17 @@ export interface CheckPorts {
  * @param wait seconds until it is due; @param nowSeconds our own clock
  */
 export function firstState(close: Close, id: string, wait: number, nowSeconds: number): CheckState {
-  return { ...close, version: STATE_VERSION, id, wait, due: nowSeconds + wait, next: 'wait', round: 0, open: 0, totals: NO_TOTALS };
+  return {
+    ...close,
+    version: STATE_VERSION,
+    id,
+    wait,
+    due: nowSeconds + wait,
+    next: 'wait',
+    round: 0,
+    open: 0,
+    totals: NO_TOTALS,
+  };
 }
 
 /** The state was written by a release after this one. */
@@ -133,7 +143,9 @@ export function readState(state: CheckState): CheckState {
   // the first release wrote no version, the second knew nothing of re-entry, and of no cause but closes
   const { version = 1, reenter = false, cause = 'close' } = state as Partial<CheckState>;
   if (version > STATE_VERSION) {
-    throw new StateVersionError(`the state has version ${version}, this release knows ${STATE_VERSION}: deploy the newer release again`);
+    throw new StateVersionError(
+      `the state has version ${version}, this release knows ${STATE_VERSION}: deploy the newer release again`,
+    );
   }
   return { ...state, version: STATE_VERSION, reenter, cause, totals: { ...NO_TOTALS, ...state.totals } };
 }

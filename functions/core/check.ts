@@ -151,13 +151,20 @@ class Page {
   result(): CheckState {
     const { cursor: _cursor, unaskedAfter, ...rest } = this.#state;
     const state = { ...rest, totals: this.#totals, open: this.#open };
-    const keep = (key: string | undefined): { unaskedAfter?: string } => (key === undefined ? {} : { unaskedAfter: key });
+    const keep = (key: string | undefined): { unaskedAfter?: string } =>
+      key === undefined ? {} : { unaskedAfter: key };
     if (this.#isPassedOn) return { ...state, open: 0, next: 'done', superseded: true };
     if (this.#finished && !this.#isHopeless()) {
       if (this.#open === 0) return { ...state, next: 'done' };
       return { ...state, next: 'wait', wait: this.#reaskSeconds(), round: state.round + 1 };
     }
-    if (!this.#isHopeless()) return { ...state, ...keep(unaskedAfter), ...(this.#cursor === undefined ? {} : { cursor: this.#cursor }), next: 'page' };
+    if (!this.#isHopeless())
+      return {
+        ...state,
+        ...keep(unaskedAfter),
+        ...(this.#cursor === undefined ? {} : { cursor: this.#cursor }),
+        next: 'page',
+      };
     const from = this.#unaskedFrom ?? this.#cursor ?? '';
     const unasked = state.round === 0 ? from : unaskedAfter === undefined ? undefined : later(unaskedAfter, from);
     return { ...state, ...keep(unasked), next: 'wait', wait: this.#reaskSeconds(), round: state.round + 1 };
@@ -239,7 +246,11 @@ class Page {
 
   #isDue(join: StoredJoin): boolean {
     const { round, at, unaskedAfter } = this.#state;
-    return round === 0 || join.undecidedBy === at || (unaskedAfter !== undefined && later(join.key, unaskedAfter) !== unaskedAfter);
+    return (
+      round === 0 ||
+      join.undecidedBy === at ||
+      (unaskedAfter !== undefined && later(join.key, unaskedAfter) !== unaskedAfter)
+    );
   }
 
   /** Takes a batch from ping to notice, and hands in what is to be written of it. */
@@ -253,7 +264,9 @@ class Page {
     const verdicts = new Map(
       batch.map((join): [StoredJoin, PingVerdict] => [join, pingVerdict(answers.get(stanzaId(join)), host)]),
     );
-    this.#reenter(takeOut(verdicts, (verdict) => mayReenter(this.#state, verdict)).map((join) => lost(join, answers, host)));
+    this.#reenter(
+      takeOut(verdicts, (verdict) => mayReenter(this.#state, verdict)).map((join) => lost(join, answers, host)),
+    );
     await this.#askRooms(verdicts);
     const isOver = this.#isOver();
     for (const [join, verdict] of verdicts) if (verdict === 'inconclusive' && isOver) verdicts.set(join, 'undecided');
@@ -263,9 +276,13 @@ class Page {
     const ours = isPassedOn ? rest.filter((join) => !isOpen(join)) : rest;
     const isOut = (verdict: PingVerdict | undefined): boolean =>
       verdict === 'left' || verdict === 'no-room' || (final === true && verdict === 'undecided');
-    const told = await this.#tell(ours.filter((join) => isOut(verdicts.get(join))).map((join) => lost(join, answers, host)));
+    const told = await this.#tell(
+      ours.filter((join) => isOut(verdicts.get(join))).map((join) => lost(join, answers, host)),
+    );
     await this.#write(
-      ours.map((join) => () => this.#record(join, verdicts.get(join) as Verdict, told.get(join), answers.get(stanzaId(join)))),
+      ours.map(
+        (join) => () => this.#record(join, verdicts.get(join) as Verdict, told.get(join), answers.get(stanzaId(join))),
+      ),
     );
   }
 
@@ -278,9 +295,15 @@ class Page {
   async #ping(batch: readonly StoredJoin[]): Promise<ReadonlyMap<string, Answer> | undefined> {
     const { at, host, timeout } = this.#state;
     if (this.#refused) return this.#isHopeless() ? undefined : new Map();
-    const answers = await this.#send(batch.map((join) => ping(join, at)), timeout);
+    const answers = await this.#send(
+      batch.map((join) => ping(join, at)),
+      timeout,
+    );
     this.#totals.pinged += batch.length;
-    const isOutOfReach = speakForHost(batch.map((join) => answers.get(stanzaId(join))), host);
+    const isOutOfReach = speakForHost(
+      batch.map((join) => answers.get(stanzaId(join))),
+      host,
+    );
     if (isOutOfReach && !(await this.#passOn())) this.#refused = true;
     return isOutOfReach && this.#isHopeless() ? undefined : answers;
   }
@@ -289,7 +312,8 @@ class Page {
   async #send(stanzas: readonly Stanza[], timeout: number): Promise<ReadonlyMap<string, Answer>> {
     const answers = await this.#ports.send(this.#state.host, stanzas, timeout);
     for (const answer of answers.values()) {
-      if (answer.kind === 'error' && answer.by === this.#state.host) this.#newest = Math.max(this.#newest, answer.closed ?? 0);
+      if (answer.kind === 'error' && answer.by === this.#state.host)
+        this.#newest = Math.max(this.#newest, answer.closed ?? 0);
     }
     return answers;
   }
@@ -321,7 +345,9 @@ class Page {
     const { host, timeout } = this.#state;
     const verdicts = new Map<string, Verdict>();
     for (let turn = 0; ; turn += 1) {
-      const asking = [...rooms].filter(([room]) => !verdicts.has(room)).flatMap(([, occupants]) => occupants.slice(turn, turn + 1));
+      const asking = [...rooms]
+        .filter(([room]) => !verdicts.has(room))
+        .flatMap(([, occupants]) => occupants.slice(turn, turn + 1));
       if (asking.length === 0) break;
       const answers = await this.#send(asking.map(roomQuery), timeout);
       for (const join of asking) {
@@ -347,7 +373,14 @@ class Page {
     try {
       while (this.#toReenter.size > 0 && !this.#failed) {
         if (this.#mayReenter()) records.push(...(await this.#reenterNext()));
-        else records.push(...this.#toReenter.takeAll().map(({ join }) => () => this.#record(join, 'left', 'put off')));
+        else
+          records.push(
+            ...this.#toReenter.takeAll().map(
+              ({ join }) =>
+                () =>
+                  this.#record(join, 'left', 'put off'),
+            ),
+          );
         if (records.length < BATCH && this.#toReenter.size > 0) continue;
         await this.#write(records);
         records = [];
@@ -392,7 +425,12 @@ class Page {
         if (fate === 'told') this.#totals.refused += 1;
       }
     }
-    return Array.from(fates, ([join, fate]) => () => this.#record(join, 'left', fate, answers.get(stanzaId(join))));
+    return Array.from(
+      fates,
+      ([join, fate]) =>
+        () =>
+          this.#record(join, 'left', fate, answers.get(stanzaId(join))),
+    );
   }
 
   /** Asks the server to enter rooms again; in a dry run, says that it has. */
@@ -400,14 +438,20 @@ class Page {
     if (request.length === 0) return new Map();
     this.#isFirstReentry = false;
     if (this.#state.dryRun) return new Map(request.map(({ join }) => [stanzaId(join), { kind: 'result' }]));
-    return this.#send(request.map(({ join }) => reentry(join)), this.#state.timeout);
+    return this.#send(
+      request.map(({ join }) => reentry(join)),
+      this.#state.timeout,
+    );
   }
 
   /** Sends the notices. Returns what has become of each join: told is its own verdict confirmed. */
   async #tell(those: readonly Lost[]): Promise<ReadonlyMap<StoredJoin, Fate>> {
     const { timeout, dryRun } = this.#state;
     if (dryRun || those.length === 0) return new Map(those.map(({ join }) => [join, 'told']));
-    const answers = await this.#send(those.map(({ join, reason }) => notice(join, reason)), timeout);
+    const answers = await this.#send(
+      those.map(({ join, reason }) => notice(join, reason)),
+      timeout,
+    );
     return new Map(
       those.map(({ join }) => {
         const answer = answers.get(stanzaId(join));
@@ -460,7 +504,10 @@ function settledAs(verdict: Verdict, fate: Fate | undefined): 'joined' | 'left' 
 }
 
 /** Takes out the joins with such a verdict. */
-function takeOut(verdicts: Map<StoredJoin, PingVerdict>, isTaken: (verdict: PingVerdict) => boolean): readonly StoredJoin[] {
+function takeOut(
+  verdicts: Map<StoredJoin, PingVerdict>,
+  isTaken: (verdict: PingVerdict) => boolean,
+): readonly StoredJoin[] {
   const taken = [...verdicts].filter(([, verdict]) => isTaken(verdict)).map(([join]) => join);
   for (const join of taken) verdicts.delete(join);
   return taken;

@@ -111,10 +111,22 @@ const address = (maximum: number, isRight: (jid: Jid) => boolean, message: strin
       return NEVER;
     }),
   );
-const user = address(3071, (jid) => jid.local !== '' && jid.resource !== '', 'must be a full JID, for example user@example.net/phone');
-const room = address(2047, (jid) => jid.local !== '' && jid.resource === '', 'must be a bare JID, for example room@muc.host');
+const user = address(
+  3071,
+  (jid) => jid.local !== '' && jid.resource !== '',
+  'must be a full JID, for example user@example.net/phone',
+);
+const room = address(
+  2047,
+  (jid) => jid.local !== '' && jid.resource === '',
+  'must be a bare JID, for example room@muc.host',
+);
 const nick = v.pipe(text(1023), v.check(isNick, 'must be a nick of 1 to 1,023 bytes'));
-const remote = address(1023, (jid) => jid.local === '' && jid.resource === '', 'must be a host name, for example muc.host');
+const remote = address(
+  1023,
+  (jid) => jid.local === '' && jid.resource === '',
+  'must be a host name, for example muc.host',
+);
 
 /** How what an event tells of is to be checked. */
 const how = {
@@ -167,13 +179,24 @@ export function readWebhook(body: string, sentSeconds: number): Webhook {
   events.forEach((raw, index) => {
     const result = readEvent(host, raw, sentSeconds);
     if (typeof result === 'string') rejected.push({ index, error: result });
-    else if ('close' in result) keepNewest(closes, result.close.room ?? result.close.remote, { index, said: result.close });
+    else if ('close' in result)
+      keepNewest(closes, result.close.room ?? result.close.remote, { index, said: result.close });
     else keepNewest(joins, `${result.room}#${result.user}`, { index, said: result });
   });
-  return { host, accepted: events.length - rejected.length, rejected, joins: [...joins.values()], closes: [...closes.values()] };
+  return {
+    host,
+    accepted: events.length - rejected.length,
+    rejected,
+    joins: [...joins.values()],
+    closes: [...closes.values()],
+  };
 }
 
-function keepNewest<Said extends { at: number }>(map: Map<string, Placed<Said>>, key: string, value: Placed<Said>): void {
+function keepNewest<Said extends { at: number }>(
+  map: Map<string, Placed<Said>>,
+  key: string,
+  value: Placed<Said>,
+): void {
   const known = map.get(key);
   if (known !== undefined && known.said.at > value.said.at) return;
   map.delete(key); // so that the order stays that of the newest
@@ -187,12 +210,14 @@ function readEnvelope(body: string): { host: string; events: readonly unknown[] 
   } catch {
     throw new WebhookError('the body must be JSON: {"host": "example.net", "events": [...]}');
   }
-  if (typeof json !== 'object' || json === null || Array.isArray(json)) throw new WebhookError('the body must be an object with host and events');
+  if (typeof json !== 'object' || json === null || Array.isArray(json))
+    throw new WebhookError('the body must be an object with host and events');
   const { host, events } = json as Record<string, unknown>;
   const name = typeof host === 'string' ? parseHost(host) : undefined;
   if (name === undefined) throw new WebhookError('host: must be a host name, for example example.net');
   if (!Array.isArray(events)) throw new WebhookError('events: must be a list');
-  if (events.length > MAX_EVENTS) throw new WebhookError(`events: at most ${MAX_EVENTS} a request, got ${events.length}`);
+  if (events.length > MAX_EVENTS)
+    throw new WebhookError(`events: at most ${MAX_EVENTS} a request, got ${events.length}`);
   return { host: name, events };
 }
 
@@ -208,12 +233,14 @@ function readEvent(host: string, raw: unknown, sentSeconds: number): ReadEvent |
     return issue.received === 'undefined' && path !== 'type' ? `${path}: missing` : `${path}: ${issue.message}`;
   }
   const event = parsed.output;
-  if (event.at > (sentSeconds + TOLERANCE_SECONDS) * 1e6) return `at: lies more than ${TOLERANCE_SECONDS} s after the request's own webhook-timestamp`;
+  if (event.at > (sentSeconds + TOLERANCE_SECONDS) * 1e6)
+    return `at: lies more than ${TOLERANCE_SECONDS} s after the request's own webhook-timestamp`;
   if (event.type === 's2s.closed' || event.type === 'check.requested') {
     const { at, delay, timeout, patience, dry_run: dryRun, reenter } = event;
     const remote = event.remote.domain;
     if (remote === host) return 'remote: must be another host than the one that reports';
-    if (Buffer.byteLength(host + remote) > MAX_HOSTS_BYTES) return `remote: together with host it may take ${MAX_HOSTS_BYTES} bytes`;
+    if (Buffer.byteLength(host + remote) > MAX_HOSTS_BYTES)
+      return `remote: together with host it may take ${MAX_HOSTS_BYTES} bytes`;
     const close = { host, remote, at, delay, timeout, patience, dryRun, reenter };
     if (event.type === 's2s.closed') return { close: { ...close, cause: 'close' } };
     const { bare, domain } = event.room;

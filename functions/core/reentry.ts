@@ -68,7 +68,8 @@ const OWN_WORD: Readonly<Record<string, Outcome>> = {
  */
 export function outcomeOf(answer: Answer | undefined, host: string): Outcome {
   if (answer === undefined) return 'unanswered';
-  if (isOutOfReach(answer)) return answer.kind === 'error' && answer.by === host && isLinkDown(answer) ? 'broken' : 'unanswered';
+  if (isOutOfReach(answer))
+    return answer.kind === 'error' && answer.by === host && isLinkDown(answer) ? 'broken' : 'unanswered';
   if (answer.kind === 'result') return 'back';
   if (answer.by !== host) return 'refused';
   return answer.isRejoining ? 'rejoining' : (OWN_WORD[answer.condition] ?? 'refused');

@@ -43,7 +43,9 @@ export function decodeSecret(secret: string): Key {
   const base64 = secret.startsWith('whsec_') ? secret.slice('whsec_'.length) : secret;
   const key = Buffer.from(base64, 'base64');
   if (key.toString('base64').replace(/=+$/, '') !== base64.replace(/=+$/, '') || key.length < 24 || key.length > 64) {
-    throw new SecretError('the secret must be whsec_ followed by the base64 of 24 to 64 bytes, for example one made by: echo whsec_$(openssl rand -base64 32)');
+    throw new SecretError(
+      'the secret must be whsec_ followed by the base64 of 24 to 64 bytes, for example one made by: echo whsec_$(openssl rand -base64 32)',
+    );
   }
   return key;
 }
@@ -84,16 +86,24 @@ export function verify(
     throw new SignatureError('missing', 'the headers webhook-id, webhook-timestamp and webhook-signature are required');
   }
   if (!/^[\x21-\x7e]{1,255}$/.test(id) || !/^[0-9]{1,10}$/.test(stamp)) {
-    throw new SignatureError('malformed', 'webhook-id must be 1 to 255 printable characters, webhook-timestamp whole seconds since the epoch');
+    throw new SignatureError(
+      'malformed',
+      'webhook-id must be 1 to 255 printable characters, webhook-timestamp whole seconds since the epoch',
+    );
   }
   const expected = keys.map((key) => hmac(key, id, stamp, body));
   const given = signatures
     .split(' ', MAX_SIGNATURES)
     .filter((signature) => signature.startsWith('v1,'))
     .map((signature) => Buffer.from(signature.slice('v1,'.length), 'base64'));
-  const matches = expected.some((mine) => given.some((theirs) => theirs.length === mine.length && timingSafeEqual(theirs, mine)));
+  const matches = expected.some((mine) =>
+    given.some((theirs) => theirs.length === mine.length && timingSafeEqual(theirs, mine)),
+  );
   if (!matches) {
-    throw new SignatureError('mismatch', 'webhook-signature matches none of the live secrets: is the secret the same on both sides?');
+    throw new SignatureError(
+      'mismatch',
+      'webhook-signature matches none of the live secrets: is the secret the same on both sides?',
+    );
   }
   const timestamp = Number(stamp);
   if (Math.abs(nowSeconds - timestamp) > TOLERANCE_SECONDS) {

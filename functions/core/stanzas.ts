@@ -83,7 +83,12 @@ const naming = (join: Pick<Join, 'at'>, more: Readonly<Record<string, string>> =
 export function ping(join: Join, closeAt?: number): Stanza {
   const id = stanzaId(join);
   const attributes = { type: 'get', id, from: join.user, to: `${join.room}/${join.nick}` };
-  const iq = xml('iq', attributes, xml('ping', { xmlns: NS_PING }), naming(join, closeAt === undefined ? {} : { close: String(closeAt) }));
+  const iq = xml(
+    'iq',
+    attributes,
+    xml('ping', { xmlns: NS_PING }),
+    naming(join, closeAt === undefined ? {} : { close: String(closeAt) }),
+  );
   return { id, xml: iq.toString() };
 }
 
@@ -100,7 +105,12 @@ export function roomQuery(join: Join): Stanza {
  */
 export function reentry(join: Join): Stanza {
   const id = stanzaId(join);
-  const presence = xml('presence', { id, from: join.user, to: `${join.room}/${join.nick}` }, xml('x', { xmlns: NS_MUC }), naming(join));
+  const presence = xml(
+    'presence',
+    { id, from: join.user, to: `${join.room}/${join.nick}` },
+    xml('x', { xmlns: NS_MUC }),
+    naming(join),
+  );
   return { id, xml: presence.toString(), isReentry: true };
 }
 
@@ -181,7 +191,8 @@ export function readAnswers(body: string): Map<string, Answer> {
   }
   seen.fault ??= seen.root === 'xmpp' ? undefined : `got ${seen.root === undefined ? 'no XML' : `<${seen.root}>`}`;
   seen.fault ??= seen.ended === true ? undefined : 'it is cut short';
-  if (seen.fault !== undefined) throw new AnswerError(`the server API's answer must be one <xmpp> element: ${seen.fault}`);
+  if (seen.fault !== undefined)
+    throw new AnswerError(`the server API's answer must be one <xmpp> element: ${seen.fault}`);
   return answers;
 }
 
@@ -194,7 +205,8 @@ function readAnswer(element: Element): Answer {
   }
   const error = element.getChild('error');
   const condition = error?.children.find(
-    (child): child is Element => typeof child !== 'string' && child.attrs['xmlns'] === NS_STANZAS && child.name !== 'text',
+    (child): child is Element =>
+      typeof child !== 'string' && child.attrs['xmlns'] === NS_STANZAS && child.name !== 'text',
   );
   const by = error?.attrs['by'] as string | undefined;
   const text = error?.getChildText('text', NS_STANZAS) ?? undefined;

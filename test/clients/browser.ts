@@ -33,32 +33,61 @@ export class Page {
   static async open(lab: Lab, url: string): Promise<Page> {
     const home = await makeHome(lab);
     const profile = join(home, 'profile');
-    const flags = ['--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--no-first-run', '--disable-background-networking', '--disable-component-update'];
-    const command = ['chromium', ...flags, `--user-data-dir=${profile}`, '--remote-debugging-port=0', `--window-size=${WIDTH},${HEIGHT}`, 'about:blank'];
+    const flags = [
+      '--headless=new',
+      '--no-sandbox',
+      '--disable-gpu',
+      '--disable-dev-shm-usage',
+      '--no-first-run',
+      '--disable-background-networking',
+      '--disable-component-update',
+    ];
+    const command = [
+      'chromium',
+      ...flags,
+      `--user-data-dir=${profile}`,
+      '--remote-debugging-port=0',
+      `--window-size=${WIDTH},${HEIGHT}`,
+      'about:blank',
+    ];
     runAsPerson(lab, command, { cwd: home, env: within(home), stdio: 'ignore' });
     const pages = async (): Promise<readonly { type: string; webSocketDebuggerUrl: string }[]> => {
       const [port] = (await readFile(join(profile, 'DevToolsActivePort'), 'utf8')).split('\n');
       return (await (await fetch(`http://127.0.0.1:${port}/json/list`)).json()) as [];
     };
-    const { webSocketDebuggerUrl } = await until('Chromium has a page', async () => (await pages().catch(() => [])).find(({ type }) => type === 'page'), START_MS);
+    const { webSocketDebuggerUrl } = await until(
+      'Chromium has a page',
+      async () => (await pages().catch(() => [])).find(({ type }) => type === 'page'),
+      START_MS,
+    );
     const socket = new WebSocket(webSocketDebuggerUrl);
     await new Promise((resolve, reject) => {
       socket.addEventListener('open', resolve);
       socket.addEventListener('error', () => reject(new Error('Chromium does not speak')));
     });
     const page = new Page(socket);
-    await page.#ask('Emulation.setDeviceMetricsOverride', { width: WIDTH, height: HEIGHT, deviceScaleFactor: 1, mobile: false });
+    await page.#ask('Emulation.setDeviceMetricsOverride', {
+      width: WIDTH,
+      height: HEIGHT,
+      deviceScaleFactor: 1,
+      mobile: false,
+    });
     await page.#ask('Page.navigate', { url });
     return page;
   }
 
   /** Runs an expression in the page and returns its value, which JSON can say. */
   async run<Value>(expression: string): Promise<Value> {
-    const { result, exceptionDetails } = (await this.#ask('Runtime.evaluate', { expression, awaitPromise: true, returnByValue: true })) as {
+    const { result, exceptionDetails } = (await this.#ask('Runtime.evaluate', {
+      expression,
+      awaitPromise: true,
+      returnByValue: true,
+    })) as {
       result: { value: Value };
       exceptionDetails?: { text: string; exception?: { description?: string } };
     };
-    if (exceptionDetails !== undefined) throw new Error(exceptionDetails.exception?.description ?? exceptionDetails.text);
+    if (exceptionDetails !== undefined)
+      throw new Error(exceptionDetails.exception?.description ?? exceptionDetails.text);
     return result.value;
   }
 

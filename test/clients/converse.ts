@@ -12,7 +12,14 @@ import type { Client, Seat } from './client.ts';
 const VERSION = '14.0.0';
 const INTEGRITY = 'sha512-LFUg030jDalV47vI/vyVPqYPZfJYXFbubq8v0cFDe2zXNeeGEk3Up0Fj/WTzT6t+6do+cAIToy73eAj7RNDj2Q==';
 const CACHE = fileURLToPath(new URL('../../node_modules/.cache/ping-muc', import.meta.url));
-const TYPES: Readonly<Record<string, string>> = { '.html': 'text/html', '.js': 'text/javascript', '.css': 'text/css', '.json': 'application/json', '.svg': 'image/svg+xml', '.wasm': 'application/wasm' };
+const TYPES: Readonly<Record<string, string>> = {
+  '.html': 'text/html',
+  '.js': 'text/javascript',
+  '.css': 'text/css',
+  '.json': 'application/json',
+  '.svg': 'image/svg+xml',
+  '.wasm': 'application/wasm',
+};
 const START_MS = 60_000;
 
 /**
@@ -26,7 +33,10 @@ function fetched(): string {
   process.stderr.write(`converse.js ${VERSION} is fetched from npm\n`);
   mkdirSync(CACHE, { recursive: true });
   const part = mkdtempSync(join(CACHE, 'part-'));
-  execFileSync('npm', ['pack', '--silent', `converse.js@${VERSION}`, '--pack-destination', part], { stdio: ['ignore', 'ignore', 'inherit'], timeout: 300_000 });
+  execFileSync('npm', ['pack', '--silent', `converse.js@${VERSION}`, '--pack-destination', part], {
+    stdio: ['ignore', 'ignore', 'inherit'],
+    timeout: 300_000,
+  });
   const archive = join(part, `converse.js-${VERSION}.tgz`);
   const integrity = `sha512-${createHash('sha512').update(readFileSync(archive)).digest('base64')}`;
   if (integrity !== INTEGRITY) throw new Error(`converse.js ${VERSION} is not what it was: ${integrity}`);
@@ -43,7 +53,12 @@ async function serve(lab: Lab, page: string): Promise<string> {
     const path = normalize(new URL(request.url ?? '/', 'http://lab').pathname);
     const body = path === '/' ? Promise.resolve(page) : readFile(join(folder, path));
     body.then(
-      (content) => response.writeHead(200, { 'content-type': TYPES[path === '/' ? '.html' : extname(path)] ?? 'application/octet-stream' }).end(content),
+      (content) =>
+        response
+          .writeHead(200, {
+            'content-type': TYPES[path === '/' ? '.html' : extname(path)] ?? 'application/octet-stream',
+          })
+          .end(content),
       () => response.writeHead(404).end(),
     );
   });
@@ -79,12 +94,22 @@ export async function converse({ lab, server, user, room, nick }: Seat): Promise
   };
   const page = await Page.open(
     lab,
-    await serve(lab, `<!DOCTYPE html><html><head><meta charset="utf-8"><link rel="stylesheet" href="/converse.min.css"><script>window.errs=[];window.onerror=(m,s,l)=>errs.push(m+s+l);window.onunhandledrejection=(e)=>errs.push(String(e.reason))</script></head>
+    await serve(
+      lab,
+      `<!DOCTYPE html><html><head><meta charset="utf-8"><link rel="stylesheet" href="/converse.min.css"><script>window.errs=[];window.onerror=(m,s,l)=>errs.push(m+s+l);window.onunhandledrejection=(e)=>errs.push(String(e.reason))</script></head>
 <body class="converse-fullscreen"><script type="module">import converse from "/converse.min.js";
-(converse ?? window.converse).initialize(${JSON.stringify(settings)})</script></body></html>`),
+(converse ?? window.converse).initialize(${JSON.stringify(settings)})</script></body></html>`,
+    ),
   );
-  const texts = (selector: string): Promise<readonly string[]> => page.run(`[...document.querySelectorAll(${JSON.stringify(selector)})].map((element) => element.innerText.trim()).filter(Boolean)`);
-  await until('Converse.js shows the room', () => page.run<boolean>("document.querySelector('converse-muc .chat-textarea') !== null"), START_MS);
+  const texts = (selector: string): Promise<readonly string[]> =>
+    page.run(
+      `[...document.querySelectorAll(${JSON.stringify(selector)})].map((element) => element.innerText.trim()).filter(Boolean)`,
+    );
+  await until(
+    'Converse.js shows the room',
+    () => page.run<boolean>("document.querySelector('converse-muc .chat-textarea') !== null"),
+    START_MS,
+  );
   return {
     name: `Converse.js ${VERSION}`,
     say: async (line) => {

@@ -19,7 +19,14 @@ export class Desktop {
 
   private constructor(home: string, display: string) {
     this.#home = home;
-    this.environment = { ...within(home), DISPLAY: display, GDK_BACKEND: 'x11', NO_AT_BRIDGE: '1', LIBGL_ALWAYS_SOFTWARE: '1', GSETTINGS_BACKEND: 'memory' };
+    this.environment = {
+      ...within(home),
+      DISPLAY: display,
+      GDK_BACKEND: 'x11',
+      NO_AT_BRIDGE: '1',
+      LIBGL_ALWAYS_SOFTWARE: '1',
+      GSETTINGS_BACKEND: 'memory',
+    };
   }
 
   static async open(lab: Lab, home: string): Promise<Desktop> {
@@ -34,7 +41,26 @@ export class Desktop {
 
   /** Fills the screen with the only window of a class. */
   async maximize(windowClass: string): Promise<void> {
-    await this.#run('xdotool', 'search', '--sync', '--onlyvisible', '--class', windowClass, 'windowactivate', '--sync', 'windowsize', '--sync', String(WIDTH), String(HEIGHT - TITLE_HEIGHT), 'windowmove', '0', '0', 'mousemove', String(WIDTH), String(HEIGHT));
+    await this.#run(
+      'xdotool',
+      'search',
+      '--sync',
+      '--onlyvisible',
+      '--class',
+      windowClass,
+      'windowactivate',
+      '--sync',
+      'windowsize',
+      '--sync',
+      String(WIDTH),
+      String(HEIGHT - TITLE_HEIGHT),
+      'windowmove',
+      '0',
+      '0',
+      'mousemove',
+      String(WIDTH),
+      String(HEIGHT),
+    );
   }
 
   /** Types a line into the window that has the focus, and Enter. */
@@ -53,7 +79,12 @@ export class Desktop {
   }
 
   async picture(path: string): Promise<void> {
-    const { stdout } = await run('import', ['-window', 'root', '+dither', '-colors', '64', 'png:-'], { env: this.environment, encoding: 'buffer', maxBuffer: 10_000_000, timeout: 20_000 });
+    const { stdout } = await run('import', ['-window', 'root', '+dither', '-colors', '64', 'png:-'], {
+      env: this.environment,
+      encoding: 'buffer',
+      maxBuffer: 10_000_000,
+      timeout: 20_000,
+    });
     await writeFile(path, stdout);
   }
 

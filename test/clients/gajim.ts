@@ -47,12 +47,22 @@ interface Look {
 export async function gajim({ lab, server, user, room, nick }: Seat): Promise<Client> {
   const home = await makeHome(lab, {
     'data/gajim/plugins/ping_muc_lab/__init__.py': 'from .plugin import PingMucLab\n',
-    'data/gajim/plugins/ping_muc_lab/plugin.py': readFileSync(fileURLToPath(new URL('gajim.py', import.meta.url)), 'utf8'),
+    'data/gajim/plugins/ping_muc_lab/plugin.py': readFileSync(
+      fileURLToPath(new URL('gajim.py', import.meta.url)),
+      'utf8',
+    ),
     'data/gajim/plugins/ping_muc_lab/plugin-manifest.json': JSON.stringify(PLUGIN),
   });
   const desktop = await Desktop.open(lab, home);
   const settings = {
-    app: { use_keyring: false, check_for_update: false, show_trayicon: false, show_notifications: false, one_message_window: 'always', chat_handpaned_position: 0 },
+    app: {
+      use_keyring: false,
+      check_for_update: false,
+      show_trayicon: false,
+      show_notifications: false,
+      one_message_window: 'always',
+      chat_handpaned_position: 0,
+    },
     soundevents: {},
     status_presets: {},
     proxies: {},
@@ -61,16 +71,36 @@ export async function gajim({ lab, server, user, room, nick }: Seat): Promise<Cl
   };
   const account = {
     account: {
-      name: user, hostname: server.host, account_label: 'Juliet', resource: 'gajim', password: server.password, savepass: true, active: true, autoconnect: true,
-      use_custom_host: true, custom_host: server.host, custom_port: 5222, custom_type: 'PLAIN', use_plain_connection: true, confirm_unencrypted_connection: false,
+      name: user,
+      hostname: server.host,
+      account_label: 'Juliet',
+      resource: 'gajim',
+      password: server.password,
+      savepass: true,
+      active: true,
+      autoconnect: true,
+      use_custom_host: true,
+      custom_host: server.host,
+      custom_port: 5222,
+      custom_type: 'PLAIN',
+      use_plain_connection: true,
+      confirm_unencrypted_connection: false,
     },
     contact: {},
     group_chat: {},
   };
   const environment = { ...desktop.environment, LAB_ACCOUNT: ACCOUNT, LAB_ROOM: room, LAB_NICK: nick };
-  const prepare = runAsPerson(lab, ['python3', '-c', CREATE, JSON.stringify([settings, account])], { cwd: home, env: environment, stdio: 'inherit' });
+  const prepare = runAsPerson(lab, ['python3', '-c', CREATE, JSON.stringify([settings, account])], {
+    cwd: home,
+    env: environment,
+    stdio: 'inherit',
+  });
   await until("Gajim's settings are written", () => prepare.exitCode !== null);
-  const program = runAsPerson(lab, ['dbus-run-session', '--', 'gajim'], { cwd: home, env: environment, stdio: ['pipe', 'pipe', 'ignore'] });
+  const program = runAsPerson(lab, ['dbus-run-session', '--', 'gajim'], {
+    cwd: home,
+    env: environment,
+    stdio: ['pipe', 'pipe', 'ignore'],
+  });
   if (program.stdout === null) throw new Error('Gajim has no output');
   const looks = new Map<number, Look>();
   createInterface({ input: program.stdout }).on('line', (line) => {

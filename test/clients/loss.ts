@@ -11,7 +11,10 @@ export const MODES = {
   'with re-entry, which the room refuses': { reenter: true, refuses: true },
   'with notices': { reenter: false },
   'without ping-muc': { reenter: false, withoutModule: true },
-} as const satisfies Record<string, { readonly reenter: boolean; readonly archive?: true; readonly refuses?: true; readonly withoutModule?: true }>;
+} as const satisfies Record<
+  string,
+  { readonly reenter: boolean; readonly archive?: true; readonly refuses?: true; readonly withoutModule?: true }
+>;
 export type Mode = keyof typeof MODES;
 
 export const DELAY_SECONDS = 10;
@@ -60,10 +63,20 @@ export class Loss {
   static async open(mode: Mode, users: readonly string[]): Promise<Loss> {
     const settings = { ping_muc_delay: DELAY_SECONDS, ping_muc_reenter: MODES[mode].reenter };
     const forMucs = 'archive' in MODES[mode] ? 'modules_enabled = { "muc_mam" }' : '';
-    const scene = await Scene.open(settings, { production: {}, users, guests: ['mercutio', 'benvolio', 'tybalt'], forMucs });
+    const scene = await Scene.open(settings, {
+      production: {},
+      users,
+      guests: ['mercutio', 'benvolio', 'tybalt'],
+      forMucs,
+    });
     try {
-      if ('withoutModule' in MODES[mode]) await scene.home.shell(`module:unload("ping_muc_webhook", "${scene.home.host}")`);
-      return new Loss(scene, mode, [await scene.guest('mercutio'), await scene.guest('benvolio'), await scene.guest('tybalt')]);
+      if ('withoutModule' in MODES[mode])
+        await scene.home.shell(`module:unload("ping_muc_webhook", "${scene.home.host}")`);
+      return new Loss(scene, mode, [
+        await scene.guest('mercutio'),
+        await scene.guest('benvolio'),
+        await scene.guest('tybalt'),
+      ]);
     } catch (error) {
       await scene.close();
       throw error;
@@ -83,7 +96,12 @@ export class Loss {
       await until(`${client.name} shows a line`, async () => (await client.shown()).includes(EARLY));
       this.seats.push({ kind, room, client });
     } catch (error) {
-      this.seats.push({ kind, room, client: undefined, trouble: error instanceof Error ? error.message : String(error) });
+      this.seats.push({
+        kind,
+        room,
+        client: undefined,
+        trouble: error instanceof Error ? error.message : String(error),
+      });
     }
   }
 
@@ -113,7 +131,10 @@ export class Loss {
 
   /** Whether the others in a room have heard the client say a line. */
   isHeard(room: string, line: string): boolean {
-    return this.mercutio.received.some(({ stanza }) => stanza.is('message') && stanza.attrs['from'] === `${room}/${NICK}` && stanza.getChildText('body') === line);
+    return this.mercutio.received.some(
+      ({ stanza }) =>
+        stanza.is('message') && stanza.attrs['from'] === `${room}/${NICK}` && stanza.getChildText('body') === line,
+    );
   }
 
   /** What the check that followed the cut has done. */

@@ -11,7 +11,9 @@ const run = promisify(execFile);
 const NOBODY = 65_534;
 const isRoot = process.getuid?.() === 0;
 /** What stands before the command of a client. */
-export const AS_PERSON: readonly string[] = isRoot ? ['setpriv', `--reuid=${NOBODY}`, `--regid=${NOBODY}`, '--clear-groups', '--'] : [];
+export const AS_PERSON: readonly string[] = isRoot
+  ? ['setpriv', `--reuid=${NOBODY}`, `--regid=${NOBODY}`, '--clear-groups', '--']
+  : [];
 /** How long a client may take to end in good order. */
 const GOODBYE_MS = 3000;
 

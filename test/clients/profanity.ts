@@ -14,10 +14,15 @@ export async function profanity({ lab, server, user, room, nick }: Seat): Promis
     'config/profanity/profrc': '[ui]\nsplash=false\noccupants=true\noccupants.jid=false\n',
   });
   const terminal = await Terminal.start(lab, home, ['profanity', '--account', jid]);
-  await until('Profanity is logged in', async () => (await terminal.screen()).includes('logged in successfully'), 20_000);
+  await until(
+    'Profanity is logged in',
+    async () => (await terminal.screen()).includes('logged in successfully'),
+    20_000,
+  );
   await terminal.type(`/join ${room} nick ${nick}`);
   /** Names below their roles, at the right. */
-  const panel = async (): Promise<readonly string[]> => (await terminal.screen()).split('\n').map((line) => /\s(\w+)\s*$/.exec(line)?.[1] ?? '');
+  const panel = async (): Promise<readonly string[]> =>
+    (await terminal.screen()).split('\n').map((line) => /\s(\w+)\s*$/.exec(line)?.[1] ?? '');
   const isOpen = async (): Promise<boolean> => (await panel()).includes('Participants');
   return {
     name: `Profanity ${debianVersion('profanity')}`,

@@ -16,11 +16,16 @@ type Event =
 export async function slixmpp({ lab, server, user, room, nick }: Seat): Promise<Client> {
   const home = await makeHome(lab);
   const script = readFileSync(fileURLToPath(new URL('slixmpp.py', import.meta.url)), 'utf8');
-  const bot = runAsPerson(lab, ['python3', '-c', script, server.host, user, server.password, room, nick], { cwd: home, env: within(home), stdio: ['pipe', 'pipe', 'ignore'] });
+  const bot = runAsPerson(lab, ['python3', '-c', script, server.host, user, server.password, room, nick], {
+    cwd: home,
+    env: within(home),
+    stdio: ['pipe', 'pipe', 'ignore'],
+  });
   const events: Event[] = [];
   if (bot.stdout === null) throw new Error('the bot has no output');
   createInterface({ input: bot.stdout }).on('line', (line) => events.push(JSON.parse(line) as Event));
-  const of = <Kind extends Event['kind']>(kind: Kind): readonly Extract<Event, { kind: Kind }>[] => events.filter((event): event is Extract<Event, { kind: Kind }> => event.kind === kind);
+  const of = <Kind extends Event['kind']>(kind: Kind): readonly Extract<Event, { kind: Kind }>[] =>
+    events.filter((event): event is Extract<Event, { kind: Kind }> => event.kind === kind);
   const version = await until('the bot says its version', () => of('version')[0]?.version);
   const told = (): string | undefined => {
     const event = of('left').findLast(({ nick: who }) => who === nick);
@@ -29,7 +34,12 @@ export async function slixmpp({ lab, server, user, room, nick }: Seat): Promise<
   return {
     name: `slixmpp ${version}`,
     say: (line) => Promise.resolve(void bot.stdin?.write(`${line}\n`)),
-    shown: () => Promise.resolve(of('line').map(({ nick: speaker, body }) => `${speaker}: ${body}`).join('\n')),
+    shown: () =>
+      Promise.resolve(
+        of('line')
+          .map(({ nick: speaker, body }) => `${speaker}: ${body}`)
+          .join('\n'),
+      ),
     occupants: () => Promise.resolve(of('roster').at(-1)?.nicks),
     farewell: () => Promise.resolve(told()),
   };

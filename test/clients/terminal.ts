@@ -19,7 +19,19 @@ export class Terminal {
   /** @param home of the person at the terminal */
   static async start(lab: Lab, home: string, command: readonly string[]): Promise<Terminal> {
     const terminal = new Terminal(home);
-    await terminal.#tmux('-f', '/dev/null', 'new-session', '-d', '-x', String(WIDTH), '-y', String(HEIGHT), 'env', 'TERM=screen-256color', ...command);
+    await terminal.#tmux(
+      '-f',
+      '/dev/null',
+      'new-session',
+      '-d',
+      '-x',
+      String(WIDTH),
+      '-y',
+      String(HEIGHT),
+      'env',
+      'TERM=screen-256color',
+      ...command,
+    );
     // tmux is no child of this process, and its program may outlive it
     const groups = await terminal.#tmux('display-message', '-p', '#{pid} #{pane_pid}');
     for (const group of groups.trim().split(' ')) endWith(lab, Number(group));

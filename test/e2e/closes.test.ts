@@ -35,14 +35,21 @@ afterEach(() => juliet.leaveServer());
 
 /** Nothing is held back, and no check is on its way. */
 const calm = (): Promise<void> => sleep((DELAY + 1.5) * 1000);
-const pings = (since: number): number => scene.asked(since).filter((occupant) => occupant.startsWith(`${room}/`)).length;
+const pings = (since: number): number =>
+  scene.asked(since).filter((occupant) => occupant.startsWith(`${room}/`)).length;
 /** Ends the streams between the chat service and the users' host in good order, as one whose time to be idle is over; or with an error. */
 async function endStreams(condition?: string): Promise<number> {
   const since = Date.now();
-  for (const [from, to] of [[scene.muc().domain, scene.home.host], [scene.home.host, scene.muc().domain]]) {
+  for (const [from, to] of [
+    [scene.muc().domain, scene.home.host],
+    [scene.home.host, scene.muc().domain],
+  ]) {
     await scene.away.shell(`s2s:close("${from}", "${to}"${condition === undefined ? '' : `, nil, "${condition}"`})`);
   }
-  await until('the streams have ended', async () => !(await scene.home.shell('s2s:show()')).includes(scene.muc().domain));
+  await until(
+    'the streams have ended',
+    async () => !(await scene.home.shell('s2s:show()')).includes(scene.muc().domain),
+  );
   return since;
 }
 
@@ -61,8 +68,19 @@ describe('who closed is', () => {
   });
 
   it('on a stream for several of our hosts, closed to each of them', async () => {
-    const { forHost } = scene.runtime.prosodySettings({ ping_muc_webhook_url: scene.webhooks.url, http_host: scene.home.host, ping_muc_timeout: 5, ...SETTINGS });
-    const accounts = join(scene.lab.directory, `prosody-${scene.home.host}`, 'data', secondHost.replaceAll('.', '%2e'), 'accounts');
+    const { forHost } = scene.runtime.prosodySettings({
+      ping_muc_webhook_url: scene.webhooks.url,
+      http_host: scene.home.host,
+      ping_muc_timeout: 5,
+      ...SETTINGS,
+    });
+    const accounts = join(
+      scene.lab.directory,
+      `prosody-${scene.home.host}`,
+      'data',
+      secondHost.replaceAll('.', '%2e'),
+      'accounts',
+    );
     await mkdir(accounts, { recursive: true });
     await writeFile(join(accounts, 'romeo.dat'), `return { ["password"] = "${scene.home.password}" };\n`);
     const withSecond = `${forHost}\nVirtualHost "${secondHost}"\n${forHost.replace(/^http_host.*$/m, `http_host = "${secondHost}"`)}`;
@@ -70,7 +88,10 @@ describe('who closed is', () => {
     await scene.home.shell(`host:activate("${secondHost}")`);
 
     // the same server, under the other name
-    const second = Object.create(scene.home, { host: { value: secondHost }, service: { value: scene.home.service } }) as Prosody;
+    const second = Object.create(scene.home, {
+      host: { value: secondHost },
+      service: { value: scene.home.service },
+    }) as Prosody;
     const peer = await S2sPeer.open(scene.lab, scene.lab.address(21));
     const romeo = await User.connect(scene.lab, second, 'romeo', 'phone');
     const there = `there@${peer.domain}`;
@@ -83,28 +104,36 @@ describe('who closed is', () => {
     await scene.told(there, ['joined Romeo']);
     const since = Date.now();
     stream.reset();
-    const closesOf = (remote: string): readonly Reported[] => scene.reported().filter(({ type, remote: of, at }) => type === 's2s.closed' && of === remote && at >= since * 1000);
+    const closesOf = (remote: string): readonly Reported[] =>
+      scene
+        .reported()
+        .filter(({ type, remote: of, at }) => type === 's2s.closed' && of === remote && at >= since * 1000);
     await until('a close is reported', () => closesOf(peer.domain).length > 0);
-    const senders = scene.webhooks.requests.filter(({ body }) => body.includes('s2s.closed') && body.includes(peer.domain));
+    const senders = scene.webhooks.requests.filter(
+      ({ body }) => body.includes('s2s.closed') && body.includes(peer.domain),
+    );
     expect(senders.map(({ body }) => (JSON.parse(body.toString()) as { host: string }).host)).toEqual([secondHost]);
     await romeo.leaveServer();
   });
 });
 
 describe('the end of a stream in good order', () => {
-  it.each([undefined, 'connection-timeout'])('is a close where users talked, and none where only a check asked (%s)', async (condition) => {
-    await calm();
-    const first = await endStreams(condition);
-    await until('a close is reported', () => scene.closes(first).length > 0);
-    await scene.checkDone(first, scene.muc().domain);
-    await calm();
-    expect(pings(first)).toBeGreaterThan(0);
+  it.each([undefined, 'connection-timeout'])(
+    'is a close where users talked, and none where only a check asked (%s)',
+    async (condition) => {
+      await calm();
+      const first = await endStreams(condition);
+      await until('a close is reported', () => scene.closes(first).length > 0);
+      await scene.checkDone(first, scene.muc().domain);
+      await calm();
+      expect(pings(first)).toBeGreaterThan(0);
 
-    const second = await endStreams(condition);
-    await calm();
-    expect(scene.closes(second)).toEqual([]);
-    expect(pings(second)).toBe(0);
-  });
+      const second = await endStreams(condition);
+      await calm();
+      expect(scene.closes(second)).toEqual([]);
+      expect(pings(second)).toBe(0);
+    },
+  );
 
   it('is a close where it was not in good order, though only a check asked', async () => {
     const first = await endStreams();
@@ -152,7 +181,8 @@ describe('a host that flaps', () => {
 });
 
 describe('a join that changes again and again', () => {
-  const change = (nick: string): void => scene.muc().send(mucPresence({ from: `${room}/${nick}`, to: juliet.jid, codes: [110] }));
+  const change = (nick: string): void =>
+    scene.muc().send(mucPresence({ from: `${room}/${nick}`, to: juliet.jid, codes: [110] }));
 
   it('is reported ever more rarely, and with its newest nick in the end', async () => {
     for (let n = 1; n <= 100; n += 1) {

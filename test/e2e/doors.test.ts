@@ -45,7 +45,12 @@ beforeAll(async () => {
 afterAll(() => lab.close());
 
 function settings(secret: string | readonly string[] = runtime.secret): { global: string; forHost: string } {
-  return runtime.prosodySettings({ ping_muc_webhook_url: tap.url, ping_muc_secret: secret, ping_muc_delay: 1, ping_muc_timeout: 2 });
+  return runtime.prosodySettings({
+    ping_muc_webhook_url: tap.url,
+    ping_muc_secret: secret,
+    ping_muc_delay: 1,
+    ping_muc_timeout: 2,
+  });
 }
 
 /** What the table holds, each row as text, but for when it expires. */
@@ -53,12 +58,18 @@ async function rows(): Promise<readonly string[]> {
   await runtime.end('SIGTERM');
   const { tables } = await readAssembly(process.env['PING_MUC_ASSEMBLY'] ?? '');
   const database = await startDynamoDB(join(runtime.data, 'dynamodb'), tables);
-  const client = new DynamoDBClient({ endpoint: database.endpoint, region: 'us-east-1', credentials: { accessKeyId: 'x', secretAccessKey: 'x' } });
+  const client = new DynamoDBClient({
+    endpoint: database.endpoint,
+    region: 'us-east-1',
+    credentials: { accessKeyId: 'x', secretAccessKey: 'x' },
+  });
   const { Items = [] } = await client.send(new ScanCommand({ TableName: tables[0]?.name ?? '' }));
   client.destroy();
   await database.close();
   await runtime.start();
-  return Items.map(({ expires: _expires, ...row }) => JSON.stringify(row, Object.keys(row).concat('S', 'N').sort())).sort();
+  return Items.map(({ expires: _expires, ...row }) =>
+    JSON.stringify(row, Object.keys(row).concat('S', 'N').sort()),
+  ).sort();
 }
 
 async function logs(): Promise<string> {
@@ -73,7 +84,8 @@ interface Sent {
 }
 
 /** What the module has sent. */
-const events = (): Sent[] => tap.requests.flatMap(({ body }) => (JSON.parse(body.toString()) as { events: Sent[] }).events);
+const events = (): Sent[] =>
+  tap.requests.flatMap(({ body }) => (JSON.parse(body.toString()) as { events: Sent[] }).events);
 
 /** A notice in every detail, but for what it should not have. */
 function noticeXml(from: string, to: string, { reason = 'gone', item = '', more = '', beside = '' } = {}): string {
@@ -98,18 +110,28 @@ const BAD_SIGNATURES: readonly [string, (secret: string) => Partial<SignedReques
   ['wrongly signed', () => ({ secret: WRONG }), /secret/],
   ['301 seconds old', (secret) => ({ secret, off: -301 }), /clock/],
   ['from 302 seconds ahead', (secret) => ({ secret, off: 302 }), /clock/],
-  ['with a timestamp that is no number', (secret) => ({ secret, headers: { 'webhook-timestamp': '12x' } }), /timestamp/],
+  [
+    'with a timestamp that is no number',
+    (secret) => ({ secret, headers: { 'webhook-timestamp': '12x' } }),
+    /timestamp/,
+  ],
   ['with a body that was changed', (secret) => ({ secret, headers: { 'webhook-signature': 'v1,AAAA' } }), /secret/],
 ];
 
 describe('the webhook', () => {
   const joined = (host: string): object => ({
     host,
-    events: [{ type: 'muc.joined', at: Date.now() * 1000, user: `eve@${host}/x`, room: 'room@elsewhere.example', nick: 'eve' }],
+    events: [
+      { type: 'muc.joined', at: Date.now() * 1000, user: `eve@${host}/x`, room: 'room@elsewhere.example', nick: 'eve' },
+    ],
   });
 
   it.each(BAD_SIGNATURES)('refuses what is %s with 401', async (_what, request, says) => {
-    const reply = await post({ url: runtime.webhookUrl, body: JSON.stringify(joined(home.host)), ...request(runtime.secret) });
+    const reply = await post({
+      url: runtime.webhookUrl,
+      body: JSON.stringify(joined(home.host)),
+      ...request(runtime.secret),
+    });
     expect(reply.status).toBe(401);
     expect(reply.headers.get('content-type')).toBe('application/problem+json');
     expect(detail(reply)).toMatch(says);
@@ -133,7 +155,10 @@ describe('the webhook', () => {
   });
 
   it('lets one bad event block none of the good ones, and says what is wrong with it', async () => {
-    const body = { host: home.host, events: [{ type: 'muc.joined' }, { ...(joined(home.host) as { events: object[] }).events[0], room: 'room' }] };
+    const body = {
+      host: home.host,
+      events: [{ type: 'muc.joined' }, { ...(joined(home.host) as { events: object[] }).events[0], room: 'room' }],
+    };
     const reply = await post({ url: runtime.webhookUrl, secret: runtime.secret, body: JSON.stringify(body) });
     expect(reply.status).toBe(200);
     const answer = JSON.parse(reply.body) as { accepted: number; rejected: { index: number; error: string }[] };
@@ -153,12 +178,25 @@ describe('the webhook', () => {
     const events = [
       { type: 'muc.joined', at, ...known, nick: 'eve' },
       { type: 'muc.joined', at: at + 1, ...known, room: 'other@elsewhere.example', nick: 'eve' },
-      { type: 's2s.closed', at: at + 2, remote: 'elsewhere.example', direction: 'outgoing', delay: 86_400, timeout: 60, patience: 0, dry_run: false },
+      {
+        type: 's2s.closed',
+        at: at + 2,
+        remote: 'elsewhere.example',
+        direction: 'outgoing',
+        delay: 86_400,
+        timeout: 60,
+        patience: 0,
+        dry_run: false,
+      },
       { type: 'muc.left', at: at + 3, ...known },
     ];
     const requests = events.map((event, index) => {
       const body = JSON.stringify({ host: home.host, events: [event] });
-      return { url: runtime.webhookUrl, body, headers: { ...sign([decodeSecret(runtime.secret)], `msg_replayed_${index}`, now, Buffer.from(body)) } };
+      return {
+        url: runtime.webhookUrl,
+        body,
+        headers: { ...sign([decodeSecret(runtime.secret)], `msg_replayed_${index}`, now, Buffer.from(body)) },
+      };
     });
     const started = (): number => runtime.lines.reduce((sum, line) => sum + Number(line['ChecksStarted'] ?? 0), 0);
     for (const request of requests) expect((await post(request)).status).toBe(200);
@@ -173,8 +211,14 @@ describe('the webhook', () => {
     const old = runtime.secret;
     const statuses = async (): Promise<number[]> => {
       const body = JSON.stringify({ host: home.host, events: [] });
-      const both = { ...sign([WRONG, FRESH].map(decodeSecret), 'msg_both', Math.floor(Date.now() / 1000), Buffer.from(body)) };
-      const replies = [await post({ url: runtime.webhookUrl, body, secret: old }), await post({ url: runtime.webhookUrl, body, secret: FRESH }), await post({ url: runtime.webhookUrl, body, headers: both })];
+      const both = {
+        ...sign([WRONG, FRESH].map(decodeSecret), 'msg_both', Math.floor(Date.now() / 1000), Buffer.from(body)),
+      };
+      const replies = [
+        await post({ url: runtime.webhookUrl, body, secret: old }),
+        await post({ url: runtime.webhookUrl, body, secret: FRESH }),
+        await post({ url: runtime.webhookUrl, body, headers: both }),
+      ];
       return replies.map(({ status }) => status);
     };
     expect(await statuses()).toEqual([200, 401, 401]);
@@ -189,7 +233,14 @@ describe('the webhook', () => {
 describe('the stanza API', () => {
   const send = (body: string, request: Partial<SignedRequest> = { secret: runtime.secret }): Promise<Reply> =>
     post({ url: `http://${home.host}:5280/ping_muc/stanzas`, type: 'application/xmpp+xml', body, ...request });
-  const join = (at = 1): Parameters<typeof ping>[0] => ({ host: home.host, remote: muc, room: `door@${muc}`, user: juliet.jid, nick: 'Juliet', at });
+  const join = (at = 1): Parameters<typeof ping>[0] => ({
+    host: home.host,
+    remote: muc,
+    room: `door@${muc}`,
+    user: juliet.jid,
+    nick: 'Juliet',
+    at,
+  });
 
   it.each(BAD_SIGNATURES)('refuses what is %s with 401', async (_what, request, says) => {
     const reply = await send(batch([notice(join(), undefined)], 1), request(runtime.secret));
@@ -226,17 +277,38 @@ describe('the stanza API', () => {
   it.each([
     ['a message', '<message id="m" from="FROM" to="ROOM"><body>hello</body></message>'],
     ['an iq of type set', '<iq type="set" id="m" from="FROM" to="ROOM/Juliet"><ping xmlns="urn:xmpp:ping"/></iq>'],
-    ['a ping to a local room', '<iq type="get" id="m" from="FROM" to="room@HOST/x"><ping xmlns="urn:xmpp:ping"/><join xmlns="urn:ping-muc:0" at="1"/></iq>'],
-    ['a ping from a foreign session', '<iq type="get" id="m" from="a@b.example/c" to="ROOM/Juliet"><ping xmlns="urn:xmpp:ping"/><join xmlns="urn:ping-muc:0" at="1"/></iq>'],
+    [
+      'a ping to a local room',
+      '<iq type="get" id="m" from="FROM" to="room@HOST/x"><ping xmlns="urn:xmpp:ping"/><join xmlns="urn:ping-muc:0" at="1"/></iq>',
+    ],
+    [
+      'a ping from a foreign session',
+      '<iq type="get" id="m" from="a@b.example/c" to="ROOM/Juliet"><ping xmlns="urn:xmpp:ping"/><join xmlns="urn:ping-muc:0" at="1"/></iq>',
+    ],
     ['a version query', '<iq type="get" id="m" from="FROM" to="ROOM/Juliet"><query xmlns="jabber:iq:version"/></iq>'],
     ['an available presence', '<presence id="m" from="ROOM/Juliet" to="FROM"/>'],
     ['a presence without a notice', '<presence type="unavailable" id="m" from="ROOM/Juliet" to="FROM"/>'],
-    ['a question to a local room', '<iq type="get" id="m" from="FROM" to="room@HOST"><query xmlns="http://jabber.org/protocol/disco#info"/></iq>'],
-    ['a question to an occupant', '<iq type="get" id="m" from="FROM" to="ROOM/Juliet"><query xmlns="http://jabber.org/protocol/disco#info"/></iq>'],
-    ['a question to a host', `<iq type="get" id="m" from="FROM" to="elsewhere.example"><query xmlns="http://jabber.org/protocol/disco#info"/></iq>`],
-    ['a ping with something in it', '<iq type="get" id="m" from="FROM" to="ROOM/Juliet"><ping xmlns="urn:xmpp:ping"><a/></ping><join xmlns="urn:ping-muc:0" at="1"/></iq>'],
+    [
+      'a question to a local room',
+      '<iq type="get" id="m" from="FROM" to="room@HOST"><query xmlns="http://jabber.org/protocol/disco#info"/></iq>',
+    ],
+    [
+      'a question to an occupant',
+      '<iq type="get" id="m" from="FROM" to="ROOM/Juliet"><query xmlns="http://jabber.org/protocol/disco#info"/></iq>',
+    ],
+    [
+      'a question to a host',
+      `<iq type="get" id="m" from="FROM" to="elsewhere.example"><query xmlns="http://jabber.org/protocol/disco#info"/></iq>`,
+    ],
+    [
+      'a ping with something in it',
+      '<iq type="get" id="m" from="FROM" to="ROOM/Juliet"><ping xmlns="urn:xmpp:ping"><a/></ping><join xmlns="urn:ping-muc:0" at="1"/></iq>',
+    ],
     ['a ping without a join', '<iq type="get" id="m" from="FROM" to="ROOM/Juliet"><ping xmlns="urn:xmpp:ping"/></iq>'],
-    ['an occupant of 3,072 bytes', `<iq type="get" id="m" from="FROM" to="ROOM/${'x'.repeat(3072)}"><ping xmlns="urn:xmpp:ping"/><join xmlns="urn:ping-muc:0" at="1"/></iq>`],
+    [
+      'an occupant of 3,072 bytes',
+      `<iq type="get" id="m" from="FROM" to="ROOM/${'x'.repeat(3072)}"><ping xmlns="urn:xmpp:ping"/><join xmlns="urn:ping-muc:0" at="1"/></iq>`,
+    ],
     ['a notice from a local room', noticeXml('room@HOST/Juliet', 'FROM')],
     ['a notice to a foreign session', noticeXml('ROOM/Juliet', 'a@b.example/c')],
     ['a notice to a user at large', noticeXml('ROOM/Juliet', 'juliet@HOST')],
@@ -252,8 +324,14 @@ describe('the stanza API', () => {
     ['a re-entry with a password', reentryXml('FROM', 'ROOM/Juliet', '<password>swordfish</password>')],
     ['a re-entry that asks for a history of its own', reentryXml('FROM', 'ROOM/Juliet', '<history maxstanzas="0"/>')],
     ['a re-entry with words in it', reentryXml('FROM', 'ROOM/Juliet', 'words')],
-    ['a re-entry without a join', '<presence id="m" from="FROM" to="ROOM/Juliet"><x xmlns="http://jabber.org/protocol/muc"/></presence>'],
-    ['a probe', '<presence type="probe" id="m" from="FROM" to="ROOM/Juliet"><x xmlns="http://jabber.org/protocol/muc"/><join xmlns="urn:ping-muc:0" at="1"/></presence>'],
+    [
+      'a re-entry without a join',
+      '<presence id="m" from="FROM" to="ROOM/Juliet"><x xmlns="http://jabber.org/protocol/muc"/></presence>',
+    ],
+    [
+      'a probe',
+      '<presence type="probe" id="m" from="FROM" to="ROOM/Juliet"><x xmlns="http://jabber.org/protocol/muc"/><join xmlns="urn:ping-muc:0" at="1"/></presence>',
+    ],
     ['a notice with something beside it', noticeXml('ROOM/Juliet', 'FROM', { beside: '<status>hello</status>' })],
   ])('answers policy-violation to %s, and sends nothing', async (_what, stanza) => {
     const before = juliet.received.length;
@@ -286,19 +364,33 @@ describe('the stanza API', () => {
     /** Enters a room under a nick, and learns what the join is called. */
     const enter = async (room: string, nick: string): Promise<Parameters<typeof ping>[0]> => {
       await juliet.join(room, nick);
-      const { at } = await until('the join is sent', () => events().findLast((event) => event.room === room && event.type === 'muc.joined'));
+      const { at } = await until('the join is sent', () =>
+        events().findLast((event) => event.room === room && event.type === 'muc.joined'),
+      );
       return { host: home.host, remote: room.split('@')[1] ?? '', room, user: juliet.jid, nick, at };
     };
-    const told = (room: string): number => juliet.notices().filter(({ stanza }) => String(stanza.attrs['from']).startsWith(`${room}/`)).length;
-    const answer = async (stanza: { id: string; xml: string }): Promise<unknown> => readAnswers((await send(batch([stanza], 5))).body).get(stanza.id);
+    const told = (room: string): number =>
+      juliet.notices().filter(({ stanza }) => String(stanza.attrs['from']).startsWith(`${room}/`)).length;
+    const answer = async (stanza: { id: string; xml: string }): Promise<unknown> =>
+      readAnswers((await send(batch([stanza], 5))).body).get(stanza.id);
 
     it('tells nobody by another moment, another nick, another room or another session, and asks no room', async () => {
       const room = quiet.room('recorded');
       const here = await enter(room, 'Juliet');
       const romeo = await User.connect(lab, home, 'romeo', 'phone');
       const asked = quiet.asked.length;
-      for (const wrong of [{ at: here.at + 1 }, { at: here.at - 1 }, { nick: 'juliet' }, { room: quiet.room('other') }, { user: romeo.jid }]) {
-        for (const kind of [notice, ping, reentry]) expect(await answer(kind({ ...here, ...wrong }, undefined)), JSON.stringify(wrong)).toMatchObject({ condition: 'conflict', by: home.host });
+      for (const wrong of [
+        { at: here.at + 1 },
+        { at: here.at - 1 },
+        { nick: 'juliet' },
+        { room: quiet.room('other') },
+        { user: romeo.jid },
+      ]) {
+        for (const kind of [notice, ping, reentry])
+          expect(await answer(kind({ ...here, ...wrong }, undefined)), JSON.stringify(wrong)).toMatchObject({
+            condition: 'conflict',
+            by: home.host,
+          });
       }
       expect(await answer(roomQuery({ ...here, room: quiet.room('other') }))).toMatchObject({ condition: 'conflict' });
       expect(told(room) + romeo.notices().length).toBe(0);
@@ -319,7 +411,9 @@ describe('the stanza API', () => {
       const tells = exactly('msg_twice', telling);
       expect([await send(telling, tells), await send(telling, tells)].map(({ status }) => status)).toEqual([200, 401]);
       await sleep(1100);
-      expect(readAnswers((await send(telling, exactly('msg_twice', telling))).body).get(stanzaId(here))).toMatchObject({ condition: 'conflict' });
+      expect(readAnswers((await send(telling, exactly('msg_twice', telling))).body).get(stanzaId(here))).toMatchObject({
+        condition: 'conflict',
+      });
       expect(told(room)).toBe(1);
     });
 
@@ -346,7 +440,11 @@ describe('the stanza API', () => {
       expect([late.status, Number(late.headers.get('retry-after'))]).toEqual([429, 1]);
       expect(await answer(ping(there))).toEqual({ kind: 'result' });
       for (const reply of await Promise.all(held)) {
-        expect(readAnswers(reply.body).get(stanzaId(here))).toMatchObject({ condition: 'remote-server-timeout', silence: 'host', by: home.host });
+        expect(readAnswers(reply.body).get(stanzaId(here))).toMatchObject({
+          condition: 'remote-server-timeout',
+          silence: 'host',
+          by: home.host,
+        });
       }
       expect((await send(batch([], 2))).status).toBe(200);
     });
@@ -356,7 +454,11 @@ describe('the stanza API', () => {
       const here = await enter(room, 'Juliet');
       const there = await enter(elsewhere, 'Juliet');
       quiet.script('ping', room, silence);
-      const pings = (count: number): string => batch(Array.from({ length: count }, (_, n) => ({ id: '', xml: ping(here).xml.replace(stanzaId(here), `p${n}`) })), 4);
+      const pings = (count: number): string =>
+        batch(
+          Array.from({ length: count }, (_, n) => ({ id: '', xml: ping(here).xml.replace(stanzaId(here), `p${n}`) })),
+          4,
+        );
       const atOnce = [send(pings(600)), send(pings(600))]; // the second comes while the first is still being sent
       const refused = await Promise.race(atOnce);
       expect([refused.status, Number(refused.headers.get('retry-after'))]).toEqual([429, 1]);
@@ -372,13 +474,19 @@ describe('the stanza API', () => {
 
   it('takes what is signed with either of two secrets while they rotate, and with the old one no longer', async () => {
     const old = runtime.secret;
-    const statuses = async (): Promise<number[]> => [(await send('<xmpp timeout="1"/>', { secret: old })).status, (await send('<xmpp timeout="1"/>', { secret: FRESH })).status];
+    const statuses = async (): Promise<number[]> => [
+      (await send('<xmpp timeout="1"/>', { secret: old })).status,
+      (await send('<xmpp timeout="1"/>', { secret: FRESH })).status,
+    ];
     expect(await statuses()).toEqual([200, 401]);
     await home.reload(settings([FRESH, old]).forHost);
     expect(await statuses()).toEqual([200, 200]);
     await juliet.join(`rotating@${muc}`, 'Juliet');
     const sent = await until('it is reported', () => tap.requests.find(({ body }) => body.includes(`rotating@${muc}`)));
-    for (const secret of [FRESH, old]) expect(() => verify([decodeSecret(secret)], sent.headers as Record<string, string>, sent.body, Date.now() / 1000)).not.toThrow();
+    for (const secret of [FRESH, old])
+      expect(() =>
+        verify([decodeSecret(secret)], sent.headers as Record<string, string>, sent.body, Date.now() / 1000),
+      ).not.toThrow();
     await home.reload(settings(FRESH).forHost);
     expect(await statuses()).toEqual([401, 200]);
     await home.reload();
@@ -392,7 +500,10 @@ describe('the stanza API', () => {
 describe('what the module really sends', () => {
   it('is signed, ordered, and valid by the schema of the contract', async () => {
     const room = `tapped@${muc}`;
-    const nicks = (): (string | undefined)[] => events().filter((event) => event.room === room).map((event) => event.nick);
+    const nicks = (): (string | undefined)[] =>
+      events()
+        .filter((event) => event.room === room)
+        .map((event) => event.nick);
     await juliet.join(room, 'Juliet');
     await until('the join is sent', () => nicks().length === 1);
     await juliet.send(xml('presence', { to: `${room}/Juliet "&" <Romeo>` }));
@@ -405,11 +516,15 @@ describe('what the module really sends', () => {
     await home.shell('s2s:closeall()');
     await until('the close is sent', () => events().some((event) => event.type === 's2s.closed'));
 
-    const schema = JSON.parse(await readFile(new URL('../../protocol/webhook.schema.json', import.meta.url), 'utf8')) as object;
+    const schema = JSON.parse(
+      await readFile(new URL('../../protocol/webhook.schema.json', import.meta.url), 'utf8'),
+    ) as object;
     const validate = new Ajv2020({ strict: false }).compile(schema);
     for (const { headers, body } of tap.requests) {
       expect(validate(JSON.parse(body.toString())), JSON.stringify(validate.errors)).toBe(true);
-      expect(() => verify([decodeSecret(runtime.secret)], headers as Record<string, string>, body, Date.now() / 1000)).not.toThrow();
+      expect(() =>
+        verify([decodeSecret(runtime.secret)], headers as Record<string, string>, body, Date.now() / 1000),
+      ).not.toThrow();
     }
     const moments = events().map((event) => event.at);
     expect(moments).toEqual([...moments].sort((a, b) => a - b));

@@ -19,7 +19,9 @@ const WINDOW_MS = 5000;
 const AFTERMATH_MS = 700;
 
 const errorsOf = ({ received }: User, room: string): readonly Element[] =>
-  received.filter(({ stanza }) => stanza.attrs['type'] === 'error' && String(stanza.attrs['from']).startsWith(room)).map(({ stanza }) => stanza);
+  received
+    .filter(({ stanza }) => stanza.attrs['type'] === 'error' && String(stanza.attrs['from']).startsWith(room))
+    .map(({ stanza }) => stanza);
 
 describe('a chat service whose rooms', () => {
   const SETTINGS = { ping_muc_delay: 2, ping_muc_timeout: 3, ping_muc_patience: 0 };
@@ -48,9 +50,14 @@ describe('a chat service whose rooms', () => {
 
   const causes = (): readonly unknown[] => scene.requested(room).map(({ cause }) => cause);
   /** How many checks have been counted as begun for this cause. */
-  const counted = (metric: string): number => scene.runtime.lines.reduce((sum, line) => sum + Number(line[metric] ?? 0), 0);
-  const sendPresence = (user: User, nick: string): Promise<void> => user.send(xml('presence', { to: `${room}/${nick}` }, xml('show', {}, 'away')));
-  const whoWasTold = (): readonly boolean[] => [juliet, romeo].map((user) => user.notices().some(({ stanza }) => String(stanza.attrs['from']).startsWith(`${room}/`)));
+  const counted = (metric: string): number =>
+    scene.runtime.lines.reduce((sum, line) => sum + Number(line[metric] ?? 0), 0);
+  const sendPresence = (user: User, nick: string): Promise<void> =>
+    user.send(xml('presence', { to: `${room}/${nick}` }, xml('show', {}, 'away')));
+  const whoWasTold = (): readonly boolean[] =>
+    [juliet, romeo].map((user) =>
+      user.notices().some(({ stanza }) => String(stanza.attrs['from']).startsWith(`${room}/`)),
+    );
   const oops = (from: string, to: string, condition: string, name = 'message'): string =>
     `<${name} type="error" from="${from}" to="${to}"><error type="cancel"><${condition} xmlns="urn:ietf:params:xml:ns:xmpp-stanzas"/></error></${name}>`;
 
@@ -71,7 +78,10 @@ describe('a chat service whose rooms', () => {
     expect(causes()).toEqual(['room-error']);
     expect(counted('ChecksByRoomError') - before).toBe(1);
     expect(scene.lines('check done', wrote)[0]).toMatchObject({ cause: 'room-error', room });
-    expect([juliet, romeo].map((user) => user.notices().length), 'nobody is told of another room').toEqual([1, 1]);
+    expect(
+      [juliet, romeo].map((user) => user.notices().length),
+      'nobody is told of another room',
+    ).toEqual([1, 1]);
   });
 
   it('restarts: with re-entry, all of the room are back, and nobody is told', async () => {
@@ -89,33 +99,55 @@ describe('a chat service whose rooms', () => {
     await scene.set({});
   });
 
-  it.each(['item-not-found', 'not-acceptable'])('answers a presence with %s: the room is checked', async (condition) => {
-    scene.muc().forget(room, juliet.jid);
-    scene.muc().script('enter', room, failure('presence', 'cancel', condition));
-    const since = Date.now();
-    await sendPresence(juliet, 'Juliet');
-    expect(await scene.checkDone(since, scene.muc().domain)).toMatchObject({ pinged: 2, joined: 1, left: 1, notified: 1 });
-    expect([causes(), errorsOf(juliet, room).length, whoWasTold()]).toEqual([['room-error'], 1, [true, false]]);
-  });
+  it.each(['item-not-found', 'not-acceptable'])(
+    'answers a presence with %s: the room is checked',
+    async (condition) => {
+      scene.muc().forget(room, juliet.jid);
+      scene.muc().script('enter', room, failure('presence', 'cancel', condition));
+      const since = Date.now();
+      await sendPresence(juliet, 'Juliet');
+      expect(await scene.checkDone(since, scene.muc().domain)).toMatchObject({
+        pinged: 2,
+        joined: 1,
+        left: 1,
+        notified: 1,
+      });
+      expect([causes(), errorsOf(juliet, room).length, whoWasTold()]).toEqual([['room-error'], 1, [true, false]]);
+    },
+  );
 
   it('say so to 200 who write at once: one check', async () => {
     const crowd: PlainClient[] = [];
     const [crowded, many] = [scene.muc().room(`crowded-${rooms}`), 200];
-    const accounts = join(scene.lab.directory, `prosody-${scene.home.host}`, 'data', scene.home.host.replaceAll('.', '%2e'), 'accounts');
+    const accounts = join(
+      scene.lab.directory,
+      `prosody-${scene.home.host}`,
+      'data',
+      scene.home.host.replaceAll('.', '%2e'),
+      'accounts',
+    );
     for (let n = 0; n < many; n += 1) {
       await writeFile(join(accounts, `user${n}.dat`), `return { ["password"] = "${scene.home.password}" };\n`);
       crowd.push(await PlainClient.connect(scene.lab, scene.home, `user${n}`));
     }
     crowd.forEach((user, n) => user.enter(crowded, `User ${n}`));
-    const known = (): number => scene.reported().filter((event) => event.type === 'muc.joined' && event.room === crowded).length;
+    const known = (): number =>
+      scene.reported().filter((event) => event.type === 'muc.joined' && event.room === crowded).length;
     await until('all are recorded', () => known() === many);
     scene.muc().forgetAll();
     const wrote = Date.now();
     for (const user of crowd) user.say(crowded, 'Is anybody there?');
-    expect(await scene.checkDone(wrote, scene.muc().domain, 30_000)).toMatchObject({ pinged: many, left: many, notified: many });
+    expect(await scene.checkDone(wrote, scene.muc().domain, 30_000)).toMatchObject({
+      pinged: many,
+      left: many,
+      notified: many,
+    });
     await sleep(WINDOW_MS + AFTERMATH_MS);
     expect(scene.requested(crowded)).toHaveLength(1);
-    const heard = crowd.map(({ heard: text }) => [text.split('<not-acceptable').length - 1, text.split(/code=["']333/).length - 1]);
+    const heard = crowd.map(({ heard: text }) => [
+      text.split('<not-acceptable').length - 1,
+      text.split(/code=["']333/).length - 1,
+    ]);
     expect(heard.filter(([errors, notices]) => errors !== 1 || notices !== 1)).toEqual([]);
     for (const user of crowd) await user.stop();
   }, 120_000);
@@ -165,7 +197,9 @@ describe('a chat service whose rooms', () => {
     await juliet.say(room, 'And now?');
     await until('she is told', () => whoWasTold()[0]);
     expect(causes()).toEqual(['room-error', 'room-error']);
-    expect((scene.requested(room)[1]?.at ?? 0) - (scene.requested(room)[0]?.at ?? 0)).toBeGreaterThanOrEqual(WINDOW_MS * 1000);
+    expect((scene.requested(room)[1]?.at ?? 0) - (scene.requested(room)[0]?.at ?? 0)).toBeGreaterThanOrEqual(
+      WINDOW_MS * 1000,
+    );
   });
 
   it('lose one who came after the check: it is checked, too', async () => {
@@ -182,15 +216,21 @@ describe('a chat service whose rooms', () => {
 
   it('are 600, all of which say so at once: 500 are checked', async () => {
     // the check function is left out of it
-    scene.webhooks.gate = { before: (body) => (body.includes('check.requested') ? new Instead(200, {}, '{"accepted":1,"rejected":[]}') : undefined) };
+    scene.webhooks.gate = {
+      before: (body) =>
+        body.includes('check.requested') ? new Instead(200, {}, '{"accepted":1,"rejected":[]}') : undefined,
+    };
     const names = Array.from({ length: 600 }, (_, n) => scene.muc(1).room(`flood-${n}`));
     const half = names.length / 2;
     const members = names.map((name, n) => [n < half ? juliet : romeo, name] as const);
     for (const [user, name] of members) await user.enter(name, 'Somebody');
-    const joined = (): number => scene.reported().filter(({ type, room: of = '' }) => type === 'muc.joined' && of.startsWith('flood-')).length;
+    const joined = (): number =>
+      scene.reported().filter(({ type, room: of = '' }) => type === 'muc.joined' && of.startsWith('flood-')).length;
     await until('all are recorded', () => joined() === names.length, 60_000);
     for (const [user, name] of members) scene.muc(1).send(oops(name, user.jid, 'item-not-found'));
-    const asked = (): number => scene.webhooks.requests.flatMap(({ body }) => [...body.toString().matchAll(/"check\.requested"[^}]*flood-/g)]).length;
+    const asked = (): number =>
+      scene.webhooks.requests.flatMap(({ body }) => [...body.toString().matchAll(/"check\.requested"[^}]*flood-/g)])
+        .length;
     await until('500 are to be checked', () => asked() >= 500, 30_000);
     await sleep(2 * AFTERMATH_MS);
     expect(asked()).toBe(500);
@@ -214,7 +254,13 @@ describe('a chat service whose rooms', () => {
     });
 
     it('what another user, or another room, says', async () => {
-      await romeo.send(xml('message', { type: 'error', to: juliet.jid }, xml('error', { type: 'cancel' }, xml('not-acceptable', { xmlns: 'urn:ietf:params:xml:ns:xmpp-stanzas' }))));
+      await romeo.send(
+        xml(
+          'message',
+          { type: 'error', to: juliet.jid },
+          xml('error', { type: 'cancel' }, xml('not-acceptable', { xmlns: 'urn:ietf:params:xml:ns:xmpp-stanzas' })),
+        ),
+      );
       scene.muc(1).send(oops(scene.muc(1).room(`room-${rooms}`), juliet.jid, 'not-acceptable'));
       await nothing();
       expect(scene.requested(scene.muc(1).room(`room-${rooms}`))).toEqual([]);
@@ -271,37 +317,61 @@ describe('a real chat service', () => {
     }
     return users;
   }
-  const service = (code: string): Promise<string> => scene.away.shell(`>local muc = require"core.modulemanager".get_module("${scene.muc}", "muc"); ${code}`);
-  const closes = (since: number): number => scene.runtime.lines.filter((line) => line['closed'] !== undefined && Date.parse(String(line['time'])) >= since).length;
+  const service = (code: string): Promise<string> =>
+    scene.away.shell(`>local muc = require"core.modulemanager".get_module("${scene.muc}", "muc"); ${code}`);
+  const closes = (since: number): number =>
+    scene.runtime.lines.filter((line) => line['closed'] !== undefined && Date.parse(String(line['time'])) >= since)
+      .length;
 
   it('that has forgotten its rooms: who writes is told that there is none, and all of the room are told that they are out', async () => {
     const [room, other] = [scene.room('gone'), scene.room('there')];
     const [juliet, romeo] = (await enter(room, 'juliet', 'romeo')) as [User, User];
     const [nurse] = (await enter(other, 'nurse')) as [User];
     const since = Date.now();
-    await service(`for room in muc.each_room() do if room.jid == "${room}" then room._occupants, room._jid_nick = {}, {}; muc.forget_room(room); end end`);
+    await service(
+      `for room in muc.each_room() do if room.jid == "${room}" then room._occupants, room._jid_nick = {}, {}; muc.forget_room(room); end end`,
+    );
     await juliet.say(room, 'Is anybody there?');
     expect(await scene.checkDone(since)).toMatchObject({ pinged: 2, left: 2, notified: 2 });
-    expect(errorsOf(juliet, room).map((answer) => answer.getChild('error')?.children.map((child) => (typeof child === 'string' ? child : child.name))[0])).toEqual(['item-not-found']);
+    expect(
+      errorsOf(juliet, room).map(
+        (answer) =>
+          answer.getChild('error')?.children.map((child) => (typeof child === 'string' ? child : child.name))[0],
+      ),
+    ).toEqual(['item-not-found']);
     expect([juliet, romeo, nurse].map((user) => user.notices().length)).toEqual([1, 1, 0]);
     expect(closes(since)).toBe(0);
   });
 
-  it.each(['writes', 'shows its presence'])('that has forgotten who is in a room: who %s is back, and so are the others', async (what) => {
-    await scene.home.reload(scene.runtime.prosodySettings({ ping_muc_delay: 2, ping_muc_timeout: 5, ping_muc_patience: 0, ping_muc_reenter: true }).forHost);
-    const room = scene.room(`forgetful-${what.slice(0, 5)}`);
-    const [juliet, romeo] = (await enter(room, 'juliet', 'romeo')) as [User, User];
-    await scene.atRoom(room, 'room:set_persistent(true)');
-    const since = Date.now();
-    for (const user of [juliet, romeo]) await scene.forget(room, user);
-    if (what === 'writes') await juliet.say(room, 'Is anybody there?');
-    else await juliet.send(xml('presence', { to: `${room}/juliet` }, xml('show', {}, 'away')));
-    expect(await scene.checkDone(since)).toMatchObject({ pinged: 2, left: 2, reentered: 2, notified: 0 });
-    expect(errorsOf(juliet, room)).toHaveLength(1);
-    const later = Date.now();
-    await juliet.say(room, 'Here again');
-    await until('all hear it', () => [juliet, romeo].every(({ received }) => received.some(({ at, stanza }) => at >= later && stanza.getChildText('body') === 'Here again')));
-    expect([juliet, romeo].map((user) => user.notices().length)).toEqual([0, 0]);
-    expect(closes(since)).toBe(0);
-  });
+  it.each(['writes', 'shows its presence'])(
+    'that has forgotten who is in a room: who %s is back, and so are the others',
+    async (what) => {
+      await scene.home.reload(
+        scene.runtime.prosodySettings({
+          ping_muc_delay: 2,
+          ping_muc_timeout: 5,
+          ping_muc_patience: 0,
+          ping_muc_reenter: true,
+        }).forHost,
+      );
+      const room = scene.room(`forgetful-${what.slice(0, 5)}`);
+      const [juliet, romeo] = (await enter(room, 'juliet', 'romeo')) as [User, User];
+      await scene.atRoom(room, 'room:set_persistent(true)');
+      const since = Date.now();
+      for (const user of [juliet, romeo]) await scene.forget(room, user);
+      if (what === 'writes') await juliet.say(room, 'Is anybody there?');
+      else await juliet.send(xml('presence', { to: `${room}/juliet` }, xml('show', {}, 'away')));
+      expect(await scene.checkDone(since)).toMatchObject({ pinged: 2, left: 2, reentered: 2, notified: 0 });
+      expect(errorsOf(juliet, room)).toHaveLength(1);
+      const later = Date.now();
+      await juliet.say(room, 'Here again');
+      await until('all hear it', () =>
+        [juliet, romeo].every(({ received }) =>
+          received.some(({ at, stanza }) => at >= later && stanza.getChildText('body') === 'Here again'),
+        ),
+      );
+      expect([juliet, romeo].map((user) => user.notices().length)).toEqual([0, 0]);
+      expect(closes(since)).toBe(0);
+    },
+  );
 });

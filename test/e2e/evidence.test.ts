@@ -25,7 +25,8 @@ beforeEach(async () => {
 
 const message = (more = '', type = 'groupchat'): string =>
   `<message type="${type}" from="${room}/Nurse" to="${juliet.jid}"><body>Madam!</body>${more}</message>`;
-const told = (): number => juliet.notices().filter(({ stanza }) => String(stanza.attrs['from']).startsWith(`${room}/`)).length;
+const told = (): number =>
+  juliet.notices().filter(({ stanza }) => String(stanza.attrs['from']).startsWith(`${room}/`)).length;
 const pings = (): number => scene.muc().count('ping', room);
 const isAsked = (): Promise<unknown> => until('the room is asked', () => pings() > 0, 20_000);
 
@@ -61,11 +62,17 @@ it('a groupchat message that comes while the room is asked and silent answers fo
 
 it('what the room itself answers counts, whatever it has sent meanwhile', async () => {
   const asked = Promise.withResolvers<undefined>();
-  scene.muc().script('ping', room, held(() => asked.promise, error('cancel', 'not-acceptable')));
+  scene.muc().script(
+    'ping',
+    room,
+    held(() => asked.promise, error('cancel', 'not-acceptable')),
+  );
   const totals = await check(async () => {
     await isAsked();
     send(message());
-    await until('the message has come', () => juliet.received.some(({ stanza }) => stanza.is('message') && String(stanza.attrs['from']).startsWith(room)));
+    await until('the message has come', () =>
+      juliet.received.some(({ stanza }) => stanza.is('message') && String(stanza.attrs['from']).startsWith(room)),
+    );
     asked.resolve(undefined);
   });
   expect(totals).toMatchObject({ left: 1, proved: 0, notified: 1 });
@@ -75,17 +82,30 @@ it('what the room itself answers counts, whatever it has sent meanwhile', async 
 it.each([
   ['a delayed message', (): string => message('<delay xmlns="urn:xmpp:delay" stamp="2026-01-01T00:00:00Z"/>')],
   ['a private message', (): string => message('', 'chat')],
-  ['an error', (): string => message('<error type="cancel"><not-acceptable xmlns="urn:ietf:params:xml:ns:xmpp-stanzas"/></error>', 'error')],
-  ['an invitation', (): string => `<message from="${room}" to="${juliet.jid}"><x xmlns="http://jabber.org/protocol/muc#user"><invite from="n@${scene.away.host}"/></x></message>`],
+  [
+    'an error',
+    (): string =>
+      message('<error type="cancel"><not-acceptable xmlns="urn:ietf:params:xml:ns:xmpp-stanzas"/></error>', 'error'),
+  ],
+  [
+    'an invitation',
+    (): string =>
+      `<message from="${room}" to="${juliet.jid}"><x xmlns="http://jabber.org/protocol/muc#user"><invite from="n@${scene.away.host}"/></x></message>`,
+  ],
   ['a subscription', (): string => `<presence type="subscribe" from="${room}/Nurse" to="${juliet.jid}"/>`],
-  ['the leave of an occupant', (): string => mucPresence({ from: `${room}/Nurse`, to: juliet.jid, type: 'unavailable' })],
+  [
+    'the leave of an occupant',
+    (): string => mucPresence({ from: `${room}/Nurse`, to: juliet.jid, type: 'unavailable' }),
+  ],
 ])('%s proves nothing', async (_what, stanza) => {
   scene.muc().script('ping', room, silence);
   const before = juliet.received.length;
   expect(await check(() => send(stanza()))).toMatchObject({ joined: 0, proved: 0, undecided: 1, notified: 1 });
   expect(told()).toBe(1);
   if (!stanza().includes('"subscribe"')) {
-    const [came] = juliet.received.slice(before).filter(({ stanza: { attrs } }) => String(attrs['from']).startsWith(room) && attrs['from'] !== `${room}/Juliet`);
+    const [came] = juliet.received
+      .slice(before)
+      .filter(({ stanza: { attrs } }) => String(attrs['from']).startsWith(room) && attrs['from'] !== `${room}/Juliet`);
     expect(came, 'it has come').toBeDefined(); // a server answers a subscription itself
   }
 });
@@ -95,7 +115,12 @@ it('a message over a stream that is older than the close proves nothing', async 
   send(message()); // the chat service's own stream is up
   const cut = scene.dropOutgoing();
   send(message());
-  expect(await scene.checkDone(cut, scene.muc().domain)).toMatchObject({ joined: 0, proved: 0, undecided: 1, notified: 1 });
+  expect(await scene.checkDone(cut, scene.muc().domain)).toMatchObject({
+    joined: 0,
+    proved: 0,
+    undecided: 1,
+    notified: 1,
+  });
   scene.muc().script('ping', room);
   await scene.settle(juliet);
 });
@@ -107,6 +132,13 @@ it('of four rooms behind one service, the first says that its back end is not fo
   scene.muc().script('ping', first, error('cancel', 'remote-server-not-found', { by: scene.muc().domain }));
   await juliet.leave(room, 'Juliet');
   const cut = scene.dropStreams();
-  expect(await scene.checkDone(cut, scene.muc().domain)).toMatchObject({ pinged: 4, joined: 3, undecided: 1, notified: 1 });
-  expect(names.map((each) => juliet.notices().filter(({ stanza }) => stanza.attrs['from'] === `${each}/Juliet`).length)).toEqual([1, 0, 0, 0]);
+  expect(await scene.checkDone(cut, scene.muc().domain)).toMatchObject({
+    pinged: 4,
+    joined: 3,
+    undecided: 1,
+    notified: 1,
+  });
+  expect(
+    names.map((each) => juliet.notices().filter(({ stanza }) => stanza.attrs['from'] === `${each}/Juliet`).length),
+  ).toEqual([1, 0, 0, 0]);
 });

@@ -40,17 +40,29 @@ describe.each([
     expect(await flap(KEPT, [moment])).toEqual(right);
   });
 
-  it('that breaks five times in a row, each time while a check asks: nobody is told', { timeout: 120_000 }, async () => {
-    expect(await flap(KEPT, FIVE_TIMES)).toEqual(right);
-  });
+  it(
+    'that breaks five times in a row, each time while a check asks: nobody is told',
+    { timeout: 120_000 },
+    async () => {
+      expect(await flap(KEPT, FIVE_TIMES)).toEqual(right);
+    },
+  );
 
-  it('that breaks again while every second join is lost: exactly those are told, once', { timeout: 120_000 }, async () => {
-    expect(await flap(HALF_LOST, [0.1])).toEqual(right);
-  });
+  it(
+    'that breaks again while every second join is lost: exactly those are told, once',
+    { timeout: 120_000 },
+    async () => {
+      expect(await flap(HALF_LOST, [0.1])).toEqual(right);
+    },
+  );
 
-  it('that breaks five times in a row while every second join is lost: exactly those are told, once', { timeout: 120_000 }, async () => {
-    expect(await flap(HALF_LOST, FIVE_TIMES)).toEqual(right);
-  });
+  it(
+    'that breaks five times in a row while every second join is lost: exactly those are told, once',
+    { timeout: 120_000 },
+    async () => {
+      expect(await flap(HALF_LOST, FIVE_TIMES)).toEqual(right);
+    },
+  );
 });
 
 /** Asks a service something. Returns whether it has answered: an error tells of a stream that ended meanwhile. */
@@ -85,7 +97,7 @@ describe('a link that breaks once more in the last round, later than a newer clo
   it('nobody is told: those whose pings were lost with the stream are asked again', { timeout: 90_000 }, async () => {
     const way = scene.away.links.get(scene.muc);
     const connect = async (): Promise<void> => {
-      for (let isAnswered = false; !isAnswered; ) isAnswered = await ask(users[0] as User, scene.muc);
+      for (let isAnswered = false; !isAnswered;) isAnswered = await ask(users[0] as User, scene.muc);
     };
     const first = Date.now();
     const after = (seconds: number): Promise<void> => sleep(first + seconds * 1000 - Date.now());

@@ -6,7 +6,10 @@ import { fuzzWebhook } from '../lab/fuzz-webhook.ts';
 const SEED = 20_250_614;
 
 it('the webhook answers bad input with 4xx, or lists what it rejects, and stores nothing of it', async () => {
-  const { violations, answers, rows, events } = await fuzzWebhook(process.env['PING_MUC_ASSEMBLY'] ?? '', { inputs: 3000, seed: SEED });
+  const { violations, answers, rows, events } = await fuzzWebhook(process.env['PING_MUC_ASSEMBLY'] ?? '', {
+    inputs: 3000,
+    seed: SEED,
+  });
   expect(violations).toEqual([]);
   expect(Object.keys(answers).sort()).toEqual(['200', '400', '401', '413']);
   expect(Math.min(rows, events.accepted, events.rejected)).toBeGreaterThan(0); // some were nearly right, and a few were

@@ -10,8 +10,12 @@ const MODULE = fileURLToPath(new URL('../../prosody/mod_ping_muc_webhook', impor
 /** Prosody runs on each of these, though Debian's own packages on one alone: the parts in C are simple stand-ins here. */
 it.each(['5.1', '5.2', '5.3', '5.4'])('the whole module does its job on Lua %s', async (version) => {
   const { stdout } = await run(`lua${version}`, [PLAY, MODULE]);
-  const lines = stdout.trim().split('\n').map((line) => line.split('\t'));
-  const said = (what: string): readonly string[][] => lines.filter(([first]) => first === what).map(([, ...rest]) => rest);
+  const lines = stdout
+    .trim()
+    .split('\n')
+    .map((line) => line.split('\t'));
+  const said = (what: string): readonly string[][] =>
+    lines.filter(([first]) => first === what).map(([, ...rest]) => rest);
   expect(said('log')).toEqual([]);
 
   const [[webhook = ''] = []] = said('webhook');
@@ -23,7 +27,18 @@ it.each(['5.1', '5.2', '5.3', '5.4'])('the whole module does its job on Lua %s',
     host: 'example.net',
     events: [
       { type: 'muc.joined', at, user, room, nick: 'Juliet' },
-      { type: 's2s.closed', at: events[1]?.['at'], remote: 'muc.host', direction: 'incoming', reason: 'closed', delay: 60, timeout: 60, patience: 300, dry_run: false, reenter: true },
+      {
+        type: 's2s.closed',
+        at: events[1]?.['at'],
+        remote: 'muc.host',
+        direction: 'incoming',
+        reason: 'closed',
+        delay: 60,
+        timeout: 60,
+        patience: 300,
+        dry_run: false,
+        reenter: true,
+      },
     ],
   });
   expect(webhook).toMatch(/"at":1795355000\d{6},/);
@@ -33,10 +48,19 @@ it.each(['5.1', '5.2', '5.3', '5.4'])('the whole module does its job on Lua %s',
     ['get', user, room, 'http://jabber.org/protocol/disco#info'],
   ]);
   expect(said('answer').map(([status]) => status)).toEqual(['200', '200', '200', '200']);
-  expect(said('answer').map(([, body]) => [...String(body).matchAll(/ (?:type|code)='(\w+)'/g)].map(([, type]) => type))).toEqual([['result'], ['result'], ['110'], []]);
+  expect(
+    said('answer').map(([, body]) => [...String(body).matchAll(/ (?:type|code)='(\w+)'/g)].map(([, type]) => type)),
+  ).toEqual([['result'], ['result'], ['110'], []]);
   expect(said('session').map(([stanza]) => /<history seconds='\d+'\/>/.test(String(stanza)))).toEqual([true]);
   // back, told that Romeo is gone, and shown what it had not seen; later it is told
   const sentAgain = [`${room}/Juliet\tmessage`, `${room}\tmessage`];
-  expect(said('arrived').map((cells) => cells.join('\t')).slice(3)).toEqual([`${room}/Juliet\tpresence`, ...sentAgain]);
-  expect(said('client').map(([stanza]) => /from='room@muc.host\/(\w+)'/.exec(String(stanza))?.[1])).toEqual(['Romeo', 'Juliet']);
+  expect(
+    said('arrived')
+      .map((cells) => cells.join('\t'))
+      .slice(3),
+  ).toEqual([`${room}/Juliet\tpresence`, ...sentAgain]);
+  expect(said('client').map(([stanza]) => /from='room@muc.host\/(\w+)'/.exec(String(stanza))?.[1])).toEqual([
+    'Romeo',
+    'Juliet',
+  ]);
 });

@@ -68,7 +68,10 @@ it('the runtime is killed during the wait: the check happens at its due time', a
   const juliet = await scene.user('juliet');
   await scene.join(juliet, room, 'Juliet');
   const cut = await scene.restartAway();
-  await scene.runtime.line('webhook stored', (line) => Number(line['ChecksStarted']) > 0 && Date.parse(String(line['time'])) >= cut - 500);
+  await scene.runtime.line(
+    'webhook stored',
+    (line) => Number(line['ChecksStarted']) > 0 && Date.parse(String(line['time'])) >= cut - 500,
+  );
   await scene.runtime.end('SIGKILL');
   await scene.runtime.start();
   const { at } = await until('the notice', () => juliet.notices()[0], 15_000);
@@ -85,7 +88,10 @@ it('the runtime is ended in good order, and is away when the check is due: it ha
   const juliet = await scene.user('juliet');
   await scene.join(juliet, room, 'Juliet');
   const cut = await scene.restartAway();
-  await scene.runtime.line('webhook stored', (line) => Number(line['ChecksStarted']) > 0 && Date.parse(String(line['time'])) >= cut - 500);
+  await scene.runtime.line(
+    'webhook stored',
+    (line) => Number(line['ChecksStarted']) > 0 && Date.parse(String(line['time'])) >= cut - 500,
+  );
   expect(await scene.runtime.end('SIGTERM')).toBe(0);
   await sleep(5000);
   await scene.runtime.start();

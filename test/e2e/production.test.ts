@@ -32,41 +32,71 @@ async function user(name: string, service?: string): Promise<User> {
   return connected;
 }
 
-const PRODUCTION: Omit<Stream, 'type' | 'remote' | 'secure'> = { dir: '<->', sasl: 'Succeeded', cert: 'Valid', smacks: 'yes' };
+const PRODUCTION: Omit<Stream, 'type' | 'remote' | 'secure'> = {
+  dir: '<->',
+  sasl: 'Succeeded',
+  cert: 'Valid',
+  smacks: 'yes',
+};
 
 /** The one stream that there is, seen from both servers, is what production has. */
 async function expectProduction(opener: 'users' | 'chat'): Promise<void> {
   const seen = async (server: Prosody, remote: string): Promise<readonly Stream[]> => {
     const streams = (): Promise<readonly Stream[]> => server.streams(remote);
-    await until('the stream is managed', async () => (await streams()).every(({ smacks }) => smacks === 'yes')).catch(() => undefined);
+    await until('the stream is managed', async () => (await streams()).every(({ smacks }) => smacks === 'yes')).catch(
+      () => undefined,
+    );
     return streams();
   };
   const secure = expect.stringMatching(/^TLSv1\.[23]$/) as string;
   const [atUsers, atChat] = opener === 'users' ? (['s2sout', 's2sin'] as const) : (['s2sin', 's2sout'] as const);
   expect(await seen(scene.home, scene.muc)).toEqual([{ ...PRODUCTION, type: atUsers, remote: scene.muc, secure }]);
-  expect(await seen(scene.away, scene.home.host)).toEqual([{ ...PRODUCTION, type: atChat, remote: scene.home.host, secure }]);
+  expect(await seen(scene.away, scene.home.host)).toEqual([
+    { ...PRODUCTION, type: atChat, remote: scene.home.host, secure },
+  ]);
 }
 
 /** A stream between users and rooms is there, and it is one that this server opened. */
 async function openStream(opener: 'users' | 'chat'): Promise<void> {
-  const [server, from, to] = opener === 'users' ? [scene.home, scene.home.host, scene.muc] : [scene.away, scene.muc, scene.home.host];
+  const [server, from, to] =
+    opener === 'users' ? [scene.home, scene.home.host, scene.muc] : [scene.away, scene.muc, scene.home.host];
   // a chat service refuses a ping, but over the stream
   await server.shell(`xmpp:ping("${from}", "${to}")`).catch(() => undefined);
 }
 
 beforeEach(async () => {
   for (const server of [scene.home, scene.away]) await server.shell('s2s:closeall()').catch(() => undefined); // it may have none
-  await until('no stream is left', async () => (await Promise.all([scene.home.streams(scene.muc), scene.away.streams(scene.home.host)])).flat().length === 0);
+  await until(
+    'no stream is left',
+    async () =>
+      (await Promise.all([scene.home.streams(scene.muc), scene.away.streams(scene.home.host)])).flat().length === 0,
+  );
 });
 
 describe('of two users in a room that forgot one of them, this one is told once and the other never', () => {
   it.each([
     ['the way to the chat server is reset', 'users', () => scene.away.links.get(scene.muc)?.drop()],
     ["the way to the users' server is reset", 'chat', () => scene.home.links.get(scene.home.host)?.drop()],
-    ["the users' server closes the stream that it opened, in good order", 'users', () => scene.home.shell(`s2s:closeall("${scene.muc}")`)],
-    ["the users' server closes the stream that the chat server opened, in good order", 'chat', () => scene.home.shell(`s2s:closeall("${scene.muc}")`)],
-    ['the chat server closes the stream that it opened, in good order', 'chat', () => scene.away.shell(`s2s:close("${scene.muc}", "${scene.home.host}")`)],
-    ["the chat server closes the stream that the users' server opened, in good order", 'users', () => scene.away.shell(`s2s:closeall("${scene.home.host}")`)],
+    [
+      "the users' server closes the stream that it opened, in good order",
+      'users',
+      () => scene.home.shell(`s2s:closeall("${scene.muc}")`),
+    ],
+    [
+      "the users' server closes the stream that the chat server opened, in good order",
+      'chat',
+      () => scene.home.shell(`s2s:closeall("${scene.muc}")`),
+    ],
+    [
+      'the chat server closes the stream that it opened, in good order',
+      'chat',
+      () => scene.away.shell(`s2s:close("${scene.muc}", "${scene.home.host}")`),
+    ],
+    [
+      "the chat server closes the stream that the users' server opened, in good order",
+      'users',
+      () => scene.away.shell(`s2s:closeall("${scene.home.host}")`),
+    ],
   ] as const)('%s', async (how, opener, close) => {
     await openStream(opener);
     const room = scene.room(`balcony-${how.replaceAll(/\W/g, '')}`);
@@ -106,7 +136,8 @@ describe('whatever the way to the client', () => {
     const byWebsocket = await user('juliet', scene.home.websocketService);
     const hibernating = await user('romeo');
     const byHttp = await BoshClient.connect(scene.lab, scene.home, 'nurse', 'browser');
-    for (const [index, member] of [byWebsocket, hibernating, byHttp].entries()) await scene.join(member, room, `nick ${index}`);
+    for (const [index, member] of [byWebsocket, hibernating, byHttp].entries())
+      await scene.join(member, room, `nick ${index}`);
     const methods = await scene.home.shell('c2s:show(nil, "jid method")');
     expect(methods.match(/TCP|WebSocket|BOSH/g)?.sort()).toEqual(['BOSH', 'TCP', 'WebSocket']);
 
@@ -127,7 +158,9 @@ describe('whatever the way to the client', () => {
     const juliet = await user('juliet');
     await scene.join(juliet, room, 'Juliet');
     await juliet.fallInactive();
-    await until('the server knows', async () => (await scene.home.shell('c2s:show(nil, "jid csi")')).includes('inactive'));
+    await until('the server knows', async () =>
+      (await scene.home.shell('c2s:show(nil, "jid csi")')).includes('inactive'),
+    );
 
     const killed = await scene.restartAway();
     expect(await scene.checkDone(killed)).toMatchObject({ left: 1, notified: 1 });

@@ -33,8 +33,10 @@ afterEach(async () => {
 });
 
 const causes = (of = room): readonly unknown[] => scene.requested(of).map(({ cause }) => cause);
-const pings = (of: string, since: number): number => scene.asked(since).filter((occupant) => occupant.startsWith(`${of}/`)).length;
-const line = (user: User, of = room): string => `<message type="groupchat" from="${of}/Nurse" to="${user.jid}"><body>Madam!</body></message>`;
+const pings = (of: string, since: number): number =>
+  scene.asked(since).filter((occupant) => occupant.startsWith(`${of}/`)).length;
+const line = (user: User, of = room): string =>
+  `<message type="groupchat" from="${of}/Nurse" to="${user.jid}"><body>Madam!</body></message>`;
 
 it('those who are out, of whom no close told, are told after the interval; a room that speaks is not asked', async () => {
   const other = scene.muc().room(`other-${rooms}`);
@@ -83,7 +85,11 @@ it('the module is reloaded meanwhile: it goes on from what was heard', async () 
 it('six intervals without a word: one ping of each join in each, and none keeps the streams open, nor is their end a close', async () => {
   // what came before has carried users’ stanzas: its end is a close, and is over
   const end = async (): Promise<void> => {
-    for (const [from, to] of [[scene.muc().domain, scene.home.host], [scene.home.host, scene.muc().domain]]) await scene.away.shell(`s2s:close("${from}", "${to}")`);
+    for (const [from, to] of [
+      [scene.muc().domain, scene.home.host],
+      [scene.home.host, scene.muc().domain],
+    ])
+      await scene.away.shell(`s2s:close("${from}", "${to}")`);
     await until('the streams have ended', async () => (await scene.home.streams(scene.muc().domain)).length === 0);
   };
   await end();
@@ -95,7 +101,11 @@ it('six intervals without a word: one ping of each join in each, and none keeps 
   const since = Date.now();
   const asked = (): number => scene.requested(room).filter(({ at }) => at >= since * 1000).length;
   for (let times = 1; times <= 6; times += 1) {
-    await until('the room has been asked about', () => scene.lines('check done', since).length === times, FOUND_WITHIN_MS);
+    await until(
+      'the room has been asked about',
+      () => scene.lines('check done', since).length === times,
+      FOUND_WITHIN_MS,
+    );
     await sleep(500);
     await end(); // as one does whose time to be idle is over
   }
@@ -129,9 +139,15 @@ it('a hundred rooms that fall silent at once are asked about a few at a time', a
   const names = Array.from({ length: 100 }, (_, n) => scene.muc().room(`many-${n}`));
   for (const name of names) await juliet.enter(name, 'Juliet');
   await until('all are recorded', () => names.every((name) => scene.story(name).length === 1), 20_000);
-  await until('all have been asked about', () => names.every((name) => causes(name).length > 0), FOUND_WITHIN_MS + 10_000);
+  await until(
+    'all have been asked about',
+    () => names.every((name) => causes(name).length > 0),
+    FOUND_WITHIN_MS + 10_000,
+  );
   const moments = names.map((name) => scene.requested(name)[0]?.at ?? 0).sort((a, b) => a - b);
-  const inOneSlice = Math.max(...moments.map((at) => moments.filter((other) => other >= at && other < at + 500_000).length));
+  const inOneSlice = Math.max(
+    ...moments.map((at) => moments.filter((other) => other >= at && other < at + 500_000).length),
+  );
   expect(inOneSlice, 'of the 2.5 s in which all rooms are looked at').toBeLessThanOrEqual(70);
   for (const name of names) await juliet.leave(name, 'Juliet');
 }, 90_000);

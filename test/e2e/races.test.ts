@@ -47,7 +47,8 @@ const nickOf = (user: User): string => `nick-${user.jid.split('/')[1]}`;
 const occupant = (user: User): string => `${room}/${nickOf(user)}`;
 const isNotice = (body: string): boolean => body.includes('<presence');
 /** How often a user was told of this room. */
-const told = (user: User): number => user.notices().filter(({ stanza }) => String(stanza.attrs['from']).startsWith(`${room}/`)).length;
+const told = (user: User): number =>
+  user.notices().filter(({ stanza }) => String(stanza.attrs['from']).startsWith(`${room}/`)).length;
 
 /** All that has been sent has come by now; the lost were told once, the kept one was not. */
 async function expectOnce(users = lost): Promise<void> {
@@ -71,10 +72,12 @@ function gate(): { pass: () => Promise<void>; open: () => void; waiting: number 
 }
 
 const totals = (since: number): readonly unknown[] => scene.lines('check done', since).map((line) => line['totals']);
-const reported = (since: number, count: number): Promise<unknown> => until(`${count} closes are reported`, () => scene.closes(since).length >= count);
+const reported = (since: number, count: number): Promise<unknown> =>
+  until(`${count} closes are reported`, () => scene.closes(since).length >= count);
 /** Waits until so many checks have ended, and none is left. */
 async function done(since: number, count: number): Promise<void> {
-  const ended = (): number => ['check done', 'check superseded by a newer close'].flatMap((message) => scene.lines(message, since)).length;
+  const ended = (): number =>
+    ['check done', 'check superseded by a newer close'].flatMap((message) => scene.lines(message, since)).length;
   await until(`${count} checks have ended`, () => ended() >= count, 40_000);
   await until('no check is under way', async () => (await running()) === 0, 40_000);
 }
@@ -82,7 +85,9 @@ async function done(since: number, count: number): Promise<void> {
 /** Executions that have not ended. */
 async function running(): Promise<number> {
   const folder = join(scene.runtime.data, 'executions');
-  const files = await Promise.all((await readdir(folder)).map((file) => readFile(join(folder, file), 'utf8').catch(() => '')));
+  const files = await Promise.all(
+    (await readdir(folder)).map((file) => readFile(join(folder, file), 'utf8').catch(() => '')),
+  );
   return files.filter((text) => text.includes('"status":"RUNNING"')).length;
 }
 
@@ -148,7 +153,10 @@ describe('a webhook delivered twice', () => {
       throw new Error('the answer is lost');
     };
     const at = scene.dropOutgoing();
-    const deliveries = (): Tap['requests'] => scene.webhooks.requests.filter((request) => request.at >= at && request.body.includes('s2s.closed') && request.answer !== undefined);
+    const deliveries = (): Tap['requests'] =>
+      scene.webhooks.requests.filter(
+        (request) => request.at >= at && request.body.includes('s2s.closed') && request.answer !== undefined,
+      );
     await until('it is delivered again', () => deliveries().length === 2);
     await done(at, 1);
     const [first, second] = deliveries();
@@ -164,7 +172,11 @@ describe('a webhook delivered twice', () => {
     const [first] = lost as [User, ...User[]];
     await scene.join(first, room, nickOf(first));
     for (const { headers, body } of delivered) {
-      const again = { 'webhook-signature': String(headers['webhook-signature']), 'webhook-timestamp': String(headers['webhook-timestamp']), 'webhook-id': String(headers['webhook-id']) };
+      const again = {
+        'webhook-signature': String(headers['webhook-signature']),
+        'webhook-timestamp': String(headers['webhook-timestamp']),
+        'webhook-id': String(headers['webhook-id']),
+      };
       expect((await post({ url: scene.runtime.webhookUrl, body, headers: again })).status).toBe(200);
     }
     await sleep((DELAY + 1) * 1000);
@@ -222,27 +234,31 @@ describe('a check that notified half', () => {
     expect(totals(at)).toMatchObject([{ stale: 2, left: 0, joined: 1 }]);
   });
 
-  it.each(['before', 'after'] as const)('dies with the whole runtime, %s the other half was delivered, and goes on when it is back', async (when) => {
-    const isSecond = second();
-    const way = gate();
-    scene.stanzas.gate[when] = async (body: string) => {
-      if (!isSecond(body)) return;
-      await way.pass();
-      throw new Error('who asked is dead');
-    };
-    const at = scene.dropOutgoing();
-    await until('the other half is under way', () => way.waiting === 1);
-    await scene.runtime.end('SIGKILL');
-    way.open();
-    await scene.runtime.start();
-    await done(at, 1);
-    await expectOnce();
-  });
+  it.each(['before', 'after'] as const)(
+    'dies with the whole runtime, %s the other half was delivered, and goes on when it is back',
+    async (when) => {
+      const isSecond = second();
+      const way = gate();
+      scene.stanzas.gate[when] = async (body: string) => {
+        if (!isSecond(body)) return;
+        await way.pass();
+        throw new Error('who asked is dead');
+      };
+      const at = scene.dropOutgoing();
+      await until('the other half is under way', () => way.waiting === 1);
+      await scene.runtime.end('SIGKILL');
+      way.open();
+      await scene.runtime.start();
+      await done(at, 1);
+      await expectOnce();
+    },
+  );
 });
 
 it('two checks of one pair at once: both ask, one tells', async () => {
   const way = gate();
-  for (const user of lost) scene.muc().script('ping', occupant(user), held(way.pass, error('cancel', 'not-acceptable')));
+  for (const user of lost)
+    scene.muc().script('ping', occupant(user), held(way.pass, error('cancel', 'not-acceptable')));
   scene.muc().script('ping', occupant(kept), held(way.pass, result()));
   const at = scene.dropOutgoing();
   await until('the first check has asked', () => way.waiting === 1);
@@ -261,7 +277,8 @@ describe('the module reloads', () => {
 
   it('while rooms are asked: they are asked again, and their first answers do no harm', async () => {
     const way = gate();
-    for (const user of lost) scene.muc().script('ping', occupant(user), held(way.pass, error('cancel', 'not-acceptable')));
+    for (const user of lost)
+      scene.muc().script('ping', occupant(user), held(way.pass, error('cancel', 'not-acceptable')));
     scene.muc().script('ping', occupant(kept), held(way.pass, error('cancel', 'not-acceptable')));
     const at = scene.dropOutgoing();
     await until('the first one is asked', () => way.waiting === 1);
@@ -302,7 +319,10 @@ describe('the module reloads', () => {
 
 describe('between its ping and its notice a user', () => {
   /** Holds the first notice, which is that of the first lost user alone, for as long as something takes. */
-  async function meanwhile(what: (user: User) => Promise<void>, ends: (at: number) => Promise<unknown> = (at) => done(at, 1)): Promise<number> {
+  async function meanwhile(
+    what: (user: User) => Promise<void>,
+    ends: (at: number) => Promise<unknown> = (at) => done(at, 1),
+  ): Promise<number> {
     const [first] = lost as [User, ...User[]];
     const way = gate();
     scene.stanzas.gate.before = (body) => (isNotice(body) && body.includes(first.jid) ? way.pass() : undefined);
@@ -313,7 +333,8 @@ describe('between its ping and its notice a user', () => {
     await ends(at);
     return at;
   }
-  const asksAgain = (at: number): Promise<unknown> => until('the check will ask again', () => scene.lines('check will ask again', at)[0]);
+  const asksAgain = (at: number): Promise<unknown> =>
+    until('the check will ask again', () => scene.lines('check will ask again', at)[0]);
   const others = (): readonly User[] => lost.slice(1);
 
   it('rejoins: it is not told, and the next check asks about its new join', async () => {
@@ -327,7 +348,11 @@ describe('between its ping and its notice a user', () => {
 
   it('has asked to be let in again, and the room has not answered yet: it is not told, and is in when the room answers', async () => {
     const door = gate();
-    scene.muc().script('enter', room, held(door.pass, (question) => scene.muc().admit(question)));
+    scene.muc().script(
+      'enter',
+      room,
+      held(door.pass, (question) => scene.muc().admit(question)),
+    );
     const at = await meanwhile(async (user) => {
       await user.enter(room, nickOf(user));
       await until('the room has its wish', () => door.waiting === 1);
@@ -372,7 +397,9 @@ describe('between its ping and its notice a user', () => {
     expect(told(first)).toBe(0);
     await done(at, 1);
     await expectOnce();
-    expect(first.notices().findLast(({ stanza }) => String(stanza.attrs['from']).startsWith(`${room}/`))?.at).toBeGreaterThan(since + TIMEOUT * 1000);
+    expect(
+      first.notices().findLast(({ stanza }) => String(stanza.attrs['from']).startsWith(`${room}/`))?.at,
+    ).toBeGreaterThan(since + TIMEOUT * 1000);
     expect(totals(at)).toMatchObject([{ left: 3, stale: 0, notified: 3 }]);
   });
 

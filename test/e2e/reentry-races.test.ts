@@ -42,7 +42,8 @@ afterEach(async () => {
 });
 
 const DELAYED = '<delay xmlns="urn:xmpp:delay" stamp="2026-11-25T00:00:00Z"/>';
-const said = (body: string, more = '', id = body): string => `<message type="groupchat" id="${id}" from="${room}/Nurse" to="${juliet.jid}"><body>${body}</body>${more}</message>`;
+const said = (body: string, more = '', id = body): string =>
+  `<message type="groupchat" id="${id}" from="${room}/Nurse" to="${juliet.jid}"><body>${body}</body>${more}</message>`;
 const nurse = (): string => mucPresence({ from: `${room}/Nurse`, to: juliet.jid });
 /** Lets in who enters, as a room does: who is there, itself, a line of the history, the subject. */
 const letIn: Reaction = (question) =>
@@ -57,7 +58,11 @@ function heard(since: number): readonly string[] {
     .filter(({ at, stanza }) => at >= since && String(stanza.attrs['from']).startsWith(room))
     .map(({ stanza }) => {
       if (stanza.is('message')) return stanza.getChildText('body') ?? 'subject';
-      return [String(stanza.attrs['type'] ?? 'there'), String(stanza.attrs['from']).split('/')[1], ...statusCodes(stanza)].join(' ');
+      return [
+        String(stanza.attrs['type'] ?? 'there'),
+        String(stanza.attrs['from']).split('/')[1],
+        ...statusCodes(stanza),
+      ].join(' ');
     });
 }
 const BACK = ['there Nurse', 'there Juliet 110', 'Madam!', 'subject'];
@@ -68,7 +73,8 @@ const isReentry = (body: string): boolean => body.includes('<presence') && !body
 const isNotice = (body: string): boolean => body.includes('unavailable');
 const entries = (): number => scene.muc().count('enter', room);
 const totals = (since: number): readonly unknown[] => scene.lines('check done', since).map((line) => line['totals']);
-const done = (since: number, count = 1): Promise<unknown> => until(`${count} checks have ended`, () => totals(since).length >= count, 30_000);
+const done = (since: number, count = 1): Promise<unknown> =>
+  until(`${count} checks have ended`, () => totals(since).length >= count, 30_000);
 /** Everything that was under way has come. */
 async function settled(): Promise<void> {
   await scene.settle(juliet);
@@ -87,7 +93,15 @@ async function reentering(reaction: Reaction = letIn, drop = (): number => scene
 describe('the room does not answer:', () => {
   it('the user is told; when the room lets it in after all, it leaves again, and hears nothing of it', async () => {
     const at = await reentering();
-    scene.muc().script('leave', room, held(door.pass, (question) => said('later') + mucPresence({ from: question.to, to: question.user, type: 'unavailable', codes: [110] })));
+    scene.muc().script(
+      'leave',
+      room,
+      held(
+        door.pass,
+        (question) =>
+          said('later') + mucPresence({ from: question.to, to: question.user, type: 'unavailable', codes: [110] }),
+      ),
+    );
     await done(at);
     expect(totals(at)).toMatchObject([{ left: 1, reentered: 0, notified: 1 }]);
     await until('the server leaves on its behalf', () => scene.muc().count('leave', room) === 1);
@@ -107,7 +121,13 @@ describe('the room does not answer:', () => {
 
   it('the user is told, and enters by itself before the room has got so far: it is in, and sees nothing of what was before', async () => {
     const at = await reentering();
-    scene.muc().script('leave', room, held(door.pass, (question) => mucPresence({ from: question.to, to: question.user, type: 'unavailable', codes: [110] })));
+    scene.muc().script(
+      'leave',
+      room,
+      held(door.pass, (question) =>
+        mucPresence({ from: question.to, to: question.user, type: 'unavailable', codes: [110] }),
+      ),
+    );
     await done(at);
     await until('the server leaves on its behalf', () => scene.muc().count('leave', room) === 1);
     const own = Date.now();
@@ -176,7 +196,13 @@ describe('the room refuses:', () => {
 describe('before the room answers, the user', () => {
   it('leaves: it stays out, is not told, and sees nothing but its own leave', async () => {
     const at = await reentering();
-    scene.muc().script('leave', room, held(door.pass, (question) => mucPresence({ from: question.to, to: question.user, type: 'unavailable', codes: [110] })));
+    scene.muc().script(
+      'leave',
+      room,
+      held(door.pass, (question) =>
+        mucPresence({ from: question.to, to: question.user, type: 'unavailable', codes: [110] }),
+      ),
+    );
     await juliet.leave(room, 'Juliet');
     await until('the room has its wish', () => scene.muc().count('leave', room) === 1);
     door.open();
@@ -212,7 +238,17 @@ describe('before the room answers, the user', () => {
   });
 
   it('takes another nick: it has that one, and is not told', async () => {
-    const at = await reentering((question) => (question.nick === 'Juliet' ? letIn(question) : mucPresence({ from: `${room}/Juliet`, to: question.user, type: 'unavailable', codes: [303, 110], item: 'nick="Capulet"' }) + scene.muc().admit(question)));
+    const at = await reentering((question) =>
+      question.nick === 'Juliet'
+        ? letIn(question)
+        : mucPresence({
+            from: `${room}/Juliet`,
+            to: question.user,
+            type: 'unavailable',
+            codes: [303, 110],
+            item: 'nick="Capulet"',
+          }) + scene.muc().admit(question),
+    );
     await juliet.send(xml('presence', { to: `${room}/Capulet` }));
     await until('the room has both', () => entries() === 3);
     door.open();
@@ -247,7 +283,13 @@ describe('before the room answers, the user', () => {
 
   it('is told by the room itself that it is out: it stays out', async () => {
     const at = await reentering();
-    scene.muc().script('leave', room, held(door.pass, (question) => mucPresence({ from: question.to, to: question.user, type: 'unavailable', codes: [110] })));
+    scene.muc().script(
+      'leave',
+      room,
+      held(door.pass, (question) =>
+        mucPresence({ from: question.to, to: question.user, type: 'unavailable', codes: [110] }),
+      ),
+    );
     scene.muc().send(mucPresence({ from: `${room}/Juliet`, to: juliet.jid, type: 'unavailable', codes: [110, 307] }));
     await until('the server leaves on its behalf', () => scene.muc().count('leave', room) === 1);
     door.open();
@@ -263,7 +305,8 @@ describe('before the room answers,', () => {
   it('the module reloads: the user is back, having been let in once, and is not told', async () => {
     const at = await reentering();
     await scene.home.shell(`module:reload("ping_muc_webhook", "${scene.home.host}")`);
-    const asked = (): number => scene.stanzas.requests.filter((request) => request.at >= at && isReentry(request.body.toString())).length;
+    const asked = (): number =>
+      scene.stanzas.requests.filter((request) => request.at >= at && isReentry(request.body.toString())).length;
     await until('it is asked for again', () => asked() === 2);
     await sleep(300);
     door.open();
@@ -290,8 +333,23 @@ describe('before the room answers,', () => {
   it("somebody else's notice comes: it is not delivered", async () => {
     const at = await reentering();
     const join = scene.reported().find((event) => event.room === room && event.type === 'muc.joined');
-    const told = notice({ host: scene.home.host, remote: scene.muc().domain, user: juliet.jid, room, nick: 'Juliet', at: Number(join?.at) }, undefined);
-    const reply = await post({ url: scene.stanzas.url, secret: scene.runtime.secret, body: batch([told], 1), type: 'application/xmpp+xml' });
+    const told = notice(
+      {
+        host: scene.home.host,
+        remote: scene.muc().domain,
+        user: juliet.jid,
+        room,
+        nick: 'Juliet',
+        at: Number(join?.at),
+      },
+      undefined,
+    );
+    const reply = await post({
+      url: scene.stanzas.url,
+      secret: scene.runtime.secret,
+      body: batch([told], 1),
+      type: 'application/xmpp+xml',
+    });
     expect(readAnswers(reply.body).get(told.id)).toMatchObject({ condition: 'conflict', isRejoining: true });
     door.open();
     await done(at);
@@ -301,7 +359,11 @@ describe('before the room answers,', () => {
 
   it('a second check asks for the same: one enters, nobody is told', async () => {
     const answers = Promise.withResolvers<undefined>();
-    scene.muc().script('ping', room, held(() => answers.promise, error('cancel', 'not-acceptable')));
+    scene.muc().script(
+      'ping',
+      room,
+      held(() => answers.promise, error('cancel', 'not-acceptable')),
+    );
     scene.muc().script('enter', room, held(door.pass, letIn));
     const at = scene.dropOutgoing();
     await until('the first check has asked', () => scene.muc().count('ping', room) === 1);
@@ -340,8 +402,17 @@ it("what the session had is known by the room's own name of it, whatever else ha
   scene.muc().send(said('one', named('1'), 'a'));
   await settled();
   const at = await reentering((question) => {
-    const history = [said('one', named('1') + DELAYED, 'b'), said('two', named('1', scene.muc().domain) + DELAYED, 'c'), said('three', named('3') + DELAYED, 'd')];
-    return scene.muc().admit(question) + history.join('') + said('live', named('4'), 'e') + `<message type="groupchat" from="${room}" to="${question.user}"><subject/></message>`;
+    const history = [
+      said('one', named('1') + DELAYED, 'b'),
+      said('two', named('1', scene.muc().domain) + DELAYED, 'c'),
+      said('three', named('3') + DELAYED, 'd'),
+    ];
+    return (
+      scene.muc().admit(question) +
+      history.join('') +
+      said('live', named('4'), 'e') +
+      `<message type="groupchat" from="${room}" to="${question.user}"><subject/></message>`
+    );
   });
   door.open();
   await done(at);

@@ -7,7 +7,10 @@ const [JOINS, PER_ROOM] = [200, 20];
 const ALL = (): boolean => true;
 /** Of eight, two are kept, one leaves, one was told before, and four are lost. */
 const KINDS = ['lost', 'kept', 'lost', 'leaves', 'lost', 'told before', 'lost', 'kept'];
-const is = (kind: string) => (index: number): boolean => KINDS[index % KINDS.length] === kind;
+const is =
+  (kind: string) =>
+  (index: number): boolean =>
+    KINDS[index % KINDS.length] === kind;
 
 let scale: Scale;
 beforeAll(async () => {
@@ -18,11 +21,15 @@ afterAll(() => scale.close());
 
 const right = { forgotten: 0, wrong: 0, twice: 0, lists: 0, examples: [] };
 
-it('all are lost: each is back exactly once, by its room and by its client, and knows who is there', { timeout: 60_000 }, async () => {
-  const { totals } = await scale.lose(ALL);
-  expect(totals).toMatchObject({ pinged: JOINS, left: JOINS, reentered: JOINS, notified: 0 });
-  expect(await scale.fates()).toEqual({ ...right, back: JOINS, told: 0 } satisfies Fates);
-});
+it(
+  'all are lost: each is back exactly once, by its room and by its client, and knows who is there',
+  { timeout: 60_000 },
+  async () => {
+    const { totals } = await scale.lose(ALL);
+    expect(totals).toMatchObject({ pinged: JOINS, left: JOINS, reentered: JOINS, notified: 0 });
+    expect(await scale.fates()).toEqual({ ...right, back: JOINS, told: 0 } satisfies Fates);
+  },
+);
 
 it('half are lost, and back: nobody enters who had left, was told before, or is in', { timeout: 60_000 }, async () => {
   await scale.set({ ping_muc_reenter: false });
@@ -37,5 +44,10 @@ it('the link breaks again while some are back: each is back, or told once', { ti
   await scale.enter();
   await scale.flap(ALL, [0.4]);
   const { back, told, wrong, forgotten, examples } = await scale.fates();
-  expect({ all: back + told, wrong, forgotten, examples }).toEqual({ all: JOINS, wrong: 0, forgotten: 0, examples: [] });
+  expect({ all: back + told, wrong, forgotten, examples }).toEqual({
+    all: JOINS,
+    wrong: 0,
+    forgotten: 0,
+    examples: [],
+  });
 });

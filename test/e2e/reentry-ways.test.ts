@@ -13,7 +13,10 @@ let mercutio: User;
 const clients: { stop?(): Promise<void>; leaveServer?(): Promise<void> }[] = [];
 
 beforeAll(async () => {
-  scene = await Scene.open({ ping_muc_delay: 1, ping_muc_timeout: 5, ping_muc_patience: 0, ping_muc_reenter: true }, { production: {} });
+  scene = await Scene.open(
+    { ping_muc_delay: 1, ping_muc_timeout: 5, ping_muc_patience: 0, ping_muc_reenter: true },
+    { production: {} },
+  );
 });
 afterAll(() => scene.close());
 beforeEach(async () => {
@@ -31,7 +34,8 @@ function keep<Client extends User | BoshClient>(client: Client): Client {
   return client;
 }
 
-const stanzas = (client: User | BoshClient): BoshClient['received'] => client.received.map((received) => ('stanza' in received ? received.stanza : received));
+const stanzas = (client: User | BoshClient): BoshClient['received'] =>
+  client.received.map((received) => ('stanza' in received ? received.stanza : received));
 
 /** What a client got from the room from its n-th stanza on, in words. */
 function heard(client: User | BoshClient, from: number): readonly string[] {
@@ -40,7 +44,11 @@ function heard(client: User | BoshClient, from: number): readonly string[] {
     .filter((stanza) => String(stanza.attrs['from']).startsWith(room))
     .map((stanza) => {
       if (stanza.is('message')) return stanza.getChildText('body') ?? 'subject';
-      return [String(stanza.attrs['type'] ?? 'there'), String(stanza.attrs['from']).split('/')[1], ...statusCodes(stanza)].join(' ');
+      return [
+        String(stanza.attrs['type'] ?? 'there'),
+        String(stanza.attrs['from']).split('/')[1],
+        ...statusCodes(stanza),
+      ].join(' ');
     });
 }
 
@@ -91,7 +99,9 @@ it('a client that nobody looks at (XEP-0352) is back, without being woken for mo
   const juliet = keep(await scene.user('juliet'));
   await scene.join(juliet, room, 'Juliet');
   await juliet.fallInactive();
-  await until('the server knows', async () => (await scene.home.shell('c2s:show(nil, "jid csi")')).includes('inactive'));
+  await until('the server knows', async () =>
+    (await scene.home.shell('c2s:show(nil, "jid csi")')).includes('inactive'),
+  );
   const before = await lose(juliet);
   await until('it hears', () => heard(juliet, before).includes('missed'));
   await sleep(AFTERMATH_MS);

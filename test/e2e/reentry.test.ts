@@ -45,12 +45,14 @@ function heard({ received }: User, since: number, from = room): readonly string[
 function word(stanza: Element): string {
   const nick = String(stanza.attrs['from']).split('/')[1] ?? '';
   const type = stanza.attrs['type'] as string | undefined;
-  if (stanza.is('message')) return stanza.getChild('body') === undefined ? 'subject' : `${nick}: ${stanza.getChildText('body')}`;
+  if (stanza.is('message'))
+    return stanza.getChild('body') === undefined ? 'subject' : `${nick}: ${stanza.getChildText('body')}`;
   const codes = statusCodes(stanza).filter((code) => code !== '100');
   return [type === undefined ? 'there' : type === 'unavailable' ? 'gone' : type, nick, ...codes].join(' ');
 }
 
-const lines = (session: User, since: number): readonly string[] => heard(session, since).filter((said) => said.includes(': '));
+const lines = (session: User, since: number): readonly string[] =>
+  heard(session, since).filter((said) => said.includes(': '));
 
 /** Waits until everything that the server has begun so far has reached the session. */
 async function settled(session: User): Promise<void> {
@@ -95,7 +97,11 @@ describe.each([
     await settled(juliet);
 
     expect(lines(juliet, lost)).toEqual([1, 2, 3, 4, 5].map((n) => `Mercutio: missed ${n}`));
-    expect(heard(juliet, lost).filter((said) => !said.includes(': ')).sort()).toEqual(['gone Benvolio', 'subject', 'there Juliet 110', 'there Mercutio', 'there Tybalt']);
+    expect(
+      heard(juliet, lost)
+        .filter((said) => !said.includes(': '))
+        .sort(),
+    ).toEqual(['gone Benvolio', 'subject', 'there Juliet 110', 'there Mercutio', 'there Tybalt']);
     expect(scene.recorded()).toBe(recorded + 1);
 
     const later = Date.now();
@@ -133,7 +139,11 @@ describe('one room of a chat service', () => {
   });
 
   const told = (session: User): readonly string[] =>
-    session.notices().map(({ stanza }) => `${stanza.attrs['from']}: ${stanza.getChild('x')?.getChild('item')?.getChildText('reason')}`);
+    session
+      .notices()
+      .map(
+        ({ stanza }) => `${stanza.attrs['from']}: ${stanza.getChild('x')?.getChild('item')?.getChildText('reason')}`,
+      );
 
   it.each([
     ['is for members only by now', 'room:set_members_only(true)'],
@@ -170,7 +180,11 @@ describe('one room of a chat service', () => {
   it('it forgot three of one server, one of whom it lets in no more: the two others see nobody go but those who are gone', async () => {
     const [romeo, nurse, benvolio] = [await user('romeo'), await user('nurse'), await guest('benvolio')];
     await benvolio.join(room, 'Benvolio');
-    for (const [session, nick] of [[romeo, 'Romeo'], [nurse, 'Nurse']] as const) await scene.join(session, room, nick);
+    for (const [session, nick] of [
+      [romeo, 'Romeo'],
+      [nurse, 'Nurse'],
+    ] as const)
+      await scene.join(session, room, nick);
     for (const session of [juliet, romeo, nurse]) await scene.forget(room, session);
     await benvolio.leave(room, 'Benvolio');
     await scene.atRoom(room, `room:set_affiliation(true, "nurse@${scene.home.host}", "outcast")`);
@@ -210,13 +224,27 @@ describe('one room of a chat service', () => {
   });
 
   it('the room sees the presence that the session showed last, and nothing that it did not', async () => {
-    const status = xml('presence', {}, xml('show', {}, 'away'), xml('status', {}, 'at the ball'), xml('c', { xmlns: 'http://jabber.org/protocol/caps', node: 'n', ver: 'v', hash: 'sha-1' }));
+    const status = xml(
+      'presence',
+      {},
+      xml('show', {}, 'away'),
+      xml('status', {}, 'at the ball'),
+      xml('c', { xmlns: 'http://jabber.org/protocol/caps', node: 'n', ver: 'v', hash: 'sha-1' }),
+    );
     await juliet.send(status);
     await scene.forget(room, juliet);
     const cut = scene.dropStreams();
     expect(await scene.checkDone(cut)).toMatchObject({ reentered: 1 });
-    const seen = await until('she is seen', () => mercutio.presences(room, cut).find(({ attrs }) => String(attrs['from']).endsWith('/Juliet')));
-    expect(seen.children.map((child) => (typeof child === 'string' ? child : child.name)).sort()).toEqual(['c', 'occupant-id', 'show', 'status', 'x']);
+    const seen = await until('she is seen', () =>
+      mercutio.presences(room, cut).find(({ attrs }) => String(attrs['from']).endsWith('/Juliet')),
+    );
+    expect(seen.children.map((child) => (typeof child === 'string' ? child : child.name)).sort()).toEqual([
+      'c',
+      'occupant-id',
+      'show',
+      'status',
+      'x',
+    ]);
     expect([seen.getChildText('show'), seen.getChildText('status')]).toEqual(['away', 'at the ball']);
   });
 
@@ -246,7 +274,10 @@ describe('one room of a chat service', () => {
   it('re-entry is turned off between the close and the verdict: the user is told', async () => {
     await scene.forget(room, juliet);
     const cut = scene.dropStreams();
-    await scene.runtime.line('webhook stored', (line) => Number(line['ChecksStarted']) > 0 && Date.parse(String(line['time'])) >= cut - 500);
+    await scene.runtime.line(
+      'webhook stored',
+      (line) => Number(line['ChecksStarted']) > 0 && Date.parse(String(line['time'])) >= cut - 500,
+    );
     await scene.home.reload(scene.runtime.prosodySettings({ ...REENTER, ping_muc_reenter: false }).forHost);
     expect(await scene.checkDone(cut)).toMatchObject({ left: 1, reentered: 0, notified: 1 });
     await settled(juliet);

@@ -27,10 +27,15 @@ const accept = (): Instead => new Instead(200, { 'content-type': 'application/js
 const accepting = { before: accept };
 
 const requestsOf = (tap: Tap, since: number): readonly Request[] =>
-  tap.requests.filter(({ at }) => at >= since).map(({ at, body }) => ({ at, events: (JSON.parse(body.toString()) as { events: Reported[] }).events }));
+  tap.requests
+    .filter(({ at }) => at >= since)
+    .map(({ at, body }) => ({ at, events: (JSON.parse(body.toString()) as { events: Reported[] }).events }));
 const requests = (since: number): readonly Request[] => requestsOf(scene.webhooks, since);
 const closeIn = ({ events }: Request): boolean => events.some(({ type }) => type === 's2s.closed');
-const keys = (all: readonly Request[]): readonly string[] => all.flatMap(({ events }) => events.filter(({ type }) => type === 'muc.joined').map(({ user, room }) => `${user} ${room}`));
+const keys = (all: readonly Request[]): readonly string[] =>
+  all.flatMap(({ events }) =>
+    events.filter(({ type }) => type === 'muc.joined').map(({ user, room }) => `${user} ${room}`),
+  );
 
 beforeAll(async () => {
   scene = await ScriptedScene.open({ ping_muc_refresh: 86_400 });
@@ -48,11 +53,15 @@ afterEach(async () => {
   scene.webhooks.gate = accepting;
   fresh.gate = accepting;
   await scene.set({});
-  await until('nothing is sent any more', async () => {
-    const before = scene.webhooks.requests.length;
-    await sleep(1500);
-    return scene.webhooks.requests.length === before;
-  }, 40_000);
+  await until(
+    'nothing is sent any more',
+    async () => {
+      const before = scene.webhooks.requests.length;
+      await sleep(1500);
+      return scene.webhooks.requests.length === before;
+    },
+    40_000,
+  );
 });
 afterAll(() => scene.close());
 
@@ -63,7 +72,11 @@ async function renewing(): Promise<void> {
   await sleep(1500);
   const since = Date.now();
   await scene.set({ ping_muc_refresh: 1 });
-  await until('joins are announced again', () => requests(since).some(({ events }) => events.length > FULL / 2), 20_000);
+  await until(
+    'joins are announced again',
+    () => requests(since).some(({ events }) => events.length > FULL / 2),
+    20_000,
+  );
 }
 
 it('renewals are spread over their interval, each join once', async () => {
@@ -96,7 +109,11 @@ describe('a close leaves before renewals', () => {
     expect(told.events.length).toBe(FULL); // filled up with renewals
     const entered = Date.now();
     await user.enter(scene.muc().room('fresh'), 'Romeo');
-    const joined = await until('the join is reported', () => requests(entered).find(({ events }) => events.some(({ user: who }) => who === user.jid)), 20_000);
+    const joined = await until(
+      'the join is reported',
+      () => requests(entered).find(({ events }) => events.some(({ user: who }) => who === user.jid)),
+      20_000,
+    );
     expect(requests(entered).filter(({ at }) => at < joined.at).length).toBeLessThanOrEqual(1);
     await user.leaveServer();
   });
@@ -111,7 +128,8 @@ describe('a close leaves before renewals', () => {
   });
 
   it('that the receiver is slow to answer: it is sent within seconds', async () => {
-    const mayPass = (body: string): boolean => body.includes('s2s.closed') || body.includes('visitor') || body.includes('muc.left');
+    const mayPass = (body: string): boolean =>
+      body.includes('s2s.closed') || body.includes('visitor') || body.includes('muc.left');
     scene.webhooks.gate = { before: (body) => (mayPass(body) ? accept() : new Promise(() => undefined)) };
     await renewing();
     const cut = scene.dropOutgoing();
@@ -161,7 +179,10 @@ it('staggered events: sixty requests at once, one a second thereafter; none wait
   }
   const isOwn = ({ type, user: who }: Reported): boolean => type === 'muc.joined' && who === user.jid;
   const within = requests(begin).filter(({ at }) => at < begin + seconds * 1000);
-  await until('all are reported', () => requests(begin).flatMap(({ events }) => events.filter(isOwn)).length >= entered);
+  await until(
+    'all are reported',
+    () => requests(begin).flatMap(({ events }) => events.filter(isOwn)).length >= entered,
+  );
   const waits = requests(begin).flatMap(({ at, events }) => events.filter(isOwn).map((event) => at - event.at / 1000));
   expect(within.length).toBeLessThanOrEqual(60 + seconds + 1);
   expect(Math.max(...waits)).toBeLessThan(1500);

@@ -25,7 +25,9 @@ afterAll(() => scene.close());
 async function metrics(): Promise<Readonly<Record<string, number>>> {
   const response = await fetch(`http://${scene.home.host}:5280/metrics`);
   expect(response.status).toBe(200);
-  const lines = (await response.text()).matchAll(/^prosody_mod_ping_muc_webhook__([a-z_]+?)(?:_total)?(?:\{[^}]*\})? ([0-9.e+-]+)$/gm);
+  const lines = (await response.text()).matchAll(
+    /^prosody_mod_ping_muc_webhook__([a-z_]+?)(?:_total)?(?:\{[^}]*\})? ([0-9.e+-]+)$/gm,
+  );
   return Object.fromEntries([...lines].map(([, name, value]) => [String(name), Number(value)]));
 }
 
@@ -33,10 +35,13 @@ async function metrics(): Promise<Readonly<Record<string, number>>> {
 async function answersByStatus(): Promise<Readonly<Record<string, number>>> {
   const text = await (await fetch(`http://${scene.home.host}:5280/metrics`)).text();
   const lines = text.matchAll(/^prosody_mod_ping_muc_webhook__webhooks_total\{([^}]*)\} ([0-9.e+-]+)$/gm);
-  return Object.fromEntries([...lines].map(([, labels, value]) => [/status="(\d+)"/.exec(String(labels))?.[1] ?? '', Number(value)]));
+  return Object.fromEntries(
+    [...lines].map(([, labels, value]) => [/status="(\d+)"/.exec(String(labels))?.[1] ?? '', Number(value)]),
+  );
 }
 
-const status = async (): Promise<string> => /status: (.*)/.exec(await scene.home.shell(`module:info("ping_muc_webhook", "${scene.home.host}")`))?.[1] ?? '';
+const status = async (): Promise<string> =>
+  /status: (.*)/.exec(await scene.home.shell(`module:info("ping_muc_webhook", "${scene.home.host}")`))?.[1] ?? '';
 
 /** Enters so many rooms more: each is an event. */
 async function enter(count: number): Promise<void> {
@@ -84,11 +89,20 @@ it('a queue that is never emptied does not grow: it holds no more than there is 
 
 describe('status and log say what to do', () => {
   it.each([
-    [401, { detail: 'webhook-signature matches none' }, /^\[error\] .*refuses our signature.*matches none.*Check that it knows the ping_muc_secret, and that the clocks/],
-    [410, {}, /^\[error\] .*removed \(410\).*Unload mod_ping_muc_webhook, or set a new ping_muc_webhook_url and reload it/],
+    [
+      401,
+      { detail: 'webhook-signature matches none' },
+      /^\[error\] .*refuses our signature.*matches none.*Check that it knows the ping_muc_secret, and that the clocks/,
+    ],
+    [
+      410,
+      {},
+      /^\[error\] .*removed \(410\).*Unload mod_ping_muc_webhook, or set a new ping_muc_webhook_url and reload it/,
+    ],
     [500, {}, /^\[warn\] .*answers 500/],
   ])('at %d', async (code, problem, says) => {
-    scene.webhooks.gate.before = () => new Instead(code, { 'content-type': 'application/problem+json' }, JSON.stringify(problem));
+    scene.webhooks.gate.before = () =>
+      new Instead(code, { 'content-type': 'application/problem+json' }, JSON.stringify(problem));
     await enter(1);
     await until(`the last answer is ${code}`, async () => (await metrics())['last_answer'] === code);
     expect((await answersByStatus())[code]).toBeGreaterThan(0);

@@ -37,35 +37,42 @@ afterEach(async () => {
   await juliet.leaveServer();
 });
 
-const command = (verb: string, name = 'ping_muc_webhook'): Promise<string> => scene.home.shell(`module:${verb}("${name}", "${scene.home.host}")`);
+const command = (verb: string, name = 'ping_muc_webhook'): Promise<string> =>
+  scene.home.shell(`module:${verb}("${name}", "${scene.home.host}")`);
 /** Puts other lines for some of the module's settings into the configuration, and has the server read it. */
 async function configure(settings: Readonly<Record<string, string>>): Promise<void> {
   const file = join(scene.lab.directory, `prosody-${scene.home.host}`, 'prosody.cfg.lua');
   let config = await readFile(file, 'utf8');
   for (const [name, value] of Object.entries(settings)) {
-    config = config.replace(new RegExp(`^${name} = .*\n`, 'gm'), '').replace(`VirtualHost "${scene.home.host}"\n`, (line) => `${line}${name} = ${value}\n`);
+    config = config
+      .replace(new RegExp(`^${name} = .*\n`, 'gm'), '')
+      .replace(`VirtualHost "${scene.home.host}"\n`, (line) => `${line}${name} = ${value}\n`);
   }
   await writeFile(file, config);
   await scene.home.shell('config:reload()');
 }
-const delays = (since: number): readonly unknown[] => scene.closes(since).map((close) => (close as unknown as { delay: number }).delay);
+const delays = (since: number): readonly unknown[] =>
+  scene.closes(since).map((close) => (close as unknown as { delay: number }).delay);
 
 describe('a host taken out of ping_muc_exclude', () => {
-  it.each(['by a reload of the module', 'by a reload of the configuration alone'])('%s: who is in its rooms is watched', async (how) => {
-    const set = async (hosts: string): Promise<void> => {
-      await configure({ ping_muc_exclude: hosts });
-      if (!how.includes('alone')) await command('reload');
-    };
-    const elsewhere = scene.muc(1).room(`room-${rooms}`);
-    await scene.join(juliet, elsewhere, 'Juliet');
-    await set(`{ "${scene.muc().domain}" }`);
-    await scene.told(room, ['joined Juliet', 'left']);
-    expect(scene.muc().count('ping', room)).toBe(0);
-    await set('{}');
-    await scene.told(room, ['joined Juliet', 'left', 'joined Juliet']);
-    expect([scene.muc().count('ping', room), scene.muc(1).count('ping', elsewhere)]).toEqual([1, 0]);
-    expect(scene.story(elsewhere)).toEqual(['joined Juliet']);
-  });
+  it.each(['by a reload of the module', 'by a reload of the configuration alone'])(
+    '%s: who is in its rooms is watched',
+    async (how) => {
+      const set = async (hosts: string): Promise<void> => {
+        await configure({ ping_muc_exclude: hosts });
+        if (!how.includes('alone')) await command('reload');
+      };
+      const elsewhere = scene.muc(1).room(`room-${rooms}`);
+      await scene.join(juliet, elsewhere, 'Juliet');
+      await set(`{ "${scene.muc().domain}" }`);
+      await scene.told(room, ['joined Juliet', 'left']);
+      expect(scene.muc().count('ping', room)).toBe(0);
+      await set('{}');
+      await scene.told(room, ['joined Juliet', 'left', 'joined Juliet']);
+      expect([scene.muc().count('ping', room), scene.muc(1).count('ping', elsewhere)]).toEqual([1, 0]);
+      expect(scene.story(elsewhere)).toEqual(['joined Juliet']);
+    },
+  );
 });
 
 describe('settings', () => {
@@ -77,28 +84,32 @@ describe('settings', () => {
     await configure({ ping_muc_delay: String(DELAY) });
   });
 
-  it.each(['config:reload()', 'module:reload()'])('that are wrong at a %s: the module says so, and goes on with what it had', async (how) => {
-    const waiting = scene.muc().room(`waiting-${rooms}`);
-    scene.webhooks.gate.before = () => {
-      throw new Error('nobody takes events for now');
-    };
-    await juliet.join(waiting, 'Juliet');
-    await configure({ ping_muc_delay: '"soon"' });
-    if (how.startsWith('module')) expect(await command('reload')).toMatch(/OK/);
-    const complaint = /ping_muc_delay must be a whole number of seconds from 1 to 86400, but it is the string "soon". For example: ping_muc_delay = 60/;
-    expect(await scene.home.log()).toMatch(complaint);
-    scene.webhooks.gate = {};
-    await scene.told(waiting, ['joined Juliet']);
-    expect(await command('info')).toMatch(complaint); // whatever became of the webhooks
+  it.each(['config:reload()', 'module:reload()'])(
+    'that are wrong at a %s: the module says so, and goes on with what it had',
+    async (how) => {
+      const waiting = scene.muc().room(`waiting-${rooms}`);
+      scene.webhooks.gate.before = () => {
+        throw new Error('nobody takes events for now');
+      };
+      await juliet.join(waiting, 'Juliet');
+      await configure({ ping_muc_delay: '"soon"' });
+      if (how.startsWith('module')) expect(await command('reload')).toMatch(/OK/);
+      const complaint =
+        /ping_muc_delay must be a whole number of seconds from 1 to 86400, but it is the string "soon". For example: ping_muc_delay = 60/;
+      expect(await scene.home.log()).toMatch(complaint);
+      scene.webhooks.gate = {};
+      await scene.told(waiting, ['joined Juliet']);
+      expect(await command('info')).toMatch(complaint); // whatever became of the webhooks
 
-    scene.muc().forget(room, juliet.jid);
-    const at = scene.dropOutgoing();
-    expect(await scene.checkDone(at, scene.muc().domain)).toMatchObject({ joined: 1, left: 1, notified: 1 });
-    expect(delays(at)).toEqual([DELAY]);
+      scene.muc().forget(room, juliet.jid);
+      const at = scene.dropOutgoing();
+      expect(await scene.checkDone(at, scene.muc().domain)).toMatchObject({ joined: 1, left: 1, notified: 1 });
+      expect(delays(at)).toEqual([DELAY]);
 
-    await configure({ ping_muc_delay: String(DELAY) });
-    expect(await command('info')).not.toMatch(complaint);
-  });
+      await configure({ ping_muc_delay: String(DELAY) });
+      expect(await command('info')).not.toMatch(complaint);
+    },
+  );
 
   it('that are wrong when the module is loaded for the first time: it is not', async () => {
     await command('unload');
@@ -154,7 +165,8 @@ end
 });
 
 describe('mod_ping_muc beside it', () => {
-  const warning = 'mod_ping_muc is loaded on this host, too, and users would be told twice. Take one of the two out of modules_enabled';
+  const warning =
+    'mod_ping_muc is loaded on this host, too, and users would be told twice. Take one of the two out of modules_enabled';
   const warnings = async (): Promise<number> => (await scene.home.log()).split(warning).length - 1;
 
   it('is warned of, whichever of the two is loaded last', async () => {

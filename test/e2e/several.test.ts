@@ -55,7 +55,9 @@ it('rooms on two remote hosts of which one link is cut: the other host is not as
   await until('the notice', () => juliet.notices()[0]);
   await sleep(2000);
   expect(juliet.notices().map(({ stanza }) => String(stanza.attrs['from']))).toEqual([`there@${otherMuc}/Juliet`]);
-  const about = scene.runtime.lines.filter((line) => line['remote'] === scene.muc && Date.parse(String(line['time'])) >= cut);
+  const about = scene.runtime.lines.filter(
+    (line) => line['remote'] === scene.muc && Date.parse(String(line['time'])) >= cut,
+  );
   expect(about).toEqual([]);
   await juliet.leaveServer();
 });

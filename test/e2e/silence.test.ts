@@ -99,10 +99,17 @@ describe('a chat at four times what the servers read (clients 10 kb/s, other ser
       await sleep(Math.max(0, due - Date.now()));
     }
     // what was said has not come by far: neither can the answers that are behind it
-    const copies = users.flatMap(({ received }) => received.filter(({ at, stanza }) => at >= cut && stanza.is('message'))).length;
+    const copies = users.flatMap(({ received }) =>
+      received.filter(({ at, stanza }) => at >= cut && stanza.is('message')),
+    ).length;
     expect(copies).toBeLessThan((said * SESSIONS.length) / 2);
 
-    expect(await scene.checkDone(cut, scene.muc, 60_000)).toMatchObject({ joined: JOINS, left: 0, undecided: 0, notified: 0 });
+    expect(await scene.checkDone(cut, scene.muc, 60_000)).toMatchObject({
+      joined: JOINS,
+      left: 0,
+      undecided: 0,
+      notified: 0,
+    });
     expect(told(users)).toEqual([]);
   }, 150_000);
 });

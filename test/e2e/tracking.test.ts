@@ -30,7 +30,9 @@ beforeEach(async () => {
 afterEach(() => juliet.leaveServer());
 
 /** A presence of the service to the user, unasked. */
-function send(presence: Omit<Parameters<typeof mucPresence>[0], 'from' | 'to'> & { nick?: string; from?: string; to?: string }): void {
+function send(
+  presence: Omit<Parameters<typeof mucPresence>[0], 'from' | 'to'> & { nick?: string; from?: string; to?: string },
+): void {
   const { nick = 'Juliet', ...rest } = presence;
   scene.muc().send(mucPresence({ from: `${room}/${nick}`, to: juliet.jid, ...rest }));
 }
@@ -309,7 +311,12 @@ describe('a connection that dies without a goodbye', () => {
     await scene.join(juliet, room, 'Juliet');
     await juliet.die();
     const at = scene.dropOutgoing();
-    expect(await scene.checkDone(at, scene.muc().domain)).toMatchObject({ left: 0, undecided: 0, gone: 0, notified: 0 });
+    expect(await scene.checkDone(at, scene.muc().domain)).toMatchObject({
+      left: 0,
+      undecided: 0,
+      gone: 0,
+      notified: 0,
+    });
     expect(scene.muc().count('ping', room)).toBe(1);
 
     await juliet.resume();

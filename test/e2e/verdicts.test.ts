@@ -46,11 +46,18 @@ const pinged = (check: Check, to: string): number => {
   const end = check === first ? second.at : Infinity;
   return scene.asked(check.at, end).filter((asked) => asked === to || asked.startsWith(`${to}/`)).length;
 };
-const notices = (user: User, from: string): ReturnType<User['notices']> => user.notices().filter(({ stanza }) => String(stanza.attrs['from']).startsWith(`${from}/`));
+const notices = (user: User, from: string): ReturnType<User['notices']> =>
+  user.notices().filter(({ stanza }) => String(stanza.attrs['from']).startsWith(`${from}/`));
 const reasons = (user: User, from: string): readonly (string | null)[] =>
-  notices(user, from).map(({ stanza }) => stanza.getChild('x', 'http://jabber.org/protocol/muc#user')?.getChild('item')?.getChildText('reason') ?? null);
+  notices(user, from).map(
+    ({ stanza }) =>
+      stanza.getChild('x', 'http://jabber.org/protocol/muc#user')?.getChild('item')?.getChildText('reason') ?? null,
+  );
 const toldAt = (from: string): number | undefined => notices(juliet, from)[0]?.at;
-const done = async (at: number, service: number): Promise<Check> => ({ at, totals: await scene.checkDone(at, scene.muc(service).domain) });
+const done = async (at: number, service: number): Promise<Check> => ({
+  at,
+  totals: await scene.checkDone(at, scene.muc(service).domain),
+});
 
 beforeAll(async () => {
   scene = await ScriptedScene.open({ ping_muc_delay: DELAY, ping_muc_timeout: TIMEOUT }, 8);
@@ -77,9 +84,12 @@ async function withPatience(): Promise<void> {
     muc.script('disco', roomOf(row), row.disco);
   }
   for (const kind of ['ping', 'disco'] as const) muc.script(kind, muc.room(CROWDED), noSuchItem);
-  for (const name of ['mute', 'then-joined', 'then-left']) scene.muc(SILENT).script('ping', room(SILENT, name), silence);
+  for (const name of ['mute', 'then-joined', 'then-left'])
+    scene.muc(SILENT).script('ping', room(SILENT, name), silence);
   await Promise.all([
-    ...[...ROWS.map(roomOf), muc.room(REPLACED), muc.room(GIVEN_UP), room(FALSE, 'warm')].map((to) => scene.join(juliet, to, 'Juliet')),
+    ...[...ROWS.map(roomOf), muc.room(REPLACED), muc.room(GIVEN_UP), room(FALSE, 'warm')].map((to) =>
+      scene.join(juliet, to, 'Juliet'),
+    ),
     ...crowd.map((user, n) => scene.join(user, muc.room(CROWDED), `nurse ${n}`)),
     scene.join(romeo, muc.room(ENDED), 'Romeo'),
     ...['kept', 'lost', 'restarted'].map((name) => scene.join(juliet, room(BACK, name), 'Juliet')),
@@ -98,9 +108,11 @@ async function withPatience(): Promise<void> {
   const at = scene.dropOutgoing(muc);
   for (const service of [BACK, OUT]) await linkOf(service)?.cut();
   linkOf(SILENT)?.drop();
-  const firstRound = (service: number): Promise<unknown> => until(
+  const firstRound = (service: number): Promise<unknown> =>
+    until(
       'the first round is over',
-      () => ['check will ask again', 'check done'].flatMap((message) => scene.lines(message, at, scene.muc(service)))[0],
+      () =>
+        ['check will ask again', 'check done'].flatMap((message) => scene.lines(message, at, scene.muc(service)))[0],
       20_000,
     );
   const checks = Promise.all([ROWS_HOST, BACK, OUT, SILENT].map((service) => done(at, service)));
@@ -158,7 +170,10 @@ interface Row {
 }
 
 const noSuchItem = error('cancel', 'item-not-found');
-const forged = (condition: string, more = ''): Reaction => (question) => error('cancel', condition, { by: scene.home.host, more })(question);
+const forged =
+  (condition: string, more = ''): Reaction =>
+  (question) =>
+    error('cancel', condition, { by: scene.home.host, more })(question);
 const tooLate = Promise.withResolvers<unknown>();
 
 /** Gives each row a room of its own, in their order. */
@@ -169,40 +184,116 @@ function named(rows: readonly Row[]): readonly (Row & { readonly name: string })
 /** The first one's ping goes alone, and must not speak for its host. */
 const ROWS = named([
   { what: 'a result', ping: result(), verdict: 'joined' },
-  { what: 'a result with an odd payload', ping: result('<query xmlns="jabber:iq:version"><name>&lt;odd&gt;</name></query><error type="cancel"/>'), verdict: 'joined' },
+  {
+    what: 'a result with an odd payload',
+    ping: result('<query xmlns="jabber:iq:version"><name>&lt;odd&gt;</name></query><error type="cancel"/>'),
+    verdict: 'joined',
+  },
   { what: 'a result that is late, but in time', ping: held(() => sleep(1000), result()), verdict: 'joined' },
   { what: 'service-unavailable', ping: error('cancel', 'service-unavailable'), verdict: 'joined' },
   { what: 'feature-not-implemented', ping: error('cancel', 'feature-not-implemented'), verdict: 'joined' },
   { what: 'item-not-found, and the room is there', ping: noSuchItem, verdict: 'joined' },
-  { what: 'item-not-found, and the room is there, but does not say what it is', ping: noSuchItem, disco: error('auth', 'forbidden'), verdict: 'joined' },
-  { what: 'item-not-found, and there is no such room', ping: error('cancel', 'item-not-found', { text: 'No such room' }), disco: noSuchItem, verdict: 'left', reason: 'No such room' },
+  {
+    what: 'item-not-found, and the room is there, but does not say what it is',
+    ping: noSuchItem,
+    disco: error('auth', 'forbidden'),
+    verdict: 'joined',
+  },
+  {
+    what: 'item-not-found, and there is no such room',
+    ping: error('cancel', 'item-not-found', { text: 'No such room' }),
+    disco: noSuchItem,
+    verdict: 'left',
+    reason: 'No such room',
+  },
   { what: 'item-not-found, and the room is silent', ping: noSuchItem, disco: silence, verdict: 'undecided' },
-  { what: 'item-not-found, and the room asks to wait', ping: noSuchItem, disco: error('wait', 'resource-constraint'), verdict: 'undecided' },
+  {
+    what: 'item-not-found, and the room asks to wait',
+    ping: noSuchItem,
+    disco: error('wait', 'resource-constraint'),
+    verdict: 'undecided',
+  },
   { what: 'remote-server-not-found', ping: error('cancel', 'remote-server-not-found'), verdict: 'undecided' },
   { what: 'remote-server-timeout', ping: error('cancel', 'remote-server-timeout'), verdict: 'undecided' },
-  { what: 'an error of type wait', ping: error('wait', 'resource-constraint', { text: 'Busy' }), verdict: 'undecided', reason: 'Busy' },
-  { what: 'an error of type wait with a condition that would be a loss', ping: error('wait', 'not-acceptable'), verdict: 'undecided' },
+  {
+    what: 'an error of type wait',
+    ping: error('wait', 'resource-constraint', { text: 'Busy' }),
+    verdict: 'undecided',
+    reason: 'Busy',
+  },
+  {
+    what: 'an error of type wait with a condition that would be a loss',
+    ping: error('wait', 'not-acceptable'),
+    verdict: 'undecided',
+  },
   { what: 'no answer', ping: silence, verdict: 'undecided' },
   { what: 'a result after the time-out', ping: held(() => tooLate.promise, result()), verdict: 'undecided' },
-  { what: 'a result from another occupant', ping: as(({ room }) => `${room}/Somebody`, result()), verdict: 'undecided' },
+  {
+    what: 'a result from another occupant',
+    ping: as(({ room }) => `${room}/Somebody`, result()),
+    verdict: 'undecided',
+  },
   { what: 'a result from the room itself', ping: as(({ room }) => room, result()), verdict: 'undecided' },
-  { what: 'a result with the right id from another host', ping: (question) => through(scene.muc(FALSE), result())(question), verdict: 'undecided' },
+  {
+    what: 'a result with the right id from another host',
+    ping: (question) => through(scene.muc(FALSE), result())(question),
+    verdict: 'undecided',
+  },
   { what: 'not-acceptable', ping: error('cancel', 'not-acceptable'), verdict: 'left' },
-  { what: 'not-acceptable with a text of the room', ping: error('cancel', 'not-acceptable', { text: '  You are not in here  ' }), verdict: 'left', reason: 'You are not in here' },
-  { what: 'not-acceptable with an empty text', ping: error('cancel', 'not-acceptable', { text: ' \n ' }), verdict: 'left' },
+  {
+    what: 'not-acceptable with a text of the room',
+    ping: error('cancel', 'not-acceptable', { text: '  You are not in here  ' }),
+    verdict: 'left',
+    reason: 'You are not in here',
+  },
+  {
+    what: 'not-acceptable with an empty text',
+    ping: error('cancel', 'not-acceptable', { text: ' \n ' }),
+    verdict: 'left',
+  },
   { what: 'not-allowed', ping: error('cancel', 'not-allowed'), verdict: 'left' },
   { what: 'bad-request', ping: error('modify', 'bad-request'), verdict: 'left' },
   { what: 'forbidden', ping: error('auth', 'forbidden'), verdict: 'left' },
   { what: 'an error that no RFC knows', ping: error('cancel', 'gone-fishing'), verdict: 'left' },
   { what: 'an error without a condition', ping: rawError('<error type="cancel"/>'), verdict: 'left' },
   { what: 'an iq of type error without an error', ping: rawError(''), verdict: 'left' },
-  { what: 'an error text of 100 kB', ping: error('cancel', 'not-acceptable', { text: '€'.repeat(33_334) }), verdict: 'left', reason: `${'€'.repeat(255)}…` },
-  { what: 'an error text of 257 characters beyond the BMP', ping: error('cancel', 'not-acceptable', { text: '🌅'.repeat(257) }), verdict: 'left', reason: `${'🌅'.repeat(255)}…` },
-  { what: 'an error text with markup', ping: error('cancel', 'not-acceptable', { text: '<b>&amp;</b> "\'>]]>' }), verdict: 'left', reason: '<b>&amp;</b> "\'>]]>' },
-  { what: 'an error with elements in its text', ping: rawError('<error type="cancel"><not-acceptable xmlns="urn:ietf:params:xml:ns:xmpp-stanzas"/><text xmlns="urn:ietf:params:xml:ns:xmpp-stanzas">You<b>!</b></text></error>'), verdict: 'left', reason: 'You' },
-  { what: 'a recipient-unavailable forged in the name of our own server', ping: forged('recipient-unavailable'), verdict: 'left' },
+  {
+    what: 'an error text of 100 kB',
+    ping: error('cancel', 'not-acceptable', { text: '€'.repeat(33_334) }),
+    verdict: 'left',
+    reason: `${'€'.repeat(255)}…`,
+  },
+  {
+    what: 'an error text of 257 characters beyond the BMP',
+    ping: error('cancel', 'not-acceptable', { text: '🌅'.repeat(257) }),
+    verdict: 'left',
+    reason: `${'🌅'.repeat(255)}…`,
+  },
+  {
+    what: 'an error text with markup',
+    ping: error('cancel', 'not-acceptable', { text: '<b>&amp;</b> "\'>]]>' }),
+    verdict: 'left',
+    reason: '<b>&amp;</b> "\'>]]>',
+  },
+  {
+    what: 'an error with elements in its text',
+    ping: rawError(
+      '<error type="cancel"><not-acceptable xmlns="urn:ietf:params:xml:ns:xmpp-stanzas"/><text xmlns="urn:ietf:params:xml:ns:xmpp-stanzas">You<b>!</b></text></error>',
+    ),
+    verdict: 'left',
+    reason: 'You',
+  },
+  {
+    what: 'a recipient-unavailable forged in the name of our own server',
+    ping: forged('recipient-unavailable'),
+    verdict: 'left',
+  },
   { what: 'a conflict forged in the name of our own server', ping: forged('conflict'), verdict: 'left' },
-  { what: 'a remote-server-timeout forged in the name of our own server', ping: forged('remote-server-timeout', '<no-answer xmlns="urn:ping-muc:0"/>'), verdict: 'undecided' },
+  {
+    what: 'a remote-server-timeout forged in the name of our own server',
+    ping: forged('remote-server-timeout', '<no-answer xmlns="urn:ping-muc:0"/>'),
+    verdict: 'undecided',
+  },
 ]);
 
 const roomOf = ({ name }: { readonly name: string }): string => scene.muc().room(name);
@@ -211,17 +302,24 @@ const FALSE_ROWS = ROWS.filter(({ what }) => what.startsWith('a result from') ||
 const withVerdict = (verdict: Row['verdict']): number => ROWS.filter((row) => row.verdict === verdict).length;
 
 describe('the answer to a ping', () => {
-  it.each(ROWS.map((row): [string, string, (typeof ROWS)[number]] => [row.what, row.verdict, row]))('%s means: %s', (_what, verdict, row) => {
-    const told = verdict !== 'joined';
-    expect(reasons(juliet, roomOf(row))).toEqual(told ? [row.reason ?? DEFAULT_REASON] : []);
-    if (verdict === 'undecided') expect(pinged(first, roomOf(row))).toBeGreaterThan(1); // it is asked again, and told at the end
-    else expect(pinged(first, roomOf(row))).toBe(1);
-    expect(pinged(second, roomOf(row))).toBe(told ? 0 : 1); // who was told is forgotten
-  });
+  it.each(ROWS.map((row): [string, string, (typeof ROWS)[number]] => [row.what, row.verdict, row]))(
+    '%s means: %s',
+    (_what, verdict, row) => {
+      const told = verdict !== 'joined';
+      expect(reasons(juliet, roomOf(row))).toEqual(told ? [row.reason ?? DEFAULT_REASON] : []);
+      if (verdict === 'undecided')
+        expect(pinged(first, roomOf(row))).toBeGreaterThan(1); // it is asked again, and told at the end
+      else expect(pinged(first, roomOf(row))).toBe(1);
+      expect(pinged(second, roomOf(row))).toBe(told ? 0 : 1); // who was told is forgotten
+    },
+  );
 
-  it.each(FALSE_ROWS.map((row): [string, { name: string }] => [row.what, row]))('%s came in time, and was not taken', (_what, row) => {
-    expect(stray(row)[0]?.after).toBeLessThan(TIMEOUT * 1000);
-  });
+  it.each(FALSE_ROWS.map((row): [string, { name: string }] => [row.what, row]))(
+    '%s came in time, and was not taken',
+    (_what, row) => {
+      expect(stray(row)[0]?.after).toBeLessThan(TIMEOUT * 1000);
+    },
+  );
 
   it('a result after the time-out came at last, and went to the client', () => {
     const [late] = ROWS.filter(({ what }) => what === 'a result after the time-out').flatMap(stray);
@@ -237,7 +335,12 @@ describe('the answer to a ping', () => {
 
   it('item-not-found alone has the room asked, once a round', () => {
     const unsure = ROWS.filter(({ what }) => what.startsWith('item-not-found'));
-    const asked = new Set(scene.muc().asked.filter(({ kind }) => kind === 'disco').map(({ to }) => to));
+    const asked = new Set(
+      scene
+        .muc()
+        .asked.filter(({ kind }) => kind === 'disco')
+        .map(({ to }) => to),
+    );
     expect([...asked].sort()).toEqual([...unsure.map(roomOf), room(ROWS_HOST, CROWDED)].sort());
     for (const row of unsure) expect(scene.muc().count('disco', roomOf(row))).toBe(pinged(first, roomOf(row)));
   });
@@ -252,7 +355,10 @@ describe('the answer to a ping', () => {
     expect(first.totals.stale).toBe(2);
     const [replaced, givenUp] = [room(ROWS_HOST, REPLACED), room(ROWS_HOST, GIVEN_UP)];
     expect([...reasons(juliet, replaced), ...reasons(juliet, givenUp)]).toEqual([]);
-    expect([first, second].map((check) => [pinged(check, replaced), pinged(check, givenUp)])).toEqual([[1, 1], [1, 0]]);
+    expect([first, second].map((check) => [pinged(check, replaced), pinged(check, givenUp)])).toEqual([
+      [1, 1],
+      [1, 0],
+    ]);
     expect([scene.muc().count('ping', replaced), scene.muc().count('ping', givenUp)]).toEqual([1, 0]);
   });
 
@@ -260,14 +366,38 @@ describe('the answer to a ping', () => {
     const [joined, left, undecided] = [withVerdict('joined'), withVerdict('left') + CROWD, withVerdict('undecided')];
     expect(first.totals).toMatchObject({ joined, left, undecided, gone: 1, stale: 2, notified: left + undecided });
     expect(first.totals.pinged).toBeGreaterThanOrEqual(ROWS.length + CROWD + 3 + undecided);
-    expect(second.totals).toEqual({ pinged: joined + 1, joined: joined + 1, proved: 0, left: 0, undecided: 0, gone: 0, stale: 0, notified: 0, ...NO_REENTRY });
+    expect(second.totals).toEqual({
+      pinged: joined + 1,
+      joined: joined + 1,
+      proved: 0,
+      left: 0,
+      undecided: 0,
+      gone: 0,
+      stale: 0,
+      notified: 0,
+      ...NO_REENTRY,
+    });
   });
 });
 
 describe('the undecided', () => {
   it('without patience are told at once', () => {
-    expect(impatient.totals).toEqual({ pinged: 3, joined: 1, proved: 0, left: 0, undecided: 2, gone: 0, stale: 0, notified: 2, ...NO_REENTRY });
-    expect(['a-mute', 'busy', 'kept'].map((name) => reasons(juliet, room(IMPATIENT, name)))).toEqual([[DEFAULT_REASON], [DEFAULT_REASON], []]);
+    expect(impatient.totals).toEqual({
+      pinged: 3,
+      joined: 1,
+      proved: 0,
+      left: 0,
+      undecided: 2,
+      gone: 0,
+      stale: 0,
+      notified: 2,
+      ...NO_REENTRY,
+    });
+    expect(['a-mute', 'busy', 'kept'].map((name) => reasons(juliet, room(IMPATIENT, name)))).toEqual([
+      [DEFAULT_REASON],
+      [DEFAULT_REASON],
+      [],
+    ]);
   });
 
   it('whose room alone is silent do not speak for their host, be they the first that are asked', () => {
@@ -281,7 +411,17 @@ describe('the undecided', () => {
       expect(toldAt(room(BACK, name))).toBeGreaterThan(mended);
       expect(toldAt(room(BACK, name))).toBeLessThan(mended + 9000);
     }
-    expect(back.totals).toEqual({ pinged: 4, joined: 1, proved: 0, left: 2, undecided: 0, gone: 0, stale: 0, notified: 2, ...NO_REENTRY }); // one ping spoke for the host
+    expect(back.totals).toEqual({
+      pinged: 4,
+      joined: 1,
+      proved: 0,
+      left: 2,
+      undecided: 0,
+      gone: 0,
+      stale: 0,
+      notified: 2,
+      ...NO_REENTRY,
+    }); // one ping spoke for the host
   });
 
   it('whose host stays out of reach are told when patience is over, and not before', () => {
@@ -296,13 +436,20 @@ describe('the undecided', () => {
   });
 
   it('whose room is silent on a host that answers are asked again; the others are not', () => {
-    const pings = ['loud', 'then-joined', 'then-left'].map((name) => scene.muc(SILENT).count('ping', room(SILENT, name)));
+    const pings = ['loud', 'then-joined', 'then-left'].map((name) =>
+      scene.muc(SILENT).count('ping', room(SILENT, name)),
+    );
     expect(pings).toEqual([1, 2, 2]);
     expect(scene.muc(SILENT).count('ping', room(SILENT, 'mute'))).toBeGreaterThan(2);
   });
 
   it('whose room answers at last are what it says; those whose room does not are told when patience is over', () => {
-    expect(['loud', 'then-joined', 'then-left', 'mute'].map((name) => reasons(juliet, room(SILENT, name)))).toEqual([[], [], ['Out'], [DEFAULT_REASON]]);
+    expect(['loud', 'then-joined', 'then-left', 'mute'].map((name) => reasons(juliet, room(SILENT, name)))).toEqual([
+      [],
+      [],
+      ['Out'],
+      [DEFAULT_REASON],
+    ]);
     expect(toldAt(room(SILENT, 'then-left'))).toBeLessThan(toldAt(room(SILENT, 'mute')) ?? 0);
     expect(toldAt(room(SILENT, 'mute'))).toBeGreaterThan(silent.at + (DELAY + PATIENCE) * 1000);
     expect(silent.totals).toMatchObject({ joined: 2, left: 1, undecided: 1, notified: 2 });
@@ -318,14 +465,34 @@ describe('as the operator wishes', () => {
     muc.forget(lost, juliet.jid);
     muc.script('ping', mute, error('cancel', 'remote-server-not-found'));
     const dry = scene.dropOutgoing(muc);
-    expect(await scene.checkDone(dry, muc.domain)).toEqual({ pinged: 3, joined: 1, proved: 0, left: 1, undecided: 1, gone: 0, stale: 0, notified: 2, ...NO_REENTRY });
+    expect(await scene.checkDone(dry, muc.domain)).toEqual({
+      pinged: 3,
+      joined: 1,
+      proved: 0,
+      left: 1,
+      undecided: 1,
+      gone: 0,
+      stale: 0,
+      notified: 2,
+      ...NO_REENTRY,
+    });
     await scene.settle(juliet, muc);
     expect([kept, lost, mute].map((room) => reasons(juliet, room))).toEqual([[], [], []]);
     expect(scene.story(lost)).toEqual(['joined Juliet']); // neither has the server ended the join
 
     await scene.set({});
     const wet = scene.dropOutgoing(muc);
-    expect(await scene.checkDone(wet, muc.domain)).toEqual({ pinged: 3, joined: 1, proved: 0, left: 1, undecided: 1, gone: 0, stale: 0, notified: 2, ...NO_REENTRY });
+    expect(await scene.checkDone(wet, muc.domain)).toEqual({
+      pinged: 3,
+      joined: 1,
+      proved: 0,
+      left: 1,
+      undecided: 1,
+      gone: 0,
+      stale: 0,
+      notified: 2,
+      ...NO_REENTRY,
+    });
     await scene.settle(juliet, muc);
     expect([kept, lost, mute].map((room) => reasons(juliet, room).length)).toEqual([0, 1, 1]);
   });

@@ -29,8 +29,20 @@ describe('what an operator may set', () => {
 
   it('is the same as text on the command line and as JSON in cdk.json', () => {
     const serverApiUrl = 'https://{host}:5281/ping_muc';
-    const text = { xmppHosts: 'Example.net, example.org', defaultDelaySeconds: '90', logRetentionDays: '7', webhookConcurrency: '0', checkConcurrency: '5' };
-    const json = { xmppHosts: ['example.net', 'example.org'], defaultDelaySeconds: 90, logRetentionDays: 7, webhookConcurrency: 0, checkConcurrency: 5 };
+    const text = {
+      xmppHosts: 'Example.net, example.org',
+      defaultDelaySeconds: '90',
+      logRetentionDays: '7',
+      webhookConcurrency: '0',
+      checkConcurrency: '5',
+    };
+    const json = {
+      xmppHosts: ['example.net', 'example.org'],
+      defaultDelaySeconds: 90,
+      logRetentionDays: 7,
+      webhookConcurrency: 0,
+      checkConcurrency: 5,
+    };
     expect(read({ serverApiUrl, ...text })).toEqual(read({ serverApiUrl, ...json }));
   });
 
@@ -39,12 +51,15 @@ describe('what an operator may set', () => {
     expect(read({ serverApiUrl: URL_OF_SERVER, webhookConcurrency: 'unreserved' }).webhookConcurrency).toBeUndefined();
   });
 
-  it.each([URL_OF_SERVER, 'https://{host}:5281/ping_muc', 'https://xmpp.example.net/{host}', 'http://127.0.0.1:5280/ping_muc', 'http://[::1]/'])(
-    'takes the URL %s',
-    (serverApiUrl) => {
-      expect(read({ serverApiUrl }).serverApiUrl).toBe(serverApiUrl);
-    },
-  );
+  it.each([
+    URL_OF_SERVER,
+    'https://{host}:5281/ping_muc',
+    'https://xmpp.example.net/{host}',
+    'http://127.0.0.1:5280/ping_muc',
+    'http://[::1]/',
+  ])('takes the URL %s', (serverApiUrl) => {
+    expect(read({ serverApiUrl }).serverApiUrl).toBe(serverApiUrl);
+  });
 });
 
 describe('what is wrong is said in one line that names the key, what it got, and an example', () => {
@@ -88,7 +103,9 @@ describe('what is wrong is said in one line that names the key, what it got, and
     ['subnetIds', { vpcId: 'vpc-0123456789abcdef0' }],
     ['vpcId', { subnetIds: 'subnet-0123456789abcdef0' }],
   ])('%s is missed beside its other half', (key, half) => {
-    expect(messageOf(() => read({ serverApiUrl: URL_OF_SERVER, ...half }))).toMatch(new RegExp(`^${key} must be set beside \\w+; got nothing; for example`));
+    expect(messageOf(() => read({ serverApiUrl: URL_OF_SERVER, ...half }))).toMatch(
+      new RegExp(`^${key} must be set beside \\w+; got nothing; for example`),
+    );
   });
 
   it('several hosts under one name of the server’s API, whose module would be that of one host alone', () => {
@@ -97,7 +114,10 @@ describe('what is wrong is said in one line that names the key, what it got, and
       `serverApiUrl must have a name for each of the 2 xmppHosts, in which {host} stands for the host; got "${URL_OF_SERVER}"; for example -c serverApiUrl=https://{host}:5281/ping_muc`,
     );
     expect(read({ serverApiUrl: 'https://{host}:5281/ping_muc', ...hosts }).xmppHosts).toHaveLength(2);
-    expect(read({ serverApiUrl: URL_OF_SERVER, xmppHosts: 'example.net,Example.net' }).serverApiUrl, 'one host, named twice').toBe(URL_OF_SERVER);
+    expect(
+      read({ serverApiUrl: URL_OF_SERVER, xmppHosts: 'example.net,Example.net' }).serverApiUrl,
+      'one host, named twice',
+    ).toBe(URL_OF_SERVER);
   });
 
   it('a key of before says which ones to write', () => {
@@ -107,13 +127,22 @@ describe('what is wrong is said in one line that names the key, what it got, and
   });
 
   it('a key that is none of ours is taken for a misspelled one', () => {
-    expect(messageOf(() => read({ serverApiUrl: URL_OF_SERVER, alarmMail: 'a@b.example' }))).toMatch(/^alarmMail is not a key of this stack; got "a@b.example"; the keys are .*alarmEmail/);
+    expect(messageOf(() => read({ serverApiUrl: URL_OF_SERVER, alarmMail: 'a@b.example' }))).toMatch(
+      /^alarmMail is not a key of this stack; got "a@b.example"; the keys are .*alarmEmail/,
+    );
   });
 
   it('the examples are right', () => {
     for (const [key] of WRONG) {
-      const example = / for example -c \w+=(.*)$/.exec(messageOf(() => read({ serverApiUrl: URL_OF_SERVER, [key]: {} })))?.[1];
-      const halves = key === 'vpcId' ? { subnetIds: 'subnet-0123456789abcdef0' } : key === 'subnetIds' ? { vpcId: 'vpc-0123456789abcdef0' } : {};
+      const example = / for example -c \w+=(.*)$/.exec(
+        messageOf(() => read({ serverApiUrl: URL_OF_SERVER, [key]: {} })),
+      )?.[1];
+      const halves =
+        key === 'vpcId'
+          ? { subnetIds: 'subnet-0123456789abcdef0' }
+          : key === 'subnetIds'
+            ? { vpcId: 'vpc-0123456789abcdef0' }
+            : {};
       expect(() => read({ serverApiUrl: 'https://{host}:5281/ping_muc', ...halves, [key]: example })).not.toThrow();
     }
   });

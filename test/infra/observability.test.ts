@@ -8,7 +8,8 @@ let resources: readonly Resource[];
 let runbook: string;
 
 const source = (path: string): Promise<string> => readFile(new URL(`../../${path}`, import.meta.url), 'utf8');
-const properties = (type: string): Record<string, unknown>[] => resources.filter(({ Type }) => Type === type).map((resource) => resource.Properties);
+const properties = (type: string): Record<string, unknown>[] =>
+  resources.filter(({ Type }) => Type === type).map((resource) => resource.Properties);
 
 beforeAll(async () => {
   resources = Object.values(await readResources(process.env['PING_MUC_ASSEMBLY'] ?? ''));
@@ -24,7 +25,9 @@ describe('the dashboard', () => {
     const [dashboard] = properties('AWS::CloudWatch::Dashboard');
     const { widgets } = JSON.parse(String(dashboard?.['DashboardBody'])) as { widgets: Widget[] };
     const metrics = widgets.flatMap((widget) => widget.properties.metrics ?? []);
-    return metrics.filter(([namespace]) => namespace === METRIC_NAMESPACE).map(([, name, ...dimension]) => ({ name: String(name), dimension: dimension.slice(0, 2) }));
+    return metrics
+      .filter(([namespace]) => namespace === METRIC_NAMESPACE)
+      .map(([, name, ...dimension]) => ({ name: String(name), dimension: dimension.slice(0, 2) }));
   };
 
   /** The names in the handlers' calls of `measure`, each of which the type of `measure` makes a name of METRICS. */
@@ -48,16 +51,26 @@ describe('the dashboard', () => {
 
 describe('the alarms', () => {
   const linked = (): string[] =>
-    properties('AWS::CloudWatch::Alarm').map(({ AlarmDescription }) => / docs\/runbook\.md#([a-z-]+)$/.exec(String(AlarmDescription))?.[1] ?? `none in: ${String(AlarmDescription)}`);
+    properties('AWS::CloudWatch::Alarm').map(
+      ({ AlarmDescription }) =>
+        / docs\/runbook\.md#([a-z-]+)$/.exec(String(AlarmDescription))?.[1] ?? `none in: ${String(AlarmDescription)}`,
+    );
   const headings = (): string[] => [...runbook.matchAll(/^## (.*)$/gm)].map(([, heading]) => String(heading));
 
   it('each has its heading in docs/runbook.md, and each heading its alarm', () => {
-    expect(headings().map((heading) => heading.toLowerCase().replaceAll(' ', '-')).sort()).toEqual(linked().sort());
+    expect(
+      headings()
+        .map((heading) => heading.toLowerCase().replaceAll(' ', '-'))
+        .sort(),
+    ).toEqual(linked().sort());
   });
 
   it('each heading has a description, an investigation and a repair', () => {
     for (const section of runbook.split(/^## /m).slice(1)) {
-      expect([...section.matchAll(/^### (.*)$/gm)].map(([, heading]) => heading), section.split('\n')[0]).toEqual(['Description', 'Investigation', 'Repair']);
+      expect(
+        [...section.matchAll(/^### (.*)$/gm)].map(([, heading]) => heading),
+        section.split('\n')[0],
+      ).toEqual(['Description', 'Investigation', 'Repair']);
     }
   });
 
@@ -71,7 +84,9 @@ describe('the alarms', () => {
   });
 
   it('silence alarms only where it says that a sender is dead', () => {
-    const silent = properties('AWS::CloudWatch::Alarm').filter(({ TreatMissingData }) => TreatMissingData === 'breaching');
+    const silent = properties('AWS::CloudWatch::Alarm').filter(
+      ({ TreatMissingData }) => TreatMissingData === 'breaching',
+    );
     expect(silent.map(({ AlarmName }) => AlarmName)).toEqual(['PingMuc: No webhook for long']);
   });
 });
@@ -80,13 +95,23 @@ describe('the saved queries', () => {
   it('are named for the stack, and ask only for fields that the functions log', async () => {
     const queries = properties('AWS::Logs::QueryDefinition');
     expect(queries.length).toBeGreaterThan(4);
-    const code = (await Promise.all(['webhook.ts', 'check.ts', 'adapters/telemetry.ts', 'core/check.ts'].map((file) => source(`functions/${file}`)))).join('\n');
-    const access = String(properties('AWS::ApiGatewayV2::Stage').map(({ AccessLogSettings }) => (AccessLogSettings as { Format: string }).Format));
+    const code = (
+      await Promise.all(
+        ['webhook.ts', 'check.ts', 'adapters/telemetry.ts', 'core/check.ts'].map((file) => source(`functions/${file}`)),
+      )
+    ).join('\n');
+    const access = String(
+      properties('AWS::ApiGatewayV2::Stage').map(
+        ({ AccessLogSettings }) => (AccessLogSettings as { Format: string }).Format,
+      ),
+    );
     for (const { Name, QueryString } of queries) {
       expect(Name).toMatch(/^PingMuc\//);
       const fields = /^fields (.*)$/m.exec(String(QueryString))?.[1]?.split(', ') ?? [];
       for (const field of fields.filter((name) => !name.startsWith('@') && name !== 'type')) {
-        expect(`${code}${access}`, `${String(Name)}: ${field}`).toMatch(new RegExp(`\\b${String(field.split('.').at(-1))}\\b`));
+        expect(`${code}${access}`, `${String(Name)}: ${field}`).toMatch(
+          new RegExp(`\\b${String(field.split('.').at(-1))}\\b`),
+        );
       }
     }
   });

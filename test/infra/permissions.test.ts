@@ -85,9 +85,24 @@ beforeAll(async () => {
   let at = (Date.now() - 60_000) * 1000;
   const room = `room@${REMOTE}`;
   const events = [
-    ...['in', 'out', 'silent', 'once'].map((nick) => ({ type: 'muc.joined', at: (at += 1), user: `juliet@${host}/${nick}`, room, nick })),
+    ...['in', 'out', 'silent', 'once'].map((nick) => ({
+      type: 'muc.joined',
+      at: (at += 1),
+      user: `juliet@${host}/${nick}`,
+      room,
+      nick,
+    })),
     { type: 'muc.left', at: (at += 1), user: `juliet@${host}/gone`, room },
-    { type: 's2s.closed', at: (at += 1), remote: REMOTE, direction: 'outgoing', delay: 1, timeout: 1, patience: 1, dry_run: false },
+    {
+      type: 's2s.closed',
+      at: (at += 1),
+      remote: REMOTE,
+      direction: 'outgoing',
+      delay: 1,
+      timeout: 1,
+      patience: 1,
+      dry_run: false,
+    },
   ];
   const reply = await post({ url: runtime.webhookUrl, secret: runtime.secret, body: JSON.stringify({ host, events }) });
   expect([reply.status, reply.body]).toEqual([200, JSON.stringify({ accepted: events.length, rejected: [] })]);
@@ -98,7 +113,9 @@ beforeAll(async () => {
 afterAll(() => lab.close());
 
 it('every AWS call that the functions make is permitted', async () => {
-  const made = [...(await functionsByRole(assembly)).values()].map((name) => calls.filter(({ caller }) => caller === name).length);
+  const made = [...(await functionsByRole(assembly)).values()].map(
+    (name) => calls.filter(({ caller }) => caller === name).length,
+  );
   expect(made.every((number) => number > 0)).toBe(true);
   expect(await refusedCalls(assembly, calls)).toEqual([]);
 });
@@ -119,5 +136,7 @@ it('every action that a function is granted is used, on that very resource, or a
 
 it('nothing is argued for that is not granted', async () => {
   const granted = [...(await permissions(assembly)).values()].flat().map(({ action }) => action);
-  expect(Object.keys({ ...ARGUED_FOR_FUNCTIONS, ...ARGUED_FOR_WORKFLOW }).filter((action) => !granted.includes(action))).toEqual([]);
+  expect(
+    Object.keys({ ...ARGUED_FOR_FUNCTIONS, ...ARGUED_FOR_WORKFLOW }).filter((action) => !granted.includes(action)),
+  ).toEqual([]);
 });

@@ -20,13 +20,17 @@ beforeAll(async () => {
 
 /** The stack with other settings, as a template, without its bundles. */
 function template(context: Readonly<Record<string, string>>): Template {
-  const app = new App({ context: { 'aws:cdk:bundling-stacks': [], serverApiUrl: 'https://xmpp.example.net:5281/ping_muc', ...context } });
+  const app = new App({
+    context: { 'aws:cdk:bundling-stacks': [], serverApiUrl: 'https://xmpp.example.net:5281/ping_muc', ...context },
+  });
   return Template.fromStack(new PingMucStack(app, readConfig(app.node)));
 }
 
-const ofType = (type: string): [string, Resource][] => Object.entries(resources).filter(([, resource]) => resource.Type === type);
+const ofType = (type: string): [string, Resource][] =>
+  Object.entries(resources).filter(([, resource]) => resource.Type === type);
 const properties = (type: string): Record<string, unknown>[] => ofType(type).map(([, resource]) => resource.Properties);
-const property = (path: string, of: unknown): unknown => path.split('.').reduce<unknown>((value, name) => (value as Record<string, unknown> | undefined)?.[name], of);
+const property = (path: string, of: unknown): unknown =>
+  path.split('.').reduce<unknown>((value, name) => (value as Record<string, unknown> | undefined)?.[name], of);
 
 describe('nothing is lost', () => {
   it('the table keeps a history, and cannot be deleted by accident', () => {
@@ -38,15 +42,21 @@ describe('nothing is lost', () => {
     expect(property('Properties.TimeToLiveSpecification', table)).toEqual({ AttributeName: 'expires', Enabled: true });
   });
 
-  it.each(['AWS::DynamoDB::GlobalTable', 'AWS::SecretsManager::Secret', 'AWS::Logs::LogGroup'])('%s outlives the stack', (type) => {
-    expect(ofType(type).length).toBeGreaterThan(0);
-    for (const [, resource] of ofType(type)) expect(resource).toMatchObject({ DeletionPolicy: 'Retain', UpdateReplacePolicy: 'Retain' });
-  });
+  it.each(['AWS::DynamoDB::GlobalTable', 'AWS::SecretsManager::Secret', 'AWS::Logs::LogGroup'])(
+    '%s outlives the stack',
+    (type) => {
+      expect(ofType(type).length).toBeGreaterThan(0);
+      for (const [, resource] of ofType(type))
+        expect(resource).toMatchObject({ DeletionPolicy: 'Retain', UpdateReplacePolicy: 'Retain' });
+    },
+  );
 
   it('removalPolicy=destroy lifts both', () => {
     const destroyed = template({ removalPolicy: 'destroy' });
     destroyed.hasResource('AWS::DynamoDB::GlobalTable', { DeletionPolicy: 'Delete' });
-    for (const replica of Object.values(destroyed.findResources('AWS::DynamoDB::GlobalTable')).flatMap((table) => property('Properties.Replicas', table))) {
+    for (const replica of Object.values(destroyed.findResources('AWS::DynamoDB::GlobalTable')).flatMap((table) =>
+      property('Properties.Replicas', table),
+    )) {
       expect(property('DeletionProtectionEnabled', replica)).not.toBe(true);
     }
     destroyed.allResources('AWS::SecretsManager::Secret', { DeletionPolicy: 'Delete' });
@@ -55,7 +65,9 @@ describe('nothing is lost', () => {
 
   it('every log has an end', () => {
     const days = (context: Record<string, string>): unknown[] =>
-      Object.values(template(context).findResources('AWS::Logs::LogGroup')).map((group) => property('Properties.RetentionInDays', group));
+      Object.values(template(context).findResources('AWS::Logs::LogGroup')).map((group) =>
+        property('Properties.RetentionInDays', group),
+      );
     expect(new Set(days({}))).toEqual(new Set([30]));
     expect(new Set(days({ logRetentionDays: '7' }))).toEqual(new Set([7]));
   });
@@ -87,7 +99,10 @@ describe('nothing is open', () => {
       'AWS::StepFunctions::StateMachine',
     ]);
     expect(properties('AWS::ApiGatewayV2::Route').map((route) => route['RouteKey'])).toEqual(['POST /webhooks']);
-    const principals = properties('AWS::Lambda::Permission').map(({ Principal, SourceArn }) => [Principal, typeof SourceArn]);
+    const principals = properties('AWS::Lambda::Permission').map(({ Principal, SourceArn }) => [
+      Principal,
+      typeof SourceArn,
+    ]);
     expect(principals).toEqual([['apigateway.amazonaws.com', 'string']]);
   });
 
@@ -102,7 +117,9 @@ describe('nothing is open', () => {
   });
 
   it('no role is allowed an action by a wildcard, nor a resource of its own data', () => {
-    const statements = properties('AWS::IAM::Policy').flatMap((policy) => property('PolicyDocument.Statement', policy) as Record<string, unknown>[]);
+    const statements = properties('AWS::IAM::Policy').flatMap(
+      (policy) => property('PolicyDocument.Statement', policy) as Record<string, unknown>[],
+    );
     expect(statements.length).toBeGreaterThan(0);
     for (const { Action, Resource } of statements) {
       for (const action of [Action].flat()) {
@@ -110,7 +127,8 @@ describe('nothing is open', () => {
         if ([Resource].flat().includes('*')) expect(action).toMatch(/^(xray|logs):/);
       }
     }
-    for (const role of properties('AWS::IAM::Role')) expect(Object.keys(role).sort()).toEqual(expect.not.arrayContaining(['ManagedPolicyArns', 'Policies']));
+    for (const role of properties('AWS::IAM::Role'))
+      expect(Object.keys(role).sort()).toEqual(expect.not.arrayContaining(['ManagedPolicyArns', 'Policies']));
   });
 
   it('what alarms say is encrypted, on the way and where it lies, and CloudWatch can still say it', () => {
@@ -118,16 +136,31 @@ describe('nothing is open', () => {
     expect(topic).toHaveProperty('KmsMasterKeyId');
     const [policy] = properties('AWS::SNS::TopicPolicy');
     const statements = property('PolicyDocument.Statement', policy);
-    expect(statements).toContainEqual(expect.objectContaining({ Effect: 'Deny', Condition: { Bool: { 'aws:SecureTransport': 'false' } } }));
-    expect(statements).toContainEqual(expect.objectContaining({ Effect: 'Allow', Action: 'sns:Publish', Principal: { Service: 'cloudwatch.amazonaws.com' } }));
+    expect(statements).toContainEqual(
+      expect.objectContaining({ Effect: 'Deny', Condition: { Bool: { 'aws:SecureTransport': 'false' } } }),
+    );
+    expect(statements).toContainEqual(
+      expect.objectContaining({
+        Effect: 'Allow',
+        Action: 'sns:Publish',
+        Principal: { Service: 'cloudwatch.amazonaws.com' },
+      }),
+    );
     const [key] = properties('AWS::KMS::Key');
     expect(property('KeyPolicy.Statement', key)).toContainEqual(
-      expect.objectContaining({ Principal: { Service: 'cloudwatch.amazonaws.com' }, Action: ['kms:Decrypt', 'kms:GenerateDataKey*'] }),
+      expect.objectContaining({
+        Principal: { Service: 'cloudwatch.amazonaws.com' },
+        Action: ['kms:Decrypt', 'kms:GenerateDataKey*'],
+      }),
     );
   });
 
   it('the secret is generated, and long', () => {
-    expect(properties('AWS::SecretsManager::Secret').map((secret) => property('GenerateSecretString.PasswordLength', secret))).toEqual([44]);
+    expect(
+      properties('AWS::SecretsManager::Secret').map((secret) =>
+        property('GenerateSecretString.PasswordLength', secret),
+      ),
+    ).toEqual([44]);
     expect(JSON.stringify(resources)).not.toMatch(/whsec_[A-Za-z0-9+/]{8}/);
   });
 });
@@ -136,7 +169,12 @@ describe('the functions', () => {
   /** What is reserved for each function, by the beginning of its id. */
   const reserved = (context: Readonly<Record<string, string>>): Record<string, unknown> => {
     const functions = template(context).findResources('AWS::Lambda::Function');
-    return Object.fromEntries(Object.entries(functions).map(([id, own]) => [id.slice(0, 5), property('Properties.ReservedConcurrentExecutions', own)]));
+    return Object.fromEntries(
+      Object.entries(functions).map(([id, own]) => [
+        id.slice(0, 5),
+        property('Properties.ReservedConcurrentExecutions', own),
+      ]),
+    );
   };
 
   it('are Node 24 on arm64, traced, each with a log of its own', () => {
@@ -148,16 +186,25 @@ describe('the functions', () => {
     expect(new Set(functions.map((own) => property('LoggingConfig.LogGroup', own))).size).toBe(2);
   });
 
-  it.each(['webhook', 'check'])('the %s function is given every environment variable that its code asks for, and no other', async (handler) => {
-    const sources = [`${handler}.ts`, 'adapters/telemetry.ts'].map((file) => readFile(new URL(`../../functions/${file}`, import.meta.url), 'utf8'));
-    const asked = [...(await Promise.all(sources)).join().matchAll(/(?:requireEnv\(|process\.env\[)ENV\.(\w+)/g)];
-    const [own] = assembly.functions.filter(({ name }) => name.toLowerCase().startsWith(handler));
-    expect(asked.length).toBeGreaterThan(3);
-    expect(Object.keys(own?.environment ?? {}).sort()).toEqual(asked.map(([, name]) => ENV[name as keyof typeof ENV]).sort());
-  });
+  it.each(['webhook', 'check'])(
+    'the %s function is given every environment variable that its code asks for, and no other',
+    async (handler) => {
+      const sources = [`${handler}.ts`, 'adapters/telemetry.ts'].map((file) =>
+        readFile(new URL(`../../functions/${file}`, import.meta.url), 'utf8'),
+      );
+      const asked = [...(await Promise.all(sources)).join().matchAll(/(?:requireEnv\(|process\.env\[)ENV\.(\w+)/g)];
+      const [own] = assembly.functions.filter(({ name }) => name.toLowerCase().startsWith(handler));
+      expect(asked.length).toBeGreaterThan(3);
+      expect(Object.keys(own?.environment ?? {}).sort()).toEqual(
+        asked.map(([, name]) => ENV[name as keyof typeof ENV]).sort(),
+      );
+    },
+  );
 
   it('have the time that the contract, and the workflow, give them', () => {
-    const seconds = Object.fromEntries(assembly.functions.map(({ name, timeoutSeconds }) => [name.slice(0, 5), timeoutSeconds]));
+    const seconds = Object.fromEntries(
+      assembly.functions.map(({ name, timeoutSeconds }) => [name.slice(0, 5), timeoutSeconds]),
+    );
     expect(seconds).toEqual({ Check: 900, Webho: WEBHOOK_TIME.functionTimeoutSeconds });
   });
 
@@ -169,11 +216,15 @@ describe('the functions', () => {
   });
 
   it('go by the name of their stack in their metrics, so that several stacks can share an account', () => {
-    template({ stackName: 'Second' }).allResourcesProperties('AWS::Lambda::Function', { Environment: { Variables: { [ENV.service]: 'Second' } } });
+    template({ stackName: 'Second' }).allResourcesProperties('AWS::Lambda::Function', {
+      Environment: { Variables: { [ENV.service]: 'Second' } },
+    });
   });
 
   it('can be stopped, both, or one of them', () => {
-    template({ webhookConcurrency: '0', checkConcurrency: '0' }).allResourcesProperties('AWS::Lambda::Function', { ReservedConcurrentExecutions: 0 });
+    template({ webhookConcurrency: '0', checkConcurrency: '0' }).allResourcesProperties('AWS::Lambda::Function', {
+      ReservedConcurrentExecutions: 0,
+    });
     expect(reserved({ checkConcurrency: '0' })).toEqual({ Check: 0, Webho: undefined });
   });
 
@@ -184,8 +235,15 @@ describe('the functions', () => {
   });
 
   it('reach a server in the operator’s own network, of which nothing is looked up: the check function alone', () => {
-    const placed = template({ vpcId: 'vpc-0123456789abcdef0', subnetIds: 'subnet-0123456789abcdef0,subnet-0123456789abcdef1' });
-    const functions = Object.entries(placed.findResources('AWS::Lambda::Function', { Properties: { VpcConfig: { SubnetIds: ['subnet-0123456789abcdef0', 'subnet-0123456789abcdef1'] } } }));
+    const placed = template({
+      vpcId: 'vpc-0123456789abcdef0',
+      subnetIds: 'subnet-0123456789abcdef0,subnet-0123456789abcdef1',
+    });
+    const functions = Object.entries(
+      placed.findResources('AWS::Lambda::Function', {
+        Properties: { VpcConfig: { SubnetIds: ['subnet-0123456789abcdef0', 'subnet-0123456789abcdef1'] } },
+      }),
+    );
     expect(functions.map(([id]) => id.slice(0, 5))).toEqual(['Check']);
     placed.hasResourceProperties('AWS::EC2::SecurityGroup', { VpcId: 'vpc-0123456789abcdef0' });
   });
@@ -204,7 +262,9 @@ describe('the workflow', () => {
     const states = Object.values(machine?.definition['States'] as Record<string, Record<string, unknown>>);
     expect(machine?.definition['TimeoutSeconds']).toBe(7 * 86_400);
     for (const task of states.filter(({ Type }) => Type === 'Task')) {
-      const [own] = properties('AWS::Lambda::Function').filter(({ Handler, Timeout }) => Handler !== undefined && Timeout === 900);
+      const [own] = properties('AWS::Lambda::Function').filter(
+        ({ Handler, Timeout }) => Handler !== undefined && Timeout === 900,
+      );
       expect(task['TimeoutSeconds']).toBeGreaterThan(Number(own?.['Timeout']));
       expect(task['Catch']).toEqual([{ ErrorEquals: ['States.ALL'], ResultPath: '$.failure', Next: 'Check failed' }]);
       expect((task['Retry'] as { ErrorEquals: string[] }[]).map(({ ErrorEquals }) => ErrorEquals[0])).toEqual([
@@ -226,8 +286,18 @@ describe('the workflow', () => {
 
 describe('the outputs', () => {
   it('are the webhook URL, the secret’s command, the dashboard and the settings for Prosody', () => {
-    const outputs = template({ xmppHosts: 'Example.net', defaultDelaySeconds: '90', defaultPatienceSeconds: '600' }).findOutputs('*');
-    expect(Object.keys(outputs)).toEqual(['WebhookUrl', 'SecretArn', 'SecretCommand', 'DashboardUrl', 'ProsodySettings']);
+    const outputs = template({
+      xmppHosts: 'Example.net',
+      defaultDelaySeconds: '90',
+      defaultPatienceSeconds: '600',
+    }).findOutputs('*');
+    expect(Object.keys(outputs)).toEqual([
+      'WebhookUrl',
+      'SecretArn',
+      'SecretCommand',
+      'DashboardUrl',
+      'ProsodySettings',
+    ]);
     const [, parts] = property('Value.Fn::Join', outputs['ProsodySettings']) as [string, unknown[]];
     const settings = parts.map((part) => (typeof part === 'string' ? part : 'https://api.example')).join('');
     expect(settings.split('\n').slice(3)).toEqual([
@@ -246,7 +316,14 @@ describe('the outputs', () => {
   });
 
   it('tags and names are the operator’s', () => {
-    const app = new App({ context: { 'aws:cdk:bundling-stacks': [], serverApiUrl: 'https://x.example', stackName: 'Second', tags: 'team=xmpp,rule=a=b' } });
+    const app = new App({
+      context: {
+        'aws:cdk:bundling-stacks': [],
+        serverApiUrl: 'https://x.example',
+        stackName: 'Second',
+        tags: 'team=xmpp,rule=a=b',
+      },
+    });
     const stack = new PingMucStack(app, readConfig(app.node));
     expect([stack.stackName, stack.tags.tagValues()]).toEqual(['Second', { team: 'xmpp', rule: 'a=b' }]);
   });

@@ -17,6 +17,7 @@ export default async function setup(): Promise<() => Promise<void>> {
   return async () => {
     const refused = await refusedCalls(directory, await readCalls(calls));
     await rm(directory, { recursive: true, force: true });
-    if (refused.length > 0) throw new Error(`the functions made calls that the stack does not permit: ${refused.join('; ')}`);
+    if (refused.length > 0)
+      throw new Error(`the functions made calls that the stack does not permit: ${refused.join('; ')}`);
   };
 }

@@ -7,7 +7,17 @@ const run = promisify(execFile);
 
 /** Longer than any test, whatever the clocks of the two sides. */
 const DAYS = 2;
-const NEW_KEY = ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', String(DAYS)];
+const NEW_KEY = [
+  'req',
+  '-x509',
+  '-newkey',
+  'ec',
+  '-pkeyopt',
+  'ec_paramgen_curve:P-256',
+  '-nodes',
+  '-days',
+  String(DAYS),
+];
 
 /** A certification authority of the lab's own, which the lab's servers trust and nobody else (openssl comes with Prosody's package). */
 export class Authority {
@@ -22,7 +32,15 @@ export class Authority {
 
   static async open(directory: string): Promise<Authority> {
     const authority = new Authority(directory);
-    await run('openssl', [...NEW_KEY, '-subj', '/CN=authority of the lab', '-keyout', authority.#key, '-out', authority.certificate]);
+    await run('openssl', [
+      ...NEW_KEY,
+      '-subj',
+      '/CN=authority of the lab',
+      '-keyout',
+      authority.#key,
+      '-out',
+      authority.certificate,
+    ]);
     return authority;
   }
 
@@ -32,6 +50,19 @@ export class Authority {
     const [certificate, key] = ['crt', 'key'].map((ending) => join(directory, `server.${ending}`)) as [string, string];
     const names = domains.map((domain) => `DNS:${domain}`).join(',');
     const extensions = ['-addext', `subjectAltName=${names}`, '-addext', 'basicConstraints=critical,CA:FALSE'];
-    await run('openssl', [...NEW_KEY, '-CA', this.certificate, '-CAkey', this.#key, '-subj', `/CN=${domains[0]}`, ...extensions, '-keyout', key, '-out', certificate]);
+    await run('openssl', [
+      ...NEW_KEY,
+      '-CA',
+      this.certificate,
+      '-CAkey',
+      this.#key,
+      '-subj',
+      `/CN=${domains[0]}`,
+      ...extensions,
+      '-keyout',
+      key,
+      '-out',
+      certificate,
+    ]);
   }
 }

@@ -28,7 +28,14 @@ export class BoshClient {
 
   static async connect(lab: Lab, server: Prosody, username: string, resource: string): Promise<BoshClient> {
     const bosh = new BoshClient(server);
-    const session = { to: server.host, hold: '1', wait: String(WAIT_SECONDS), ver: '1.6', 'xmpp:version': '1.0', 'xml:lang': 'en' };
+    const session = {
+      to: server.host,
+      hold: '1',
+      wait: String(WAIT_SECONDS),
+      ver: '1.6',
+      'xmpp:version': '1.0',
+      'xml:lang': 'en',
+    };
     bosh.#sid = (await bosh.#request(session)).attributes['sid'] ?? '';
     const password = Buffer.from(`\0${username}\0${server.password}`).toString('base64');
     const { elements } = await bosh.#request({}, xml('auth', { xmlns: NS_SASL, mechanism: 'PLAIN' }, password));
@@ -47,7 +54,9 @@ export class BoshClient {
     const since = this.received.length;
     const presence = xml('presence', { to: `${room}/${nick}`, xmlns: NS_CLIENT }, xml('x', { xmlns: NS_MUC }));
     this.received.push(...(await this.#request({}, presence)).elements);
-    await until(`${this.jid} is in ${room}`, () => this.received.slice(since).some((stanza) => statusCodes(stanza).includes('110')));
+    await until(`${this.jid} is in ${room}`, () =>
+      this.received.slice(since).some((stanza) => statusCodes(stanza).includes('110')),
+    );
   }
 
   /** The notices that have come: the presences that say 333. */
@@ -76,7 +85,11 @@ export class BoshClient {
     this.#rid += 1;
     const own = { rid: String(this.#rid), ...(this.#sid === '' ? {} : { sid: this.#sid }) };
     const body = xml('body', { xmlns: NS_BODY, 'xmlns:xmpp': NS_BOSH, ...own, ...attributes }, ...stanzas).toString();
-    const response = await fetch(this.#server.boshService, { method: 'POST', headers: { 'content-type': 'text/xml' }, body });
+    const response = await fetch(this.#server.boshService, {
+      method: 'POST',
+      headers: { 'content-type': 'text/xml' },
+      body,
+    });
     return read(await response.text());
   }
 }

@@ -96,18 +96,36 @@ export class Crowd {
 
   /** The users that a crowd of so many joins is made of. */
   static users(size: number, perRoom = PER_ROOM): readonly string[] {
-    return Array.from({ length: Math.ceil(size / Crowd.#roomsPerSession(size, perRoom)) }, (_, index) => `user${index}`);
+    return Array.from(
+      { length: Math.ceil(size / Crowd.#roomsPerSession(size, perRoom)) },
+      (_, index) => `user${index}`,
+    );
   }
 
   /** Logs in the sessions; nobody is in a room yet. @param home has the crowd's users */
-  static async open(lab: Lab, home: Prosody, service: ForgetfulService, size: number, perRoom = PER_ROOM): Promise<Crowd> {
+  static async open(
+    lab: Lab,
+    home: Prosody,
+    service: ForgetfulService,
+    size: number,
+    perRoom = PER_ROOM,
+  ): Promise<Crowd> {
     const roomsPerSession = Crowd.#roomsPerSession(size, perRoom);
     const users: User[] = [];
     for (const name of Crowd.users(size, perRoom)) users.push(await User.connect(lab, home, name, 'phone'));
     const members = Array.from({ length: size }, (_, index): Member => {
       const session = Math.floor(index / roomsPerSession);
       const room = service.room(`room-${Math.floor(session / perRoom)}-${index % roomsPerSession}`);
-      return { user: users[session] as User, room, nick: `nick-${index}`, isIn: false, notices: 0, entries: 0, isLost: false, list: new Set() };
+      return {
+        user: users[session] as User,
+        room,
+        nick: `nick-${index}`,
+        isIn: false,
+        notices: 0,
+        entries: 0,
+        isLost: false,
+        list: new Set(),
+      };
     });
     const crowd = new Crowd(service, members, perRoom);
     const own = Map.groupBy(members, ({ user }) => user);
@@ -149,7 +167,8 @@ export class Crowd {
   /** Everyone who is not in enters. Returns how many that were, when their rooms have confirmed them. */
   async enter(progress: (entered: number) => void = () => undefined): Promise<number> {
     const entering = this.members.filter(({ isIn }) => !isIn);
-    const underWay = (sent: number): number => entering.slice(Math.max(0, sent - 2 * JOINING), sent).filter(({ isIn }) => !isIn).length;
+    const underWay = (sent: number): number =>
+      entering.slice(Math.max(0, sent - 2 * JOINING), sent).filter(({ isIn }) => !isIn).length;
     for (const [index, { user, room, nick }] of entering.entries()) {
       await user.enter(room, nick);
       if (index % JOINING !== JOINING - 1) continue;
@@ -220,7 +239,22 @@ export class Crowd {
       else fates.wrong += 1;
       if (fates.examples.length >= MAX_EXAMPLES) continue;
       const missing = there.filter((session) => !member.list.has(session.nick)).length;
-      fates.examples.push(JSON.stringify({ user: user.jid, room, nick, isLost, isIn, notices, entries, nicks, questions, list: member.list.size, there: there.length, missing }));
+      fates.examples.push(
+        JSON.stringify({
+          user: user.jid,
+          room,
+          nick,
+          isLost,
+          isIn,
+          notices,
+          entries,
+          nicks,
+          questions,
+          list: member.list.size,
+          there: there.length,
+          missing,
+        }),
+      );
     }
     return fates;
   }
@@ -264,16 +298,23 @@ export class RealRooms implements ForgetfulService {
     const rooms = `for room in require"core.modulemanager".get_module("${this.#domain}", "muc").all_rooms() do`;
     const sessions = 'for nick, occupant in room:each_occupant() do for jid in occupant:each_session() do';
     const write = 'file:write("in ", nick, " ", jid, "\\n") end end end';
-    const asked = 'for key, count in pairs(prosody.lab_asked or {}) do file:write("asked ", key, " ", count, "\\n") end';
-    await this.#server.shell(`>local file = io.open("${this.#file}", "w"); ${rooms} ${sessions} ${write}; ${asked}; file:close()`);
+    const asked =
+      'for key, count in pairs(prosody.lab_asked or {}) do file:write("asked ", key, " ", count, "\\n") end';
+    await this.#server.shell(
+      `>local file = io.open("${this.#file}", "w"); ${rooms} ${sessions} ${write}; ${asked}; file:close()`,
+    );
     const lines = (await readFile(this.#file, 'utf8')).split('\n').map((line) => line.split(' '));
-    const found = lines.filter(([kind]) => kind === 'in').map(([, occupant = '', jid = '']) => {
-      const [room = '', nick = ''] = occupant.split('/');
-      return { room, nick, jid };
-    });
+    const found = lines
+      .filter(([kind]) => kind === 'in')
+      .map(([, occupant = '', jid = '']) => {
+        const [room = '', nick = ''] = occupant.split('/');
+        return { room, nick, jid };
+      });
     return {
       occupants: Map.groupBy(found, ({ room }) => room),
-      asked: new Map(lines.filter(([kind]) => kind === 'asked').map(([, room, jid, count]) => [`${room} ${jid}`, Number(count)])),
+      asked: new Map(
+        lines.filter(([kind]) => kind === 'asked').map(([, room, jid, count]) => [`${room} ${jid}`, Number(count)]),
+      ),
     };
   }
 
@@ -284,7 +325,10 @@ export class RealRooms implements ForgetfulService {
   async forgetThem(members: readonly Member[]): Promise<void> {
     await writeFile(this.#file, members.map(({ room, user }) => `${room} ${user.jid}\n`).join(''));
     const muc = `require"core.modulemanager".get_module("${this.#domain}", "muc")`;
-    const forget = 'local occupant = room:get_occupant_by_real_jid(user); occupant:remove_session(user); room:save_occupant(occupant)';
-    await this.#server.shell(`>for line in io.lines("${this.#file}") do local room, user = line:match("^(%S+) (%S+)$"); room = ${muc}.get_room_from_jid(room); ${forget} end`);
+    const forget =
+      'local occupant = room:get_occupant_by_real_jid(user); occupant:remove_session(user); room:save_occupant(occupant)';
+    await this.#server.shell(
+      `>for line in io.lines("${this.#file}") do local room, user = line:match("^(%S+) (%S+)$"); room = ${muc}.get_room_from_jid(room); ${forget} end`,
+    );
   }
 }

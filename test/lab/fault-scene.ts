@@ -63,13 +63,16 @@ export class FaultScene {
   /** Has the runtime run another stack. */
   async use(stack: Stack): Promise<void> {
     const directory = this.#stacks[stack];
-    if (this.scene.runtime.environment['PING_MUC_ASSEMBLY'] !== directory) await this.scene.runtime.restart({ PING_MUC_ASSEMBLY: directory });
+    if (this.scene.runtime.environment['PING_MUC_ASSEMBLY'] !== directory)
+      await this.scene.runtime.restart({ PING_MUC_ASSEMBLY: directory });
   }
 
   /** The check function dies, in the midst of whatever it does. */
   async killCheckFunction(): Promise<void> {
     await writeFile(this.#trigger, '');
-    await until('the function is dead', async () => (await readdir(this.scene.lab.directory)).every((file) => file !== 'die'));
+    await until('the function is dead', async () =>
+      (await readdir(this.scene.lab.directory)).every((file) => file !== 'die'),
+    );
   }
 
   /** What the table holds of joins on a chat service. */
@@ -78,7 +81,12 @@ export class FaultScene {
     const rows: Row[] = [];
     for await (const page of paginateScan({ client }, { TableName: await this.#tableName() })) {
       for (const item of page.Items ?? []) {
-        rows.push({ pk: item[TABLE_KEYS.partition]?.S ?? '', sk: item[TABLE_KEYS.sort]?.S ?? '', state: item['state']?.S ?? '', expires: Number(item[TABLE_KEYS.expires]?.N) });
+        rows.push({
+          pk: item[TABLE_KEYS.partition]?.S ?? '',
+          sk: item[TABLE_KEYS.sort]?.S ?? '',
+          state: item['state']?.S ?? '',
+          expires: Number(item[TABLE_KEYS.expires]?.N),
+        });
       }
     }
     client.destroy();
@@ -87,7 +95,12 @@ export class FaultScene {
 
   async deleteRow({ pk, sk }: Row): Promise<void> {
     const client = this.#table();
-    await client.send(new DeleteItemCommand({ TableName: await this.#tableName(), Key: { [TABLE_KEYS.partition]: { S: pk }, [TABLE_KEYS.sort]: { S: sk } } }));
+    await client.send(
+      new DeleteItemCommand({
+        TableName: await this.#tableName(),
+        Key: { [TABLE_KEYS.partition]: { S: pk }, [TABLE_KEYS.sort]: { S: sk } },
+      }),
+    );
     client.destroy();
   }
 
@@ -119,8 +132,16 @@ export class FaultScene {
 
   /** A client that goes past the relay. */
   #table(): DynamoDBClient {
-    const [host] = this.aws.requests.findLast(({ headers }) => String(headers['x-amz-target']).startsWith('DynamoDB'))?.path.slice(1).split('/') ?? [];
-    return new DynamoDBClient({ endpoint: `http://${host}`, region: 'us-east-1', credentials: { accessKeyId: 'test', secretAccessKey: 'test' } });
+    const [host] =
+      this.aws.requests
+        .findLast(({ headers }) => String(headers['x-amz-target']).startsWith('DynamoDB'))
+        ?.path.slice(1)
+        .split('/') ?? [];
+    return new DynamoDBClient({
+      endpoint: `http://${host}`,
+      region: 'us-east-1',
+      credentials: { accessKeyId: 'test', secretAccessKey: 'test' },
+    });
   }
 }
 
@@ -134,12 +155,22 @@ async function copyStack(lab: Lab, stack: Stack, trigger: string): Promise<strin
   await writeFile(check.file, suicide + (await readFile(check.file, 'utf8')));
 
   const file = join(directory, 'PingMuc.template.json');
-  const template = JSON.parse(await readFile(file, 'utf8')) as { Resources: Record<string, { Type: string; Properties: Record<string, unknown> }> };
-  if (stack === 'brief') (template.Resources[check.name] as { Properties: Record<string, unknown> }).Properties['Timeout'] = BRIEF_SECONDS;
+  const template = JSON.parse(await readFile(file, 'utf8')) as {
+    Resources: Record<string, { Type: string; Properties: Record<string, unknown> }>;
+  };
+  if (stack === 'brief')
+    (template.Resources[check.name] as { Properties: Record<string, unknown> }).Properties['Timeout'] = BRIEF_SECONDS;
   // the first rule is that of the unreachable server; its attempts last as long as before
-  const patience = JSON.stringify('"IntervalSeconds":5,"MaxAttempts":150,"BackoffRate":2,"MaxDelaySeconds":300').slice(1, -1);
+  const patience = JSON.stringify('"IntervalSeconds":5,"MaxAttempts":150,"BackoffRate":2,"MaxDelaySeconds":300').slice(
+    1,
+    -1,
+  );
   const text = JSON.stringify(template);
-  if (!text.includes(patience)) throw new Error('the workflow has another patience with an unreachable server than this test knows');
-  await writeFile(file, text.replace(patience, patience.replace(':5,', ':1,').replace(':150,', ':50000,').replace(':300', ':1')));
+  if (!text.includes(patience))
+    throw new Error('the workflow has another patience with an unreachable server than this test knows');
+  await writeFile(
+    file,
+    text.replace(patience, patience.replace(':5,', ':1,').replace(':150,', ':50000,').replace(':300', ':1')),
+  );
   return directory;
 }

@@ -88,7 +88,9 @@ class Cast {
 
   static async open(stage: FaultScene): Promise<Cast> {
     const tag = randomBytes(4).toString('hex');
-    const users = await Promise.all(Array.from({ length: SESSIONS }, (_, index) => stage.scene.user('juliet', `${tag}-${index}`)));
+    const users = await Promise.all(
+      Array.from({ length: SESSIONS }, (_, index) => stage.scene.user('juliet', `${tag}-${index}`)),
+    );
     return new Cast(stage, users, tag, await stage.executions());
   }
 
@@ -110,8 +112,13 @@ class Cast {
 
   /** Waits until the functions know of every join. */
   async recorded(): Promise<void> {
-    const missing = (known: readonly string[]): number => this.members.filter(({ room, user }) => !known.includes(`${room}#${user.jid}`)).length;
-    await until('every join is recorded', () => missing(this.#stored().map(({ room, user }) => `${room}#${user}`)) === 0, RECOVERY_MS);
+    const missing = (known: readonly string[]): number =>
+      this.members.filter(({ room, user }) => !known.includes(`${room}#${user.jid}`)).length;
+    await until(
+      'every join is recorded',
+      () => missing(this.#stored().map(({ room, user }) => `${room}#${user}`)) === 0,
+      RECOVERY_MS,
+    );
   }
 
   /** The service forgets every other member whom it still knows, and everyone of them is to be told. */
@@ -134,7 +141,11 @@ class Cast {
 
   /** Waits until the functions have started the check of a close since a moment. */
   async checkStarted(lines: number): Promise<void> {
-    await until('the check is started', () => this.stage.lines('webhook stored', lines).some((line) => Number(line['ChecksStarted']) > 0), RECOVERY_MS);
+    await until(
+      'the check is started',
+      () => this.stage.lines('webhook stored', lines).some((line) => Number(line['ChecksStarted']) > 0),
+      RECOVERY_MS,
+    );
   }
 
   expected(): readonly Member[] {
@@ -146,7 +157,9 @@ class Cast {
    * @param over when the fault was over and the check due, in milliseconds
    */
   async end(over: number): Promise<Omit<FaultResult, 'fault'>> {
-    await until('all are told', () => this.expected().every((member) => told(member) > 0), RECOVERY_MS).catch(() => undefined); // it is counted
+    await until('all are told', () => this.expected().every((member) => told(member) > 0), RECOVERY_MS).catch(
+      () => undefined,
+    ); // it is counted
     await this.#quiet();
     const expected = this.expected();
     const last = Math.max(over, ...expected.map((member) => noticesOf(member)[0]?.at ?? Infinity));
@@ -159,7 +172,9 @@ class Cast {
       seconds: (last - over) / 1000,
     };
     const known = new Set((await this.stage.rows()).filter(({ state }) => state === 'joined').map(({ sk }) => sk));
-    const unknown = this.members.filter(({ room, user, lost, hasLeft }) => !lost && !hasLeft && !known.has(`${room}#${user.jid}`));
+    const unknown = this.members.filter(
+      ({ room, user, lost, hasLeft }) => !lost && !hasLeft && !known.has(`${room}#${user.jid}`),
+    );
     if (unknown.length > 0) throw new Error(`${unknown.length} users are in rooms of which the functions do not know`);
     const back = this.members.filter(({ room, user, hasLeft }) => hasLeft && known.has(`${room}#${user.jid}`));
     if (back.length > 0) throw new Error(`${back.length} users have left rooms in which the functions believe them`);
@@ -168,7 +183,8 @@ class Cast {
     const closes = (events: readonly Stored[]): number => events.filter(({ type }) => type === 's2s.closed').length;
     // one that was started, and not answered for, may have been replaced by a newer one in the sender's queue
     const [least, most] = [closes(this.#stored()), closes(this.#sent())];
-    if (checks < least || checks > most) throw new Error(`${checks} checks were started for ${least} closes that were stored, and ${most} that were sent`);
+    if (checks < least || checks > most)
+      throw new Error(`${checks} checks were started for ${least} closes that were stored, and ${most} that were sent`);
     await this.disband();
     return result;
   }
@@ -192,7 +208,9 @@ class Cast {
   }
 
   /** The events that the server has sent since the beginning. */
-  #sent(isMeant: (request: FaultScene['scene']['webhooks']['requests'][number]) => boolean = () => true): readonly Stored[] {
+  #sent(
+    isMeant: (request: FaultScene['scene']['webhooks']['requests'][number]) => boolean = () => true,
+  ): readonly Stored[] {
     const requests = this.stage.scene.webhooks.requests.slice(this.#webhooks).filter(isMeant);
     const events = requests.flatMap(({ body }) => (JSON.parse(body.toString()) as { events: Stored[] }).events);
     return [...new Map(events.map((event) => [event.at, event])).values()];
@@ -208,7 +226,10 @@ async function enter({ user, room, nick }: Member): Promise<void> {
   for (let attempt = 1; ; attempt += 1) {
     const since = Date.now();
     await user.enter(room, nick);
-    const isIn = (): boolean => user.presences(room, since).some(({ attrs }) => attrs['type'] === undefined && String(attrs['from']).endsWith(`/${nick}`));
+    const isIn = (): boolean =>
+      user
+        .presences(room, since)
+        .some(({ attrs }) => attrs['type'] === undefined && String(attrs['from']).endsWith(`/${nick}`));
     try {
       await until(`${user.jid} is in ${room}`, isIn, ENTER_MS);
       return;
@@ -246,7 +267,10 @@ async function lossDuring(stage: FaultScene, { joins }: Extent, course: Course):
 }
 
 /** The webhook endpoint misbehaves, from before the last joins and the close until some time after it. */
-function webhooksMeet(gate: (extent: Extent) => Gate, verify?: (requests: FaultScene['scene']['webhooks']['requests']) => void): Play {
+function webhooksMeet(
+  gate: (extent: Extent) => Gate,
+  verify?: (requests: FaultScene['scene']['webhooks']['requests']) => void,
+): Play {
   return async (stage, extent) => {
     const { webhooks } = stage.scene;
     let first = 0;
@@ -279,7 +303,8 @@ const endpointThrottles = webhooksMeet(
   () => ({ before: () => new Instead(429, { 'retry-after': String(RETRY_AFTER) }) }),
   (requests) => {
     const gaps = requests.slice(1).map(({ at }, index) => at - (requests[index]?.at ?? 0));
-    if (gaps.some((gap) => gap < RETRY_AFTER * 1000 - 100)) throw new Error(`the sender was asked for ${RETRY_AFTER} s, and waited ${gaps.join(', ')} ms`);
+    if (gaps.some((gap) => gap < RETRY_AFTER * 1000 - 100))
+      throw new Error(`the sender was asked for ${RETRY_AFTER} s, and waited ${gaps.join(', ')} ms`);
   },
 );
 
@@ -303,8 +328,11 @@ const endpointHangs: Play = async (stage, extent) => {
       await sleep(extent.seconds * 1000);
       webhooks.gate = {};
       await until('the sender gives up', () => webhooks.requests.length > first + 1, RECOVERY_MS);
-      const [hung, next] = webhooks.requests.slice(first).map(({ body }) => (JSON.parse(body.toString()) as { events: unknown[] }).events.length);
-      if (next !== Math.max(1, Math.floor(Number(hung) / 2))) throw new Error(`after a batch of ${hung} that was not answered comes one of ${next}`);
+      const [hung, next] = webhooks.requests
+        .slice(first)
+        .map(({ body }) => (JSON.parse(body.toString()) as { events: unknown[] }).events.length);
+      if (next !== Math.max(1, Math.floor(Number(hung) / 2)))
+        throw new Error(`after a batch of ${hung} that was not answered comes one of ${next}`);
     },
   });
 };
@@ -335,7 +363,8 @@ const endpointHeldUp: Play = async (stage, extent) => {
   const arrival = Promise.withResolvers<undefined>();
   let first = 0;
   let hasHeld = false;
-  const isStored = (type: Stored['type']): boolean => webhooks.requests.slice(first + 1).some(({ status, body }) => status === 200 && body.includes(type));
+  const isStored = (type: Stored['type']): boolean =>
+    webhooks.requests.slice(first + 1).some(({ status, body }) => status === 200 && body.includes(type));
   return lossDuring(stage, extent, {
     early: () => {
       first = webhooks.requests.length;
@@ -365,7 +394,11 @@ function apiMeets(begin: (stage: FaultScene, extent: Extent) => unknown, end: (s
     const result = await lossDuring(stage, extent, {
       begin: () => begin(stage, extent),
       meanwhile: async (cast) => {
-        await until('invocations have given up', () => stage.lines('check interrupted', cast.log).length >= 2, RECOVERY_MS);
+        await until(
+          'invocations have given up',
+          () => stage.lines('check interrupted', cast.log).length >= 2,
+          RECOVERY_MS,
+        );
         await sleep(extent.seconds * 1000);
         await end(stage);
       },
@@ -392,7 +425,9 @@ const apiSlow: Play = (stage, extent) => {
     stage.scene.stanzas.gate = { after: () => sleep(milliseconds) };
   };
   if (extent.seconds >= LONG) return apiMeets(slow(BEYOND_PATIENCE_MS), behave)(stage, extent);
-  return lossDuring(stage, extent, { begin: slow(extent.seconds * 500), meanwhile: () => undefined }).finally(() => behave(stage));
+  return lossDuring(stage, extent, { begin: slow(extent.seconds * 500), meanwhile: () => undefined }).finally(() =>
+    behave(stage),
+  );
 };
 /** The function gives an answer five seconds, for which the server waits for rooms, and fifteen of grace. */
 const BEYOND_PATIENCE_MS = 22_000;
@@ -421,7 +456,11 @@ function functionDies(way: 'stanzas' | 'aws', when: (body: string, target: strin
 
 /** The DynamoDB API's errors. */
 const dynamoError = (status: number, name: string): Instead =>
-  new Instead(status, { 'content-type': 'application/x-amz-json-1.0' }, JSON.stringify({ __type: `com.amazonaws.dynamodb.v20120810#${name}`, message: 'injected' }));
+  new Instead(
+    status,
+    { 'content-type': 'application/x-amz-json-1.0' },
+    JSON.stringify({ __type: `com.amazonaws.dynamodb.v20120810#${name}`, message: 'injected' }),
+  );
 
 /** DynamoDB takes only some of what it is asked, around the close and while the check is due. */
 function dynamoMeets(gate: (chance: () => number) => Gate): Play {
@@ -443,11 +482,17 @@ function dynamoMeets(gate: (chance: () => number) => Gate): Play {
 const NOT_STORED = 'webhook not stored; the sender is asked to send it again';
 const isDynamo = (target: unknown): boolean => String(target).startsWith('DynamoDB');
 const dynamoThrottles = dynamoMeets((chance) => ({
-  before: (_body, headers) => (isDynamo(headers['x-amz-target']) && chance() < 0.6 ? dynamoError(400, 'ProvisionedThroughputExceededException') : undefined),
+  before: (_body, headers) =>
+    isDynamo(headers['x-amz-target']) && chance() < 0.6
+      ? dynamoError(400, 'ProvisionedThroughputExceededException')
+      : undefined,
 }));
 /** A third of the writes fail, and of another third the answer is lost. */
 const dynamoFails = dynamoMeets((chance) => ({
-  before: (_body, headers) => (WRITES.test(String(headers['x-amz-target'])) && chance() < 0.33 ? dynamoError(500, 'InternalServerError') : undefined),
+  before: (_body, headers) =>
+    WRITES.test(String(headers['x-amz-target'])) && chance() < 0.33
+      ? dynamoError(500, 'InternalServerError')
+      : undefined,
   after: (_body, _answer, headers) => {
     if (WRITES.test(String(headers['x-amz-target'])) && chance() < 0.5) throw new Error('the answer is lost');
   },
@@ -468,7 +513,9 @@ const awsHangs: Play = (stage, extent) =>
     begin: async (cast) => {
       await until('the webhook is refused', () => stage.lines(NOT_STORED, cast.log).length > 0, RECOVERY_MS);
       await sleep(extent.seconds * 1000);
-      stage.aws.gate = { before: (_body, headers) => (ONLY_CHECKS.test(String(headers['x-amz-target'])) ? hang() : undefined) };
+      stage.aws.gate = {
+        before: (_body, headers) => (ONLY_CHECKS.test(String(headers['x-amz-target'])) ? hang() : undefined),
+      };
     },
     meanwhile: async (cast) => {
       await until('the check has given up', () => stage.lines('check interrupted', cast.log).length > 0, RECOVERY_MS);
@@ -497,7 +544,11 @@ function startMeets(gate: () => Gate): Play {
 const startThrottles = startMeets(() => ({
   before: (_body, headers) =>
     isStart(headers['x-amz-target'])
-      ? new Instead(400, { 'content-type': 'application/x-amz-json-1.0' }, JSON.stringify({ __type: 'ThrottlingException', message: 'Rate exceeded' }))
+      ? new Instead(
+          400,
+          { 'content-type': 'application/x-amz-json-1.0' },
+          JSON.stringify({ __type: 'ThrottlingException', message: 'Rate exceeded' }),
+        )
       : undefined,
 }));
 const startAnswerLost = startMeets(() => ({
@@ -560,7 +611,8 @@ const prosodyKilled: Play = async (stage, { joins, seconds }) => {
   const seconds_ = (Date.now() - over) / 1000;
   await scene.settle(again);
   const rows = await stage.rows();
-  if (rows.some(({ expires }) => !(expires > Date.now() / 1000 && expires < Date.now() / 1000 + 10 * 86_400))) throw new Error('a row stays for ever');
+  if (rows.some(({ expires }) => !(expires > Date.now() / 1000 && expires < Date.now() / 1000 + 10 * 86_400)))
+    throw new Error('a row stays for ever');
   const wrong = [...cast.members, { ...(first as Member), user: again }].reduce((sum, member) => sum + told(member), 0);
   await again.leaveServer();
   await stage.set({});
@@ -583,7 +635,11 @@ const moduleReloaded: Play = async (stage, extent) => {
 };
 
 /** Debian's package faketime; the library's path is relative to that of the system's libraries. */
-const SHIFTED = (seconds: number): NodeJS.ProcessEnv => ({ LD_PRELOAD: '/usr/$LIB/faketime/libfaketime.so.1', FAKETIME: `${seconds < 0 ? '' : '+'}${seconds}`, FAKETIME_DONT_FAKE_MONOTONIC: '1' });
+const SHIFTED = (seconds: number): NodeJS.ProcessEnv => ({
+  LD_PRELOAD: '/usr/$LIB/faketime/libfaketime.so.1',
+  FAKETIME: `${seconds < 0 ? '' : '+'}${seconds}`,
+  FAKETIME_DONT_FAKE_MONOTONIC: '1',
+});
 const RIGHT = { LD_PRELOAD: undefined, FAKETIME: undefined, FAKETIME_DONT_FAKE_MONOTONIC: undefined };
 
 /** The functions' clock is off by so many seconds, which is tolerated; nobody is told before the delay is over. */
@@ -621,12 +677,14 @@ const clocksFarApart: Play = async (stage, { joins, seconds }) => {
   await scene.runtime.restart(SHIFTED(600));
   // the check begins at once, by a clock that is ahead
   const refusal = await until('the server refuses', () => stage.lines('check interrupted', lines)[0], RECOVERY_MS);
-  if (!/ahead of this server's clock/.test(String(refusal['detail']))) throw new Error(`the server's refusal does not say clock: ${String(refusal['detail'])}`);
+  if (!/ahead of this server's clock/.test(String(refusal['detail'])))
+    throw new Error(`the server's refusal does not say clock: ${String(refusal['detail'])}`);
   await cast.join(Math.floor(joins / 2));
   cast.lose();
   const cut = scene.dropStreams();
   const ours = await until('the functions refuse', () => stage.lines('webhook refused', lines)[0], RECOVERY_MS);
-  if (!/behind this clock/.test(String(ours['detail']))) throw new Error(`the functions' refusal does not say clock: ${String(ours['detail'])}`);
+  if (!/behind this clock/.test(String(ours['detail'])))
+    throw new Error(`the functions' refusal does not say clock: ${String(ours['detail'])}`);
   await until('the operator is told', async () => /refuses our signature.*clock/.test(await scene.home.log()));
   if (seconds >= LONG) await sleep(seconds * 1000);
   await scene.runtime.restart(RIGHT);
@@ -665,8 +723,14 @@ const secretRotated: Play = async (stage, { joins, seconds }) => {
   const fresh = `whsec_${randomBytes(32).toString('base64')}`;
   /** What Secrets Manager holds. */
   const store = (current: string, previous: string): void => {
-    const answer = new Instead(200, { 'content-type': 'application/x-amz-json-1.1' }, JSON.stringify({ SecretString: JSON.stringify({ current, previous }) }));
-    aws.gate = { before: (_body, headers) => (headers['x-amz-target'] === 'secretsmanager.GetSecretValue' ? answer : undefined) };
+    const answer = new Instead(
+      200,
+      { 'content-type': 'application/x-amz-json-1.1' },
+      JSON.stringify({ SecretString: JSON.stringify({ current, previous }) }),
+    );
+    aws.gate = {
+      before: (_body, headers) => (headers['x-amz-target'] === 'secretsmanager.GetSecretValue' ? answer : undefined),
+    };
   };
   const cast = await Cast.open(stage);
   const rotation = { isOver: false };
@@ -720,8 +784,14 @@ export const FAULTS: Readonly<Record<string, Play>> = {
   'stanza API: answers 503': apiUnavailable,
   'stanza API: slow': apiSlow,
   'check function dies before the pings': functionDies('stanzas', (body) => body.includes('<ping ')),
-  'check function dies between pings and notices': functionDies('stanzas', (body) => body.split('<presence ').length > 2, 1), // there may be but one such request
-  'check function dies between notice and delete': functionDies('aws', (_body, target) => target.endsWith('.DeleteItem')),
+  'check function dies between pings and notices': functionDies(
+    'stanzas',
+    (body) => body.split('<presence ').length > 2,
+    1,
+  ), // there may be but one such request
+  'check function dies between notice and delete': functionDies('aws', (_body, target) =>
+    target.endsWith('.DeleteItem'),
+  ),
   'DynamoDB throttles': dynamoThrottles,
   'DynamoDB fails some writes': dynamoFails,
   'AWS accepts and never answers': awsHangs,

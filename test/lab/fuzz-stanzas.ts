@@ -93,23 +93,155 @@ function good({ user, room, nick, at, other }: World): readonly Node[] {
     node(
       'presence',
       { type: 'unavailable', id: 'c', from: `${room}/${nick}`, to: user },
-      node('x', { xmlns: NS_MUC_USER }, node('item', { affiliation: 'none', role: 'none' }, node('reason', {}, 'Connection lost')), ...statuses),
+      node(
+        'x',
+        { xmlns: NS_MUC_USER },
+        node('item', { affiliation: 'none', role: 'none' }, node('reason', {}, 'Connection lost')),
+        ...statuses,
+      ),
       named,
     ),
   ];
 }
 
 const JUNK = [
-  '<!-- c -->', '<?a b?>', '<![CDATA[x]]>', '<!DOCTYPE a>', '<!ENTITY a "b">', '&amp;', '&lt;', '&lol;', '&#0;', '&#1;', '&#10;', '&#xD800;', '&#xFFFF;', '&#x1F600;', '&#1114112;', '&', '<', '>', ']]>', '"', "'",
-  '<a/>', '<x:a/>', '<x:a xmlns:x="urn:x"/>', '<a xmlns=""/>', '<xml:a/>', '<a xml:lang="en"/>', '<message id="m"/>', '<iq/>', '<xmpp/>', '</iq>', '</xmpp>', 'text', ' ', '\n', '\u0000', '\u0001', '\ufffe', '\r',
-  `<ping xmlns="${NS_PING}"/>`, `<query xmlns="${NS_DISCO}"/>`, '<query xmlns="jabber:iq:roster"/>', `<x xmlns="${NS_MUC_USER}"/>`, `<x xmlns="${NS_MUC_USER}"><invite/></x>`, '<status code="110"/>', '<status code="307"/>',
-  '<item affiliation="none" role="none"/>', '<item affiliation="owner" role="none" jid="a@b"/>', '<reason>r</reason>', `<join xmlns="${NS_JOIN}" at="1"/>`, '<body>b</body>', '<error type="cancel"/>',
+  '<!-- c -->',
+  '<?a b?>',
+  '<![CDATA[x]]>',
+  '<!DOCTYPE a>',
+  '<!ENTITY a "b">',
+  '&amp;',
+  '&lt;',
+  '&lol;',
+  '&#0;',
+  '&#1;',
+  '&#10;',
+  '&#xD800;',
+  '&#xFFFF;',
+  '&#x1F600;',
+  '&#1114112;',
+  '&',
+  '<',
+  '>',
+  ']]>',
+  '"',
+  "'",
+  '<a/>',
+  '<x:a/>',
+  '<x:a xmlns:x="urn:x"/>',
+  '<a xmlns=""/>',
+  '<xml:a/>',
+  '<a xml:lang="en"/>',
+  '<message id="m"/>',
+  '<iq/>',
+  '<xmpp/>',
+  '</iq>',
+  '</xmpp>',
+  'text',
+  ' ',
+  '\n',
+  '\u0000',
+  '\u0001',
+  '\ufffe',
+  '\r',
+  `<ping xmlns="${NS_PING}"/>`,
+  `<query xmlns="${NS_DISCO}"/>`,
+  '<query xmlns="jabber:iq:roster"/>',
+  `<x xmlns="${NS_MUC_USER}"/>`,
+  `<x xmlns="${NS_MUC_USER}"><invite/></x>`,
+  '<status code="110"/>',
+  '<status code="307"/>',
+  '<item affiliation="none" role="none"/>',
+  '<item affiliation="owner" role="none" jid="a@b"/>',
+  '<reason>r</reason>',
+  `<join xmlns="${NS_JOIN}" at="1"/>`,
+  '<body>b</body>',
+  '<error type="cancel"/>',
 ];
-const ATTRIBUTES = ['id', 'type', 'from', 'to', 'by', 'at', 'code', 'role', 'affiliation', 'jid', 'nick', 'node', 'timeout', 'xmlns', 'xml:lang', 'xmlns:x', 'x:id', 'xmlns:xml', 'xml:id', '__index', '1'];
-const ELEMENTS = ['iq', 'presence', 'message', 'xmpp', 'ping', 'query', 'join', 'x', 'item', 'status', 'reason', 'a', 'x:iq', 'stream:stream', 'root', 'IQ'];
+const ATTRIBUTES = [
+  'id',
+  'type',
+  'from',
+  'to',
+  'by',
+  'at',
+  'code',
+  'role',
+  'affiliation',
+  'jid',
+  'nick',
+  'node',
+  'timeout',
+  'xmlns',
+  'xml:lang',
+  'xmlns:x',
+  'x:id',
+  'xmlns:xml',
+  'xml:id',
+  '__index',
+  '1',
+];
+const ELEMENTS = [
+  'iq',
+  'presence',
+  'message',
+  'xmpp',
+  'ping',
+  'query',
+  'join',
+  'x',
+  'item',
+  'status',
+  'reason',
+  'a',
+  'x:iq',
+  'stream:stream',
+  'root',
+  'IQ',
+];
 const values = ({ host, user, room, nick, at }: World): readonly string[] => [
-  user, host, `${room}/${nick}`, `${room}/other`, `nobody@${host}/x`, user.split('/')[0] ?? '', `a@${host}`, `conference.${host}`, 'a@b.example/c', 'a@b.example', at, `0${at}`, `${at}.0`, `-${at}`, '1e9', '0x1', `${at} `,
-  'get', 'set', 'result', 'error', 'unavailable', 'subscribe', 'probe', 'none', 'owner', '110', '330', '333', '307', '60', '0', '301', '1.5', ' 60', NS_PING, NS_DISCO, NS_MUC_USER, NS_JOIN, 'jabber:client', 'jabber:server', 'urn:x',
+  user,
+  host,
+  `${room}/${nick}`,
+  `${room}/other`,
+  `nobody@${host}/x`,
+  user.split('/')[0] ?? '',
+  `a@${host}`,
+  `conference.${host}`,
+  'a@b.example/c',
+  'a@b.example',
+  at,
+  `0${at}`,
+  `${at}.0`,
+  `-${at}`,
+  '1e9',
+  '0x1',
+  `${at} `,
+  'get',
+  'set',
+  'result',
+  'error',
+  'unavailable',
+  'subscribe',
+  'probe',
+  'none',
+  'owner',
+  '110',
+  '330',
+  '333',
+  '307',
+  '60',
+  '0',
+  '301',
+  '1.5',
+  ' 60',
+  NS_PING,
+  NS_DISCO,
+  NS_MUC_USER,
+  NS_JOIN,
+  'jabber:client',
+  'jabber:server',
+  'urn:x',
 ];
 
 type Fault = (stanza: Node) => Node;
@@ -119,12 +251,16 @@ function changed(element: Node, n: number, change: Fault): Node {
   let left = n % count(element);
   const walk = (here: Node): Node => {
     if (left-- === 0) return change(here);
-    return { ...here, children: here.children.map((child) => (typeof child === 'string' || left < 0 ? child : walk(child))) };
+    return {
+      ...here,
+      children: here.children.map((child) => (typeof child === 'string' || left < 0 ? child : walk(child))),
+    };
   };
   return walk(element);
 }
 
-const count = (element: Node): number => element.children.reduce((sum, child) => sum + (typeof child === 'string' ? 0 : count(child)), 1);
+const count = (element: Node): number =>
+  element.children.reduce((sum, child) => sum + (typeof child === 'string' ? 0 : count(child)), 1);
 
 /** One thing that is wrong with a stanza, anywhere in it. */
 function faults(world: World): fc.Arbitrary<Fault> {
@@ -133,21 +269,54 @@ function faults(world: World): fc.Arbitrary<Fault> {
     { weight: 3, arbitrary: strangeText.map((text) => escapeXML(text)) },
     { weight: 1, arbitrary: strangeText },
   );
-  const junk = fc.oneof({ weight: 4, arbitrary: fc.constantFrom(...JUNK) }, { weight: 1, arbitrary: strangeText.map((text) => escapeXML(text)) });
+  const junk = fc.oneof(
+    { weight: 4, arbitrary: fc.constantFrom(...JUNK) },
+    { weight: 1, arbitrary: strangeText.map((text) => escapeXML(text)) },
+  );
   const n = fc.nat({ max: 50 });
   const at = (list: readonly unknown[], index: number): number => (list.length === 0 ? 0 : index % list.length);
   const local = fc.oneof<fc.Arbitrary<Fault>[]>(
-    fc.tuple(n, value).map(([index, written]) => (it) => ({ ...it, attributes: it.attributes.map(([name, old], i) => [name, i === at(it.attributes, index) ? written : old] as const) })),
+    fc
+      .tuple(n, value)
+      .map(([index, written]) => (it) => ({
+        ...it,
+        attributes: it.attributes.map(
+          ([name, old], i) => [name, i === at(it.attributes, index) ? written : old] as const,
+        ),
+      })),
     n.map((index) => (it) => ({ ...it, attributes: it.attributes.filter((_, i) => i !== at(it.attributes, index)) })),
-    fc.tuple(fc.constantFrom(...ATTRIBUTES), value).map(([name, written]) => (it) => ({ ...it, attributes: [...it.attributes.filter(([old]) => old !== name), [name, written] as const] })),
-    fc.tuple(fc.constantFrom(...ATTRIBUTES), value).map(([name, written]) => (it) => ({ ...it, attributes: [...it.attributes, [name, written] as const] })),
+    fc
+      .tuple(fc.constantFrom(...ATTRIBUTES), value)
+      .map(([name, written]) => (it) => ({
+        ...it,
+        attributes: [...it.attributes.filter(([old]) => old !== name), [name, written] as const],
+      })),
+    fc
+      .tuple(fc.constantFrom(...ATTRIBUTES), value)
+      .map(([name, written]) => (it) => ({ ...it, attributes: [...it.attributes, [name, written] as const] })),
     fc.constantFrom(...ELEMENTS).map((name) => (it) => ({ ...it, name })),
-    fc.tuple(n, junk).map(([index, text]) => (it) => ({ ...it, children: it.children.toSpliced(at([...it.children, ''], index), 0, text) })),
+    fc
+      .tuple(n, junk)
+      .map(([index, text]) => (it) => ({
+        ...it,
+        children: it.children.toSpliced(at([...it.children, ''], index), 0, text),
+      })),
     n.map((index) => (it) => ({ ...it, children: it.children.toSpliced(at(it.children, index), 1) })),
-    n.map((index) => (it) => ({ ...it, children: [...it.children, ...it.children.slice(at(it.children, index), at(it.children, index) + 1)] })),
-    fc.tuple(fc.constantFrom(...ELEMENTS), fc.constantFrom(1, 1, 2, 500)).map(([name, depth]) => (it) => Array.from({ length: depth }).reduce<Node>((inner) => node(name, {}, inner), it)),
+    n.map((index) => (it) => ({
+      ...it,
+      children: [...it.children, ...it.children.slice(at(it.children, index), at(it.children, index) + 1)],
+    })),
+    fc.tuple(fc.constantFrom(...ELEMENTS), fc.constantFrom(1, 1, 2, 500)).map(
+      ([name, depth]) =>
+        (it) =>
+          Array.from({ length: depth }).reduce<Node>((inner) => node(name, {}, inner), it),
+    ),
   );
-  return fc.tuple(n, local).map(([index, change]) => (stanza) => changed(stanza, index, change));
+  return fc.tuple(n, local).map(
+    ([index, change]) =>
+      (stanza) =>
+        changed(stanza, index, change),
+  );
 }
 
 interface Input {
@@ -163,38 +332,102 @@ function inputs(world: World): fc.Arbitrary<Input> {
     .map(([right, wrongs]) => wrongs.reduce((bad, wrong) => wrong(bad), right));
   /** Mostly ids of their own, or the first fault would hide all others. */
   const renamed = (all: readonly Node[]): Node[] =>
-    all.map((it, index) => ({ ...it, attributes: it.attributes.map(([name, value]) => [name, name === 'id' && /^[abc]$/.test(value) ? `${value}${index}` : value] as const) }));
+    all.map((it, index) => ({
+      ...it,
+      attributes: it.attributes.map(
+        ([name, value]) => [name, name === 'id' && /^[abc]$/.test(value) ? `${value}${index}` : value] as const,
+      ),
+    }));
   const root = fc.oneof(
     { weight: 12, arbitrary: fc.constant<Fault>((it) => it) },
-    { weight: 1, arbitrary: faults(world).map((wrong): Fault => (it) => wrong({ ...it, children: [] }).name === it.name ? { ...wrong({ ...it, children: [] }), children: it.children } : wrong(it)) },
+    {
+      weight: 1,
+      arbitrary: faults(world).map(
+        (wrong): Fault =>
+          (it) =>
+            wrong({ ...it, children: [] }).name === it.name
+              ? { ...wrong({ ...it, children: [] }), children: it.children }
+              : wrong(it),
+      ),
+    },
   );
-  const prolog = fc.oneof({ weight: 20, arbitrary: fc.constant('') }, { weight: 1, arbitrary: fc.constantFrom('<?xml version="1.0"?>', '<?xml version="1.0" encoding="ISO-8859-1"?>', '<?xml version="1.1"?>', '\ufeff', ' ', '<!DOCTYPE xmpp>', '<!-- -->') });
+  const prolog = fc.oneof(
+    { weight: 20, arbitrary: fc.constant('') },
+    {
+      weight: 1,
+      arbitrary: fc.constantFrom(
+        '<?xml version="1.0"?>',
+        '<?xml version="1.0" encoding="ISO-8859-1"?>',
+        '<?xml version="1.1"?>',
+        '\ufeff',
+        ' ',
+        '<!DOCTYPE xmpp>',
+        '<!-- -->',
+      ),
+    },
+  );
   const structured = fc
     .tuple(fc.array(stanza, { minLength: 1, maxLength: 4 }), root, prolog, fc.boolean())
-    .map(([stanzas, wrong, before, unique]) => Buffer.from(before + write(wrong(node('xmpp', { timeout: '2' }, ...(unique ? renamed(stanzas) : stanzas.slice(0, 1)))))));
+    .map(([stanzas, wrong, before, unique]) =>
+      Buffer.from(
+        before + write(wrong(node('xmpp', { timeout: '2' }, ...(unique ? renamed(stanzas) : stanzas.slice(0, 1))))),
+      ),
+    );
   const whole = good(world).map((it) => write(node('xmpp', { timeout: '2' }, it)));
   const samples = [...whole, write(node('xmpp', { timeout: '2' }, ...good(world)))];
   return fc.record({
-    body: fc.oneof({ weight: 1, arbitrary: structured }, { weight: 1, arbitrary: mangled(samples, [...JUNK, '="', '"/>', ' xmlns="', ' xmlns:x="urn:x"', '<?xml version="1.0" encoding="utf-16"?>', '<iq ', '<xmpp timeout="1">']) }),
+    body: fc.oneof(
+      { weight: 1, arbitrary: structured },
+      {
+        weight: 1,
+        arbitrary: mangled(samples, [
+          ...JUNK,
+          '="',
+          '"/>',
+          ' xmlns="',
+          ' xmlns:x="urn:x"',
+          '<?xml version="1.0" encoding="utf-16"?>',
+          '<iq ',
+          '<xmpp timeout="1">',
+        ]),
+      },
+    ),
     signing,
     strange: fc.tuple(strangeText, strangeText, strangeText),
-    type: fc.oneof({ weight: 20, arbitrary: fc.constant('application/xmpp+xml') }, { weight: 1, arbitrary: fc.oneof(fc.constantFrom('Application/XMPP+XML; charset=utf-8', 'application/xmpp+xmlx', 'text/xml', 'application/xmpp+xml;'), strangeText) }),
+    type: fc.oneof(
+      { weight: 20, arbitrary: fc.constant('application/xmpp+xml') },
+      {
+        weight: 1,
+        arbitrary: fc.oneof(
+          fc.constantFrom(
+            'Application/XMPP+XML; charset=utf-8',
+            'application/xmpp+xmlx',
+            'text/xml',
+            'application/xmpp+xml;',
+          ),
+          strangeText,
+        ),
+      },
+    ),
   });
 }
 
 const open = '<xmpp timeout="2">';
 const close = '</xmpp>';
-const entities = (levels: number): string => Array.from({ length: levels }, (_, n) => `<!ENTITY e${n + 1} "${`&e${n};`.repeat(10)}">`).join('');
-const many = (times: number, of: (n: number) => string): string => Array.from({ length: times }, (_, n) => of(n)).join('');
+const entities = (levels: number): string =>
+  Array.from({ length: levels }, (_, n) => `<!ENTITY e${n + 1} "${`&e${n};`.repeat(10)}">`).join('');
+const many = (times: number, of: (n: number) => string): string =>
+  Array.from({ length: times }, (_, n) => of(n)).join('');
 
 /** Bodies that are meant to hurt. */
 function seeds(world: World): Readonly<Record<string, string | Buffer>> {
   const [pinging, asking, telling] = good(world).map(write) as [string, string, string];
-  const to = (address: string, n: number): string => `<iq type="get" id="${n}" from="${world.user}" to="${address}"><ping xmlns="${NS_PING}"/><join xmlns="${NS_JOIN}" at="1"/></iq>`;
+  const to = (address: string, n: number): string =>
+    `<iq type="get" id="${n}" from="${world.user}" to="${address}"><ping xmlns="${NS_PING}"/><join xmlns="${NS_JOIN}" at="1"/></iq>`;
   const marks = '\u0301\u0323'.repeat(250);
   return {
     'nothing at all': '',
-    'NUL': '\u0000',
+    NUL: '\u0000',
     'NUL within': `${open}${pinging}\u0000${close}`,
     'entities that grow (billion laughs)': `<!DOCTYPE a [<!ENTITY e0 "lol">${entities(9)}]>${open}&e9;${close}`,
     'an entity without end (quadratic blow-up)': `<!DOCTYPE a [<!ENTITY e "${'x'.repeat(50_000)}">]>${open}${'&e;'.repeat(50_000)}${close}`,
@@ -204,7 +437,7 @@ function seeds(world: World): Readonly<Record<string, string | Buffer>> {
     'default attributes': `<!DOCTYPE xmpp [<!ATTLIST iq from CDATA "${world.user}">]>${open}${pinging}${close}`,
     'a document type alone': `<!DOCTYPE xmpp>${open}${pinging}${close}`,
     'an undefined entity': `${open}&nbsp;${pinging}${close}`,
-    'comments': `<!-- before -->${open}<!-- within -->${pinging}${close}<!-- after -->`,
+    comments: `<!-- before -->${open}<!-- within -->${pinging}${close}<!-- after -->`,
     'a comment within a stanza': `${open}<iq type="get" id="a" from="${world.user}" to="${world.room}/x"><!-- c --><ping xmlns="${NS_PING}"/></iq>${close}`,
     'a comment without end': `${open}<!--${'-x'.repeat(300_000)}`,
     'processing instructions': `<?xml-stylesheet href="x"?>${open}<?php echo 1 ?>${pinging}${close}`,
@@ -221,7 +454,11 @@ function seeds(world: World): Readonly<Record<string, string | Buffer>> {
     'ISO 8859-1 bytes': Buffer.from(`${open}${to('r\u00e9@b.example/x', 1)}${close}`, 'latin1'),
     'overlong UTF-8': Buffer.concat([Buffer.from(open), Buffer.from('c0bc', 'hex'), Buffer.from(close)]),
     'half a surrogate in UTF-8': Buffer.concat([Buffer.from(open), Buffer.from('eda080', 'hex'), Buffer.from(close)]),
-    'mixed encodings': Buffer.concat([Buffer.from(`${open}${pinging}`), Buffer.from(pinging, 'utf16le'), Buffer.from(close)]),
+    'mixed encodings': Buffer.concat([
+      Buffer.from(`${open}${pinging}`),
+      Buffer.from(pinging, 'utf16le'),
+      Buffer.from(close),
+    ]),
     'references to what is no character': `${open}&#0;&#xD800;&#xFFFF;&#x110000;${close}`,
     'nested 14,000 deep': open + '<a>'.repeat(14_000) + '</a>'.repeat(14_000) + close,
     'nested 14,000 deep in a stanza': `${open}<iq type="get" id="a" from="${world.user}" to="${world.room}/x">${'<a>'.repeat(14_000)}${'</a>'.repeat(14_000)}</iq>${close}`,
@@ -237,7 +474,8 @@ function seeds(world: World): Readonly<Record<string, string | Buffer>> {
     'a reason of CDATA': `${open}${telling.replace('Connection lost', '<![CDATA[<b>]]>'.repeat(10_000))}${close}`,
     'line ends without end': open + '\r\n'.repeat(14_900) + close,
     'attributes in plenty': `${open}<iq id="a" ${many(29_900, (n) => `a${n}="" `)}/>${close}`,
-    'attributes in plenty, of stanzas in plenty': open + many(900, (n) => `<iq id="${n}" ${many(30, (m) => `a${m}="" `)}/>`) + close,
+    'attributes in plenty, of stanzas in plenty':
+      open + many(900, (n) => `<iq id="${n}" ${many(30, (m) => `a${m}="" `)}/>`) + close,
     'attributes twice': `${open}<iq id="a" id="b"/>${close}`,
     'attributes twice by their namespaces': `${open}<iq id="a" xmlns:p="urn:p" xmlns:q="urn:p" p:a="1" q:a="2"/>${close}`,
     'namespaces in plenty': `${open}<iq id="a" ${many(29_900, (n) => `xmlns:a${n}="urn:${n}" `)}/>${close}`,
@@ -254,9 +492,15 @@ function seeds(world: World): Readonly<Record<string, string | Buffer>> {
     'one stanza too many': open + many(1001, (n) => to('a@b.example/c', n)) + close,
     'a thousand stanzas': open + many(1000, (n) => pinging.replace('id="a"', `id="${n}"`)) + close,
     'a thousand notices': open + many(1000, (n) => telling.replace('id="c"', `id="${n}"`)) + close,
-    'a thousand notices for nobody': open + many(1000, (n) => telling.replace('id="c"', `id="${n}"`).replace(`to="${world.user}`, `to="${world.user}-${n}`)) + close,
+    'a thousand notices for nobody':
+      open +
+      many(1000, (n) => telling.replace('id="c"', `id="${n}"`).replace(`to="${world.user}`, `to="${world.user}-${n}`)) +
+      close,
     'a thousand questions': open + many(1000, (n) => asking.replace('id="b"', `id="${n}"`)) + close,
-    'a thousand messages': open + many(1000, (n) => `<message id="${n}" from="${world.user}" to="${world.room}"><body>b</body></message>`) + close,
+    'a thousand messages':
+      open +
+      many(1000, (n) => `<message id="${n}" from="${world.user}" to="${world.room}"><body>b</body></message>`) +
+      close,
     'a thousand ids, all one': open + many(1000, () => pinging) + close,
     'long names to prepare': open + many(950, (n) => to(`${'a'.repeat(880)}@b.example/c`, n)) + close,
     'names that take long to prepare': open + many(850, (n) => to(`a${marks.slice(0, 480)}@b.example/c`, n)) + close,
@@ -276,12 +520,18 @@ interface Reply {
 }
 
 /** Header values as an HTTP client can send them. */
-const inHeader = (text: string): string => text.replace(/[^\t\x20-\x7e\x80-\xff]/g, '?').trim().slice(0, 2000);
+const inHeader = (text: string): string =>
+  text
+    .replace(/[^\t\x20-\x7e\x80-\xff]/g, '?')
+    .trim()
+    .slice(0, 2000);
 
 function headersOf(given: Input): Record<string, string> {
   const seconds = Math.floor(Date.now() / 1000);
   const [id, timestamp, signature] = given.strange.map(inHeader) as [string, string, string];
-  const signed = (key: Key, at = seconds, body = given.body): Record<string, string> => ({ ...sign([key], `msg_${crypto.randomUUID()}`, at, body) });
+  const signed = (key: Key, at = seconds, body = given.body): Record<string, string> => ({
+    ...sign([key], `msg_${crypto.randomUUID()}`, at, body),
+  });
   switch (given.signing) {
     case 'right':
       return signed(SECRET);
@@ -338,8 +588,17 @@ class Scene {
 
   private constructor(lab: Lab, home: Prosody, juliet: User, muc: ScriptedMuc, join: Parameters<typeof ping>[0]) {
     [this.lab, this.home, this.juliet, this.muc, this.join] = [lab, home, juliet, muc, join];
-    const digits = Array.from(String(join.at), (digit, index) => (index % 5 === 2 ? String((Number(digit) + 5) % 10) : digit));
-    this.world = { host: home.host, user: juliet.jid, room: join.room, nick: join.nick, at: digits.join(''), other: muc.room('elsewhere') };
+    const digits = Array.from(String(join.at), (digit, index) =>
+      index % 5 === 2 ? String((Number(digit) + 5) % 10) : digit,
+    );
+    this.world = {
+      host: home.host,
+      user: juliet.jid,
+      room: join.room,
+      nick: join.nick,
+      at: digits.join(''),
+      other: muc.room('elsewhere'),
+    };
   }
 
   static async open(): Promise<Scene> {
@@ -362,7 +621,14 @@ ping_muc_secret = "whsec_${SECRET.toString('base64')}"`,
       const room = muc.room('fuzzed');
       await juliet.join(room, 'Juliet');
       const joined = await until('the join is reported', () => events.find(({ type }) => type === 'muc.joined'));
-      return new Scene(lab, home, juliet, muc, { host, remote: domain, room, user: juliet.jid, nick: 'Juliet', at: joined.at });
+      return new Scene(lab, home, juliet, muc, {
+        host,
+        remote: domain,
+        room,
+        user: juliet.jid,
+        nick: 'Juliet',
+        at: joined.at,
+      });
     } catch (error) {
       await lab.close();
       throw error;
@@ -371,11 +637,25 @@ ping_muc_secret = "whsec_${SECRET.toString('base64')}"`,
 
   post(path: string, headers: Record<string, string>, body: Buffer, agent = this.#agent): Promise<Reply> {
     return new Promise((resolve, reject) => {
-      const options = { host: this.home.host, port: 5280, path, method: 'POST', agent, timeout: 30_000, headers: { ...headers, 'content-length': body.length } };
+      const options = {
+        host: this.home.host,
+        port: 5280,
+        path,
+        method: 'POST',
+        agent,
+        timeout: 30_000,
+        headers: { ...headers, 'content-length': body.length },
+      };
       const request = httpRequest(options, (response) => {
         const chunks: Buffer[] = [];
         response.on('data', (chunk: Buffer) => chunks.push(chunk));
-        response.on('end', () => resolve({ status: response.statusCode ?? 0, headers: response.headers, body: Buffer.concat(chunks).toString() }));
+        response.on('end', () =>
+          resolve({
+            status: response.statusCode ?? 0,
+            headers: response.headers,
+            body: Buffer.concat(chunks).toString(),
+          }),
+        );
         response.on('error', reject);
       });
       request.on('timeout', () => request.destroy(new Error('no answer within 30 seconds')));
@@ -421,7 +701,9 @@ ping_muc_secret = "whsec_${SECRET.toString('base64')}"`,
   }
 
   async memory(): Promise<{ luaKb: number; rssMb: number }> {
-    const luaKb = Number(await this.lua('(collectgarbage() == 0 and collectgarbage() == 0) and collectgarbage("count")'));
+    const luaKb = Number(
+      await this.lua('(collectgarbage() == 0 and collectgarbage() == 0) and collectgarbage("count")'),
+    );
     const rss = /VmRSS:\s+(\d+) kB/.exec(await readFile(`/proc/${await this.#process()}/status`, 'utf8'))?.[1];
     return { luaKb, rssMb: Number(rss) / 1024 };
   }
@@ -438,7 +720,10 @@ ping_muc_secret = "whsec_${SECRET.toString('base64')}"`,
   }
 }
 
-const problemSchema = (): ((value: unknown) => boolean) => new Ajv2020().compile(JSON.parse(readFileSync(new URL('../../protocol/problem.schema.json', import.meta.url), 'utf8')) as object);
+const problemSchema = (): ((value: unknown) => boolean) =>
+  new Ajv2020().compile(
+    JSON.parse(readFileSync(new URL('../../protocol/problem.schema.json', import.meta.url), 'utf8')) as object,
+  );
 
 /** @param measured whether each seed's stall is measured, which takes a minute */
 export async function fuzzStanzas(options: FuzzOptions & { readonly measured: boolean }): Promise<StanzaResult> {
@@ -451,12 +736,14 @@ export async function fuzzStanzas(options: FuzzOptions & { readonly measured: bo
 
   function judge(given: Input, { status, headers, body }: Reply): string | undefined {
     const type = headers['content-type'];
-    if (given.signing !== 'right' && status !== 401 && given.body.length <= 1_048_576) return `answered ${status} to what is not signed`;
+    if (given.signing !== 'right' && status !== 401 && given.body.length <= 1_048_576)
+      return `answered ${status} to what is not signed`;
     if (status !== 200) {
       const details = DETAILS[status];
       if (details === undefined) return `answered ${status}: ${body}`;
       const problem = JSON.parse(body) as { status: number; detail: string };
-      if (type !== 'application/problem+json' || !isProblem(problem) || problem.status !== status) return `the problem is none: ${body}`;
+      if (type !== 'application/problem+json' || !isProblem(problem) || problem.status !== status)
+        return `the problem is none: ${body}`;
       return details.test(problem.detail) ? undefined : `the problem names no field: ${body}`;
     }
     taken += 1;
@@ -467,7 +754,8 @@ export async function fuzzStanzas(options: FuzzOptions & { readonly measured: bo
     for (const answer of answers) {
       if (answer.kind !== 'error') return `a stanza got through: ${body}`;
       if (answer.by !== home.host) return `an error that the server did not make: ${body}`;
-      if (!['policy-violation', 'conflict', 'recipient-unavailable'].includes(answer.condition)) return `${answer.condition}: ${body}`;
+      if (!['policy-violation', 'conflict', 'recipient-unavailable'].includes(answer.condition))
+        return `${answer.condition}: ${body}`;
       if (answer.condition === 'policy-violation' && (answer.text ?? '') === '') return `nothing says why: ${body}`;
       conditions[answer.condition] = (conditions[answer.condition] ?? 0) + 1;
     }
@@ -477,7 +765,11 @@ export async function fuzzStanzas(options: FuzzOptions & { readonly measured: bo
   async function send(given: Input, name: string): Promise<void> {
     try {
       let reply = await scene.send(given);
-      for (let turn = 0; turn < 20 && (reply.status === 503 || reply.status === 429) && reply.headers['retry-after'] !== undefined; turn += 1) {
+      for (
+        let turn = 0;
+        turn < 20 && (reply.status === 503 || reply.status === 429) && reply.headers['retry-after'] !== undefined;
+        turn += 1
+      ) {
         tally.count(`${reply.status}, tried again`);
         await sleep(Number(reply.headers['retry-after']) * 1000);
         reply = await scene.send(given);
@@ -498,7 +790,12 @@ export async function fuzzStanzas(options: FuzzOptions & { readonly measured: bo
     if (options.measured) stall.baseline = (await scene.longestWait(() => sleep(5000))).wait;
     for (const [name, body] of Object.entries(seeds(world))) {
       options.progress?.(name);
-      const given: Input = { body: Buffer.from(body), signing: 'right', strange: ['', '', ''], type: 'application/xmpp+xml' };
+      const given: Input = {
+        body: Buffer.from(body),
+        signing: 'right',
+        strange: ['', '', ''],
+        type: 'application/xmpp+xml',
+      };
       if (!options.measured) {
         await send(given, name);
         continue;
@@ -511,7 +808,8 @@ export async function fuzzStanzas(options: FuzzOptions & { readonly measured: bo
       options.progress?.(`${name}: ${wait.toFixed(0)} ms, ${own.toFixed(0)} ms its own`);
       stall.wait = Math.max(stall.wait, wait);
       if (own > stall.own) Object.assign(stall, { own, worst: name });
-      if (own > MAX_STALL_MS) tally.violate(name, `held up the server for ${own.toFixed(0)} ms, ${TURNS} times`, given.body);
+      if (own > MAX_STALL_MS)
+        tally.violate(name, `held up the server for ${own.toFixed(0)} ms, ${TURNS} times`, given.body);
     }
 
     const memory = await scene.memory();
@@ -523,21 +821,41 @@ export async function fuzzStanzas(options: FuzzOptions & { readonly measured: bo
 
     await sleep(500); // what got through has arrived
     const nowhere = Buffer.alloc(0);
-    for (const { kind, to, user } of muc.asked.slice(before.asked)) tally.violate('all', `the chat service was asked: ${kind} ${to} by ${user}`, nowhere);
-    for (const { stanza } of juliet.received.slice(before.received)) tally.violate('all', `the client received ${stanza.toString()}`, nowhere);
-    if (after.luaKb - memory.luaKb > MAX_GROWTH.luaKb) tally.violate('all', `Lua's memory grew from ${memory.luaKb} to ${after.luaKb} kB`, nowhere);
-    if (after.rssMb - memory.rssMb > MAX_GROWTH.rssMb) tally.violate('all', `the process grew from ${memory.rssMb} to ${after.rssMb} MB`, nowhere);
+    for (const { kind, to, user } of muc.asked.slice(before.asked))
+      tally.violate('all', `the chat service was asked: ${kind} ${to} by ${user}`, nowhere);
+    for (const { stanza } of juliet.received.slice(before.received))
+      tally.violate('all', `the client received ${stanza.toString()}`, nowhere);
+    if (after.luaKb - memory.luaKb > MAX_GROWTH.luaKb)
+      tally.violate('all', `Lua's memory grew from ${memory.luaKb} to ${after.luaKb} kB`, nowhere);
+    if (after.rssMb - memory.rssMb > MAX_GROWTH.rssMb)
+      tally.violate('all', `the process grew from ${memory.rssMb} to ${after.rssMb} MB`, nowhere);
     const log = await home.log();
-    const errors = log.split('\n').filter((line) => /\terror\t|[Tt]raceback/.test(line) && !line.includes('certmanager\t')); // it has none
+    const errors = log
+      .split('\n')
+      .filter((line) => /\terror\t|[Tt]raceback/.test(line) && !line.includes('certmanager\t')); // it has none
     if (errors.length > 0) tally.violate('all', `the server logged ${errors.slice(0, 3).join(' ')}`, nowhere);
     if (log.includes(SECRET.toString('base64'))) tally.violate('all', 'the secret is in the log', nowhere);
 
     // the same stanzas about the join that there is do get through: the door was open, and these were nearly right
-    const right = await scene.send({ body: Buffer.from(batch([ping(scene.join)], 5)), signing: 'right', strange: ['', '', ''], type: 'application/xmpp+xml' });
-    const told = await scene.send({ body: Buffer.from(batch([notice(scene.join, undefined)], 5)), signing: 'right', strange: ['', '', ''], type: 'application/xmpp+xml' });
-    if (readAnswers(right.body).values().next().value?.kind !== 'result' || readAnswers(told.body).size > 0) tally.violate('all', `the right ones were refused: ${right.body} ${told.body}`, nowhere);
+    const right = await scene.send({
+      body: Buffer.from(batch([ping(scene.join)], 5)),
+      signing: 'right',
+      strange: ['', '', ''],
+      type: 'application/xmpp+xml',
+    });
+    const told = await scene.send({
+      body: Buffer.from(batch([notice(scene.join, undefined)], 5)),
+      signing: 'right',
+      strange: ['', '', ''],
+      type: 'application/xmpp+xml',
+    });
+    if (readAnswers(right.body).values().next().value?.kind !== 'result' || readAnswers(told.body).size > 0)
+      tally.violate('all', `the right ones were refused: ${right.body} ${told.body}`, nowhere);
     return {
-      inputs: Object.entries(tally.counts).reduce((sum, [name, count]) => sum + (name.includes('again') ? 0 : count), 0),
+      inputs: Object.entries(tally.counts).reduce(
+        (sum, [name, count]) => sum + (name.includes('again') ? 0 : count),
+        0,
+      ),
       answers: tally.counts,
       stanzas: conditions,
       stall,

@@ -38,7 +38,20 @@ const AT_ONCE = 16;
 /** No bad input may keep the function busy for longer. */
 const MAX_MS = 100;
 
-const FIELDS = ['type', 'at', 'user', 'room', 'nick', 'remote', 'direction', 'reason', 'delay', 'timeout', 'patience', 'dry_run'];
+const FIELDS = [
+  'type',
+  'at',
+  'user',
+  'room',
+  'nick',
+  'remote',
+  'direction',
+  'reason',
+  'delay',
+  'timeout',
+  'patience',
+  'dry_run',
+];
 const REJECTED = new RegExp(`^(?:must be an object with type|(?:${FIELDS.join('|')}): )`);
 const DETAILS: Readonly<Record<number, RegExp>> = {
   400: /^(?:the body must be|host: |events: )/,
@@ -60,57 +73,195 @@ const AT = Math.floor(now / 1000) * 1_000_000;
 /** A field as it is written, so that a name may come twice, and a value be no JSON at all. */
 type Field = readonly [name: string, json: string];
 
-const fields = (event: object): readonly Field[] => Object.entries(event).map(([name, value]) => [name, JSON.stringify(value)]);
+const fields = (event: object): readonly Field[] =>
+  Object.entries(event).map(([name, value]) => [name, JSON.stringify(value)]);
 const user = `user@${HOST}/phone`;
 const EVENTS: readonly (readonly Field[])[] = [
   fields({ type: 'muc.joined', at: AT, user, room: 'room@muc.host', nick: 'nickname' }),
   fields({ type: 'muc.left', at: AT + 1, user, room: 'room@muc.host' }),
-  fields({ type: 's2s.closed', at: AT + 2, remote: 'muc.host', direction: 'outgoing', reason: 'gone', delay: 60, timeout: 60, patience: 0, dry_run: false }),
+  fields({
+    type: 's2s.closed',
+    at: AT + 2,
+    remote: 'muc.host',
+    direction: 'outgoing',
+    reason: 'gone',
+    delay: 60,
+    timeout: 60,
+    patience: 0,
+    dry_run: false,
+  }),
 ];
 
 const nested = (depth: number): string => '['.repeat(depth) + ']'.repeat(depth);
 const NAMED_JSON = [
-  'null', 'true', 'false', '0', '-0', '-1', '1', '0.5', '1e400', '-1e400', '1e-400', '1e15', '86400', '86401', '301', String(AT), `${AT}.5`, String(AT + 400_000_000), '9007199254740991', '9007199254740993', '1'.repeat(400),
-  '{}', '[]', '[[]]', '{"__proto__":{"type":"muc.joined"}}', '{"length":3}', '{"toString":1}', '["muc.joined"]', nested(50), nested(5000), '{"a":'.repeat(500) + '1' + '}'.repeat(500),
-  '', 'undefined', 'NaN', 'Infinity', '0x10', '010', '+1', "'a'", '"\\u12"', '"\\x41"', '"a\nb"', '"a', '{"a":1,}', '[1,]', '/*a*/1', '"\\ud800"', '"\\u0000"',
-  '"muc.joined"', '"muc.left"', '"s2s.closed"', '"MUC.joined"', '"incoming"', '"User@EXAMPLE.net/Phone"', '"room@muc.host/x"', '"Room@MUC.host"', `"room@${HOST}"`, `"${HOST}"`, '"MUC.HOST"', '"a@b/c"',
+  'null',
+  'true',
+  'false',
+  '0',
+  '-0',
+  '-1',
+  '1',
+  '0.5',
+  '1e400',
+  '-1e400',
+  '1e-400',
+  '1e15',
+  '86400',
+  '86401',
+  '301',
+  String(AT),
+  `${AT}.5`,
+  String(AT + 400_000_000),
+  '9007199254740991',
+  '9007199254740993',
+  '1'.repeat(400),
+  '{}',
+  '[]',
+  '[[]]',
+  '{"__proto__":{"type":"muc.joined"}}',
+  '{"length":3}',
+  '{"toString":1}',
+  '["muc.joined"]',
+  nested(50),
+  nested(5000),
+  '{"a":'.repeat(500) + '1' + '}'.repeat(500),
+  '',
+  'undefined',
+  'NaN',
+  'Infinity',
+  '0x10',
+  '010',
+  '+1',
+  "'a'",
+  '"\\u12"',
+  '"\\x41"',
+  '"a\nb"',
+  '"a',
+  '{"a":1,}',
+  '[1,]',
+  '/*a*/1',
+  '"\\ud800"',
+  '"\\u0000"',
+  '"muc.joined"',
+  '"muc.left"',
+  '"s2s.closed"',
+  '"MUC.joined"',
+  '"incoming"',
+  '"User@EXAMPLE.net/Phone"',
+  '"room@muc.host/x"',
+  '"Room@MUC.host"',
+  `"room@${HOST}"`,
+  `"${HOST}"`,
+  '"MUC.HOST"',
+  '"a@b/c"',
 ];
 const json: fc.Arbitrary<string> = fc.oneof(
   { weight: 4, arbitrary: fc.constantFrom(...NAMED_JSON) },
   { weight: 4, arbitrary: strangeText.map((text) => JSON.stringify(text)) },
   { weight: 1, arbitrary: fc.json({ maxDepth: 3 }) },
 );
-const fieldName: fc.Arbitrary<string> = fc.oneof(fc.constantFrom(...FIELDS, 'host', 'events', '__proto__'), strangeText);
+const fieldName: fc.Arbitrary<string> = fc.oneof(
+  fc.constantFrom(...FIELDS, 'host', 'events', '__proto__'),
+  strangeText,
+);
 
 /** One thing that is wrong with an event: a value, a name, a field too few, too many, or twice. */
 const fault: fc.Arbitrary<(event: readonly Field[]) => readonly Field[]> = fc.oneof(
-  { weight: 6, arbitrary: fc.tuple(fc.nat({ max: 20 }), json).map(([at, value]) => (event: readonly Field[]) => event.map(([name, old], index): Field => [name, index === at % event.length ? value : old])) },
-  { weight: 1, arbitrary: fc.nat({ max: 20 }).map((at) => (event: readonly Field[]) => event.filter((_, index) => index !== at % event.length)) },
-  { weight: 1, arbitrary: fc.tuple(fc.nat({ max: 20 }), fieldName).map(([at, renamed]) => (event: readonly Field[]) => event.map(([name, value], index): Field => [index === at % event.length ? renamed : name, value])) },
-  { weight: 2, arbitrary: fc.tuple(fieldName, json).map(([name, value]) => (event: readonly Field[]): readonly Field[] => [...event, [name, value]]) },
+  {
+    weight: 6,
+    arbitrary: fc.tuple(fc.nat({ max: 20 }), json).map(
+      ([at, value]) =>
+        (event: readonly Field[]) =>
+          event.map(([name, old], index): Field => [name, index === at % event.length ? value : old]),
+    ),
+  },
+  {
+    weight: 1,
+    arbitrary: fc
+      .nat({ max: 20 })
+      .map((at) => (event: readonly Field[]) => event.filter((_, index) => index !== at % event.length)),
+  },
+  {
+    weight: 1,
+    arbitrary: fc.tuple(fc.nat({ max: 20 }), fieldName).map(
+      ([at, renamed]) =>
+        (event: readonly Field[]) =>
+          event.map(([name, value], index): Field => [index === at % event.length ? renamed : name, value]),
+    ),
+  },
+  {
+    weight: 2,
+    arbitrary: fc
+      .tuple(fieldName, json)
+      .map(([name, value]) => (event: readonly Field[]): readonly Field[] => [...event, [name, value]]),
+  },
 );
 
-const object = (event: readonly Field[]): string => `{${event.map(([name, value]) => `${JSON.stringify(name)}:${value}`).join(',')}}`;
+const object = (event: readonly Field[]): string =>
+  `{${event.map(([name, value]) => `${JSON.stringify(name)}:${value}`).join(',')}}`;
 const event: fc.Arbitrary<string> = fc.oneof(
-  { weight: 9, arbitrary: fc.tuple(fc.constantFrom(...EVENTS), fc.array(fault, { minLength: 1, maxLength: 3 })).map(([good, faults]) => object(faults.reduce((bad, wrong) => wrong(bad), good))) },
+  {
+    weight: 9,
+    arbitrary: fc
+      .tuple(fc.constantFrom(...EVENTS), fc.array(fault, { minLength: 1, maxLength: 3 }))
+      .map(([good, faults]) => object(faults.reduce((bad, wrong) => wrong(bad), good))),
+  },
   { weight: 1, arbitrary: json },
 );
 const list: fc.Arbitrary<string> = fc.oneof(
   { weight: 30, arbitrary: fc.array(event, { maxLength: 4 }).map((events) => `[${events.join(',')}]`) },
   { weight: 3, arbitrary: json },
-  { weight: 1, arbitrary: fc.tuple(event, fc.constantFrom(999, 1000, 1001)).map(([one, times]) => `[${Array(times).fill(one).join(',')}]`) },
+  {
+    weight: 1,
+    arbitrary: fc
+      .tuple(event, fc.constantFrom(999, 1000, 1001))
+      .map(([one, times]) => `[${Array(times).fill(one).join(',')}]`),
+  },
 );
 const request: fc.Arbitrary<string> = fc
-  .tuple(fc.oneof({ weight: 9, arbitrary: fc.constant(JSON.stringify(HOST)) }, { weight: 1, arbitrary: json }), list, fc.array(fc.tuple(fieldName, json), { maxLength: 1 }))
+  .tuple(
+    fc.oneof({ weight: 9, arbitrary: fc.constant(JSON.stringify(HOST)) }, { weight: 1, arbitrary: json }),
+    list,
+    fc.array(fc.tuple(fieldName, json), { maxLength: 1 }),
+  )
   .map(([host, events, more]) => object([['host', host], ['events', events], ...more]));
 
 const SAMPLES = ['joined', 'left', 'closed', 'batch'].map((name) =>
-  readFileSync(new URL(`../../protocol/samples/webhook-${name}.json`, import.meta.url), 'utf8').replaceAll(/1795355\d{9}/g, (at) => String(AT + Number(at.slice(-3)))),
+  readFileSync(new URL(`../../protocol/samples/webhook-${name}.json`, import.meta.url), 'utf8').replaceAll(
+    /1795355\d{9}/g,
+    (at) => String(AT + Number(at.slice(-3))),
+  ),
 );
-const TOKENS = ['{', '}', '[', ']', ':', ',', '"', '\\', '\\u0000', '\\ud800', 'null', '0', '-', 'e9', '.', '"__proto__":', '"host":', '"events":', '\u0000', '\n', '/*', '\ufeff'];
+const TOKENS = [
+  '{',
+  '}',
+  '[',
+  ']',
+  ':',
+  ',',
+  '"',
+  '\\',
+  '\\u0000',
+  '\\ud800',
+  'null',
+  '0',
+  '-',
+  'e9',
+  '.',
+  '"__proto__":',
+  '"host":',
+  '"events":',
+  '\u0000',
+  '\n',
+  '/*',
+  '\ufeff',
+];
 
 const input: fc.Arbitrary<Input> = fc.record({
-  body: fc.oneof({ weight: 3, arbitrary: request.map((text) => Buffer.from(text)) }, { weight: 2, arbitrary: mangled(SAMPLES, TOKENS) }),
+  body: fc.oneof(
+    { weight: 3, arbitrary: request.map((text) => Buffer.from(text)) },
+    { weight: 2, arbitrary: mangled(SAMPLES, TOKENS) },
+  ),
   signing,
   strange: fc.tuple(strangeText, strangeText, strangeText),
   base64: fc.boolean(),
@@ -120,7 +271,7 @@ const whole = (events: string): string => `{"host":"${HOST}","events":${events}}
 /** Bodies that are meant to hurt. */
 const SEEDS: Readonly<Record<string, string | Buffer>> = {
   'nothing at all': '',
-  'NUL': '\u0000',
+  NUL: '\u0000',
   'white space without end': ' '.repeat(262_144),
   'one byte too many': ' '.repeat(262_145),
   'ten megabytes': Buffer.alloc(10_000_000, '['),
@@ -133,21 +284,39 @@ const SEEDS: Readonly<Record<string, string | Buffer>> = {
   'a user of slashes and ats': whole(`[${object([...(EVENTS[0] ?? []), ['user', `"${'@/'.repeat(1500)}"`]])}]`),
   'a million nothings': `{"host":"${HOST}","events":[${'0,'.repeat(130_000)}0]}`,
   'a thousand nothings': whole(`[${Array(1000).fill('{}').join(',')}]`),
-  'a thousand rooms that are none': whole(`[${Array(1000).fill(object([...(EVENTS[1] ?? []), ['room', '"@@"']])).join(',')}]`),
+  'a thousand rooms that are none': whole(
+    `[${Array(1000)
+      .fill(object([...(EVENTS[1] ?? []), ['room', '"@@"']]))
+      .join(',')}]`,
+  ),
   'fields without end': whole(`[{${Array.from({ length: 20_000 }, (_, n) => `"f${n}":0`).join(',')}}]`),
   'one field for ever': whole(`[{${Array(20_000).fill('"type":0').join(',')}}]`),
   'a prototype': '{"__proto__":{"host":"example.net","events":[]}}',
   'a prototype of an event': whole('[{"__proto__":{"type":"muc.joined"}},{"constructor":{"prototype":{}}}]'),
   'UTF-16': Buffer.from(`\ufeff${whole('[]')}`, 'utf16le'),
   'a byte order mark': `\ufeff${whole('[]')}`,
-  'bytes that are no UTF-8': Buffer.concat([Buffer.from(`{"host":"${HOST}","events":[{"type":"muc.joined","at":${AT},"user":"${user}","room":"room@muc.host","nick":"`), Buffer.from('c328', 'hex'), Buffer.from('"}]}')]),
-  'half a surrogate in UTF-8': Buffer.concat([Buffer.from(`{"host":"${HOST}","events":[{"type":"muc.joined","at":${AT},"user":"${user}","room":"room@muc.host","nick":"`), Buffer.from('eda080', 'hex'), Buffer.from('"}]}')]),
+  'bytes that are no UTF-8': Buffer.concat([
+    Buffer.from(
+      `{"host":"${HOST}","events":[{"type":"muc.joined","at":${AT},"user":"${user}","room":"room@muc.host","nick":"`,
+    ),
+    Buffer.from('c328', 'hex'),
+    Buffer.from('"}]}'),
+  ]),
+  'half a surrogate in UTF-8': Buffer.concat([
+    Buffer.from(
+      `{"host":"${HOST}","events":[{"type":"muc.joined","at":${AT},"user":"${user}","room":"room@muc.host","nick":"`,
+    ),
+    Buffer.from('eda080', 'hex'),
+    Buffer.from('"}]}'),
+  ]),
 };
 
 function headers(given: Input): Record<string, string> {
   const seconds = Math.floor(Date.now() / 1000);
   const [id, timestamp, signature] = given.strange;
-  const signed = (key: Key, at = seconds, body = given.body): Record<string, string> => ({ ...sign([key], 'msg_fuzz', at, body) });
+  const signed = (key: Key, at = seconds, body = given.body): Record<string, string> => ({
+    ...sign([key], 'msg_fuzz', at, body),
+  });
   switch (given.signing) {
     case 'right':
       return signed(SECRET);
@@ -181,30 +350,43 @@ class Oracle {
   constructor() {
     const ajv = new Ajv2020();
     const schema = (name: string): ValidateFunction =>
-      ajv.compile(JSON.parse(readFileSync(new URL(`../../protocol/${name}.schema.json`, import.meta.url), 'utf8')) as object);
+      ajv.compile(
+        JSON.parse(readFileSync(new URL(`../../protocol/${name}.schema.json`, import.meta.url), 'utf8')) as object,
+      );
     [this.#request, this.#answer, this.#problem] = [schema('webhook'), schema('webhook-answer'), schema('problem')];
   }
 
   /** Returns what is wrong with an answer, or undefined. */
-  judge(given: Input, { statusCode = 0, headers: said = {}, body = '' }: APIGatewayProxyStructuredResultV2): string | undefined {
+  judge(
+    given: Input,
+    { statusCode = 0, headers: said = {}, body = '' }: APIGatewayProxyStructuredResultV2,
+  ): string | undefined {
     const answer: unknown = JSON.parse(body);
     const details = DETAILS[statusCode];
-    if (given.signing !== 'right' && statusCode !== 401 && given.body.length <= 262_144) return `answered ${statusCode} to what is not signed`;
+    if (given.signing !== 'right' && statusCode !== 401 && given.body.length <= 262_144)
+      return `answered ${statusCode} to what is not signed`;
     if (details !== undefined) {
-      if (!this.#problem(answer) || said['content-type'] !== 'application/problem+json') return `the problem is none: ${body}`;
+      if (!this.#problem(answer) || said['content-type'] !== 'application/problem+json')
+        return `the problem is none: ${body}`;
       const { detail, status } = answer as { detail: string; status: number };
       return details.test(detail) && status === statusCode ? undefined : `the problem names no field: ${body}`;
     }
     if (statusCode !== 200) return `answered ${statusCode}: ${body}`;
-    return this.#answer(answer) ? this.#judgeEvents(given.body, answer as { accepted: number; rejected: { index: number; error: string }[] }) : `not an answer by the schema: ${body}`;
+    return this.#answer(answer)
+      ? this.#judgeEvents(given.body, answer as { accepted: number; rejected: { index: number; error: string }[] })
+      : `not an answer by the schema: ${body}`;
   }
 
-  #judgeEvents(body: Buffer, { accepted, rejected }: { accepted: number; rejected: { index: number; error: string }[] }): string | undefined {
+  #judgeEvents(
+    body: Buffer,
+    { accepted, rejected }: { accepted: number; rejected: { index: number; error: string }[] },
+  ): string | undefined {
     const text = new TextDecoder('utf-8', { fatal: true }).decode(body); // what is no UTF-8 is no JSON, and must not come so far
     const { host, events } = JSON.parse(text) as { host: string; events: Record<string, unknown>[] };
     this.events.accepted += accepted;
     this.events.rejected += rejected.length;
-    if (accepted + rejected.length !== events.length) return `${events.length} events, but ${accepted} accepted and ${rejected.length} rejected`;
+    if (accepted + rejected.length !== events.length)
+      return `${events.length} events, but ${accepted} accepted and ${rejected.length} rejected`;
     const vague = rejected.find(({ error }) => !REJECTED.test(error));
     if (vague !== undefined) return `the error names no field: ${vague.error}`;
     const refused = new Set(rejected.map(({ index }) => index));
@@ -212,8 +394,15 @@ class Oracle {
     for (const [index, taken] of events.entries()) {
       if (refused.has(index)) continue;
       const { reason: _reason, ...rest } = taken; // longer ones than ours are taken
-      if (!this.#request({ host, events: [rest] })) return `event ${index} is accepted, but: ${JSON.stringify(this.#request.errors?.at(-1))}`;
-      const { type, at, user: whose, room, remote } = taken as { type: string; at: number; user: string; room: string; remote: string };
+      if (!this.#request({ host, events: [rest] }))
+        return `event ${index} is accepted, but: ${JSON.stringify(this.#request.errors?.at(-1))}`;
+      const {
+        type,
+        at,
+        user: whose,
+        room,
+        remote,
+      } = taken as { type: string; at: number; user: string; room: string; remote: string };
       if (type === 's2s.closed') closes.set(lower(remote), Math.max(at, closes.get(lower(remote)) ?? 0));
       else this.rows.add(`JOIN#${lower(host)}#${lower(room).split('@')[1]} ${lower(room)}#${lower(whose)}`);
     }
@@ -234,17 +423,24 @@ async function startServices(started: Set<string>): Promise<Endpoint> {
       started.add(`${host} ${remote} ${at}`);
     }
     const secret = JSON.stringify({ current: SECRET.toString('base64'), previous: '' });
-    response.writeHead(200, { 'content-type': 'application/x-amz-json-1.0' }).end(JSON.stringify({ ARN: 'arn', Name: 'name', SecretString: secret, executionArn: 'arn', startDate: 1 }));
+    response
+      .writeHead(200, { 'content-type': 'application/x-amz-json-1.0' })
+      .end(JSON.stringify({ ARN: 'arn', Name: 'name', SecretString: secret, executionArn: 'arn', startDate: 1 }));
   });
 }
 
-const difference = (one: ReadonlySet<string>, other: ReadonlySet<string>): string => [...one].filter((key) => !other.has(key)).slice(0, 3).join(', ');
+const difference = (one: ReadonlySet<string>, other: ReadonlySet<string>): string =>
+  [...one]
+    .filter((key) => !other.has(key))
+    .slice(0, 3)
+    .join(', ');
 
 /** @param assembly the output of `cdk synth` */
 export async function fuzzWebhook(assembly: string, options: FuzzOptions): Promise<WebhookResult> {
   const { tables, functions, secrets } = await readAssembly(assembly);
   const definition = functions.find(({ environment }) => ENV.stateMachineArn in environment);
-  if (definition === undefined || tables[0] === undefined || secrets[0] === undefined) throw new Error('the stack has no webhook function');
+  if (definition === undefined || tables[0] === undefined || secrets[0] === undefined)
+    throw new Error('the stack has no webhook function');
   const directory = await mkdtemp(join(tmpdir(), 'ping-muc-fuzz-'));
   const database = await startDynamoDB(directory, tables);
   const started = new Set<string>();
@@ -270,14 +466,23 @@ export async function fuzzWebhook(assembly: string, options: FuzzOptions): Promi
       if (line.includes(SECRET.toString('base64'))) tally.violate('any', 'the secret is in the log', Buffer.from(line));
     },
   );
-  const client = new DynamoDBClient({ endpoint: database.endpoint, region: REGION, credentials: { accessKeyId: 'fuzz', secretAccessKey: 'fuzz' } });
+  const client = new DynamoDBClient({
+    endpoint: database.endpoint,
+    region: REGION,
+    credentials: { accessKeyId: 'fuzz', secretAccessKey: 'fuzz' },
+  });
 
   const send = async (given: Input, name: string): Promise<void> => {
     const { body, base64 } = given;
     const text = base64 ? body.toString('base64') : body.toString();
     const sent = { ...given, body: base64 ? body : Buffer.from(text) };
     try {
-      const answer = await local.invoke({ version: '2.0', headers: headers(sent), body: text, isBase64Encoded: base64 });
+      const answer = await local.invoke({
+        version: '2.0',
+        headers: headers(sent),
+        body: text,
+        isBase64Encoded: base64,
+      });
       const { statusCode } = answer as APIGatewayProxyStructuredResultV2;
       tally.count(String(statusCode));
       const wrong = oracle.judge(sent, answer as APIGatewayProxyStructuredResultV2);
@@ -303,18 +508,35 @@ export async function fuzzWebhook(assembly: string, options: FuzzOptions): Promi
       if (milliseconds > MAX_MS) tally.violate(name, `took ${milliseconds.toFixed(0)} ms, five times`, given.body);
     }
     const quarter = Math.ceil(options.inputs / 4);
-    await fuzz(input, { ...options, inputs: quarter, progress: (step) => options.progress?.(`first quarter: ${step}`) }, tally, AT_ONCE, send);
+    await fuzz(
+      input,
+      { ...options, inputs: quarter, progress: (step) => options.progress?.(`first quarter: ${step}`) },
+      tally,
+      AT_ONCE,
+      send,
+    );
     const early = heldMb;
-    await fuzz(input, { ...options, inputs: options.inputs - quarter, seed: options.seed + 1_000_000 }, tally, AT_ONCE, send);
+    await fuzz(
+      input,
+      { ...options, inputs: options.inputs - quarter, seed: options.seed + 1_000_000 },
+      tally,
+      AT_ONCE,
+      send,
+    );
 
     const rows = new Set<string>();
     for await (const page of paginateScan({ client }, { TableName: tables[0].name })) {
       for (const { pk, sk } of page.Items ?? []) rows.add(`${pk?.S} ${sk?.S}`);
     }
     const nowhere = Buffer.alloc(0);
-    for (const [what, there, expected] of [['row', rows, oracle.rows], ['execution', started, oracle.executions]] as const) {
-      if (difference(there, expected) !== '') tally.violate('all', `a ${what} of what was not accepted: ${difference(there, expected)}`, nowhere);
-      if (difference(expected, there) !== '') tally.violate('all', `no ${what} of what was accepted: ${difference(expected, there)}`, nowhere);
+    for (const [what, there, expected] of [
+      ['row', rows, oracle.rows],
+      ['execution', started, oracle.executions],
+    ] as const) {
+      if (difference(there, expected) !== '')
+        tally.violate('all', `a ${what} of what was not accepted: ${difference(there, expected)}`, nowhere);
+      if (difference(expected, there) !== '')
+        tally.violate('all', `no ${what} of what was accepted: ${difference(expected, there)}`, nowhere);
     }
     if (deaths > 0) tally.violate('all', `the function died ${deaths} times`, nowhere);
     return {

@@ -55,7 +55,8 @@ export async function fuzz<Input>(
     const drawn = fc.sample(arbitrary, { seed: seed + part, numRuns: size });
     let next = 0;
     const worker = async (): Promise<void> => {
-      for (let index = next++; index < size; index = next++) await send(drawn[index] as Input, `seed ${seed}, part ${part}, input ${index}`);
+      for (let index = next++; index < size; index = next++)
+        await send(drawn[index] as Input, `seed ${seed}, part ${part}, input ${index}`);
     };
     await Promise.all(Array.from({ length: atOnce }, worker));
     progress(`${part * PART + size} of ${inputs} inputs`);
@@ -64,20 +65,128 @@ export async function fuzz<Input>(
 
 /** Text that has broken something somewhere. */
 const NAMED_TEXT = [
-  '', ' ', '\t', '\n', '\r\n', '\u0000', 'a\u0000b', '\u0001', '\u007f', '\u0085', '\u00a0', '\u2028', '\u202e', '\ufeff', '\ufffd', '\ufffe', '\uffff',
-  '\ud800', '\udc00', '\udfff\ud800', 'a\ud83d', '😀', '👩‍👩‍👧', 'e\u0301', 'ﷺ', 'ß', 'İ', 'K', 'ａ',
-  '__proto__', 'constructor', 'prototype', 'toString', 'valueOf', 'hasOwnProperty', 'then', 'length', 'null', 'undefined', 'true', 'NaN', 'Infinity', 'nil',
-  '0', '-0', '-1', '1', '1e400', '0x10', '１', '301', '1000000', '9007199254740993', '99999999999999999999',
-  '@', '/', '//', '#', '.', '..', 'a@', '@a', 'a@b', 'a@b@c', 'a@b/', 'a@b/c', '/c', 'b/c', 'a b', 'a@b c', '[::1]', 'xn--a', 'xn--', 'a..b', 'a.', '\\', '\\20', 'a\\27b@c',
-  '<', '>', '&', '"', "'", ']]>', '<!--', '&amp;', '&#0;', '&lol;', '%', '%s', '%n', '%00', '${a}', '{{a}}', '$(a)', '`a`', "' OR 1=1 --", '../../etc/passwd', 'JOIN#a#b', 'file:///etc/passwd',
+  '',
+  ' ',
+  '\t',
+  '\n',
+  '\r\n',
+  '\u0000',
+  'a\u0000b',
+  '\u0001',
+  '\u007f',
+  '\u0085',
+  '\u00a0',
+  '\u2028',
+  '\u202e',
+  '\ufeff',
+  '\ufffd',
+  '\ufffe',
+  '\uffff',
+  '\ud800',
+  '\udc00',
+  '\udfff\ud800',
+  'a\ud83d',
+  '😀',
+  '👩‍👩‍👧',
+  'e\u0301',
+  'ﷺ',
+  'ß',
+  'İ',
+  'K',
+  'ａ',
+  '__proto__',
+  'constructor',
+  'prototype',
+  'toString',
+  'valueOf',
+  'hasOwnProperty',
+  'then',
+  'length',
+  'null',
+  'undefined',
+  'true',
+  'NaN',
+  'Infinity',
+  'nil',
+  '0',
+  '-0',
+  '-1',
+  '1',
+  '1e400',
+  '0x10',
+  '１',
+  '301',
+  '1000000',
+  '9007199254740993',
+  '99999999999999999999',
+  '@',
+  '/',
+  '//',
+  '#',
+  '.',
+  '..',
+  'a@',
+  '@a',
+  'a@b',
+  'a@b@c',
+  'a@b/',
+  'a@b/c',
+  '/c',
+  'b/c',
+  'a b',
+  'a@b c',
+  '[::1]',
+  'xn--a',
+  'xn--',
+  'a..b',
+  'a.',
+  '\\',
+  '\\20',
+  'a\\27b@c',
+  '<',
+  '>',
+  '&',
+  '"',
+  "'",
+  ']]>',
+  '<!--',
+  '&amp;',
+  '&#0;',
+  '&lol;',
+  '%',
+  '%s',
+  '%n',
+  '%00',
+  '${a}',
+  '{{a}}',
+  '$(a)',
+  '`a`',
+  "' OR 1=1 --",
+  '../../etc/passwd',
+  'JOIN#a#b',
+  'file:///etc/passwd',
 ];
 
 /** Text of all kinds: strange, without end, of any code unit. */
 export const strangeText: fc.Arbitrary<string> = fc.oneof(
   { weight: 6, arbitrary: fc.constantFrom(...NAMED_TEXT) },
   { weight: 2, arbitrary: fc.string({ unit: 'binary', maxLength: 30 }) },
-  { weight: 2, arbitrary: fc.string({ unit: fc.integer({ min: 0, max: 0xffff }).map((unit) => String.fromCharCode(unit)), maxLength: 12 }) },
-  { weight: 1, arbitrary: fc.tuple(fc.constantFrom(...NAMED_TEXT, 'a', 'é'), fc.constantFrom(2, 127, 128, 129, 256, 257, 1023, 1024, 1025, 3072, 5000)).map(([text, times]) => text.repeat(times)) },
+  {
+    weight: 2,
+    arbitrary: fc.string({
+      unit: fc.integer({ min: 0, max: 0xffff }).map((unit) => String.fromCharCode(unit)),
+      maxLength: 12,
+    }),
+  },
+  {
+    weight: 1,
+    arbitrary: fc
+      .tuple(
+        fc.constantFrom(...NAMED_TEXT, 'a', 'é'),
+        fc.constantFrom(2, 127, 128, 129, 256, 257, 1023, 1024, 1025, 3072, 5000),
+      )
+      .map(([text, times]) => text.repeat(times)),
+  },
 );
 
 /** What is done to bytes: a bit flipped, some deleted, some put in, some repeated, the rest cut off. */
@@ -93,12 +202,21 @@ const place = fc.nat({ max: 1_000_000 });
 const damage = (tokens: readonly string[]): fc.Arbitrary<Damage> => {
   const what = fc.oneof(
     { weight: 3, arbitrary: fc.constantFrom(...tokens).map((token) => Buffer.from(token)) },
-    { weight: 1, arbitrary: fc.constantFrom('00', 'ff', 'fe', 'c0af', 'eda080', 'f4908080', 'efbbbf', '80', 'e28080', 'f09f').map((hex) => Buffer.from(hex, 'hex')) },
+    {
+      weight: 1,
+      arbitrary: fc
+        .constantFrom('00', 'ff', 'fe', 'c0af', 'eda080', 'f4908080', 'efbbbf', '80', 'e28080', 'f09f')
+        .map((hex) => Buffer.from(hex, 'hex')),
+    },
     { weight: 1, arbitrary: fc.uint8Array({ minLength: 1, maxLength: 8 }).map((bytes) => Buffer.from(bytes)) },
   );
   return fc.oneof(
     fc.record({ kind: fc.constant('flip' as const), at: place, bit: fc.nat({ max: 7 }) }),
-    fc.record({ kind: fc.constantFrom('delete' as const, 'repeat' as const), at: place, length: fc.integer({ min: 1, max: 60 }) }),
+    fc.record({
+      kind: fc.constantFrom('delete' as const, 'repeat' as const),
+      at: place,
+      length: fc.integer({ min: 1, max: 60 }),
+    }),
     fc.record({ kind: fc.constantFrom('insert' as const, 'overwrite' as const), at: place, what }),
     fc.record({ kind: fc.constant('cut' as const), at: place }),
   );
@@ -129,9 +247,17 @@ function inflict(bytes: Buffer, harm: Damage): Buffer {
 /** Bytes that were a good body once, or never were. */
 export const mangled = (samples: readonly string[], tokens: readonly string[]): fc.Arbitrary<Buffer> =>
   fc.oneof(
-    { weight: 8, arbitrary: fc.tuple(fc.constantFrom(...samples), fc.array(damage(tokens), { minLength: 1, maxLength: 4 })).map(([sample, harms]) => harms.reduce(inflict, Buffer.from(sample))) },
+    {
+      weight: 8,
+      arbitrary: fc
+        .tuple(fc.constantFrom(...samples), fc.array(damage(tokens), { minLength: 1, maxLength: 4 }))
+        .map(([sample, harms]) => harms.reduce(inflict, Buffer.from(sample))),
+    },
     { weight: 1, arbitrary: fc.uint8Array({ maxLength: 300 }).map((bytes) => Buffer.from(bytes)) },
-    { weight: 1, arbitrary: fc.array(fc.constantFrom(...tokens), { maxLength: 30 }).map((all) => Buffer.from(all.join(''))) },
+    {
+      weight: 1,
+      arbitrary: fc.array(fc.constantFrom(...tokens), { maxLength: 30 }).map((all) => Buffer.from(all.join(''))),
+    },
   );
 
 /** How a request is signed. All but `right` must be refused with 401. */

@@ -32,7 +32,9 @@ export class Lab {
       });
       if (claimed) return new Lab(directory, prefix, claim);
     }
-    throw new Error('no free loopback addresses: is an XMPP server listening on port 5269 of all addresses? Stop it while this runs');
+    throw new Error(
+      'no free loopback addresses: is an XMPP server listening on port 5269 of all addresses? Stop it while this runs',
+    );
   }
 
   /** The n-th address of the block. */
@@ -65,7 +67,11 @@ function random(from: number, to: number): number {
 }
 
 /** Waits until something is true. @throws when it is not within `milliseconds` */
-export async function until<Value>(what: string, probe: () => Value | undefined | false | Promise<Value | undefined | false>, milliseconds = 10_000): Promise<Value> {
+export async function until<Value>(
+  what: string,
+  probe: () => Value | undefined | false | Promise<Value | undefined | false>,
+  milliseconds = 10_000,
+): Promise<Value> {
   const end = Date.now() + milliseconds;
   for (;;) {
     const value = await probe();

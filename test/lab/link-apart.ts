@@ -6,8 +6,7 @@ import { type Direction, Link } from './link.ts';
 export type Way = Pick<Link, 'mend' | 'cut' | 'drop' | 'hold' | 'release' | 'stop'>;
 
 type Order =
-  | readonly [what: 'mend' | 'cut' | 'drop' | 'stop']
-  | readonly [what: 'hold' | 'release', direction: Direction];
+  readonly [what: 'mend' | 'cut' | 'drop' | 'stop'] | readonly [what: 'hold' | 'release', direction: Direction];
 
 interface Asked {
   readonly order: Order;
@@ -20,7 +19,9 @@ export class LinkApart implements Way {
 
   constructor(address: string, from: number, to: number) {
     this.#worker = new Worker(new URL(import.meta.url), { workerData: [address, from, to] });
-    this.#worker.on('error', (error: Error) => process.stderr.write(`the link to ${address} ended: ${error.message}\n`));
+    this.#worker.on('error', (error: Error) =>
+      process.stderr.write(`the link to ${address} ended: ${error.message}\n`),
+    );
   }
 
   mend(): Promise<void> {

@@ -35,7 +35,9 @@ export class Link {
         });
       }
     });
-    await new Promise<void>((resolve, reject) => server.once('error', reject).listen(this.#from, this.#address, resolve));
+    await new Promise<void>((resolve, reject) =>
+      server.once('error', reject).listen(this.#from, this.#address, resolve),
+    );
     this.#server = server;
   }
 
@@ -51,7 +53,8 @@ export class Link {
   /** Resets every connection; new ones pass. */
   drop(): void {
     for (const socket of [...this.#connections].flat()) {
-      if (socket.writableEnded) socket.destroy(); // it is being closed: a reset would leave it open for good (libuv)
+      if (socket.writableEnded)
+        socket.destroy(); // it is being closed: a reset would leave it open for good (libuv)
       else socket.resetAndDestroy();
     }
   }
@@ -84,6 +87,9 @@ export class Link {
 }
 
 /** Where a direction comes from on a connection, and where it goes. */
-function ends([near, far]: readonly [near: Socket, far: Socket], direction: Direction): readonly [source: Socket, target: Socket] {
+function ends(
+  [near, far]: readonly [near: Socket, far: Socket],
+  direction: Direction,
+): readonly [source: Socket, target: Socket] {
   return direction === 'toServer' ? [near, far] : [far, near];
 }

@@ -6,7 +6,11 @@ import type { Call } from '../../local/calls.ts';
 /** What the synthesized stack permits, held against the AWS calls that its functions really make. */
 
 interface PolicyDocument {
-  readonly Statement: readonly { readonly Effect: string; readonly Action: string | string[]; readonly Resource: string | string[] }[];
+  readonly Statement: readonly {
+    readonly Effect: string;
+    readonly Action: string | string[];
+    readonly Resource: string | string[];
+  }[];
 }
 
 export interface Permission {
@@ -16,7 +20,8 @@ export interface Permission {
 
 const ACCOUNT = '000000000000';
 
-const list = <Item>(items: Item | readonly Item[]): readonly Item[] => (Array.isArray(items) ? (items as readonly Item[]) : [items as Item]);
+const list = <Item>(items: Item | readonly Item[]): readonly Item[] =>
+  Array.isArray(items) ? (items as readonly Item[]) : [items as Item];
 
 /** The calls of a record, each distinct one once. */
 export async function readCalls(file: string): Promise<readonly Call[]> {
@@ -34,12 +39,17 @@ function policies(resources: Readonly<Record<string, Resource>>): Map<string, Po
   const documents = new Map<string, PolicyDocument[]>();
   for (const [role, { Properties }] of roles) {
     const inline = (Properties['Policies'] ?? []) as { PolicyDocument: PolicyDocument }[];
-    if (Properties['ManagedPolicyArns'] !== undefined) throw new Error(`${role} has managed policies, which the template does not show`);
-    documents.set(role, inline.map((policy) => policy.PolicyDocument));
+    if (Properties['ManagedPolicyArns'] !== undefined)
+      throw new Error(`${role} has managed policies, which the template does not show`);
+    documents.set(
+      role,
+      inline.map((policy) => policy.PolicyDocument),
+    );
   }
   for (const { Type, Properties } of Object.values(resources)) {
     if (Type !== 'AWS::IAM::Policy') continue;
-    for (const role of Properties['Roles'] as string[]) documents.get(role)?.push(Properties['PolicyDocument'] as PolicyDocument);
+    for (const role of Properties['Roles'] as string[])
+      documents.get(role)?.push(Properties['PolicyDocument'] as PolicyDocument);
   }
   return documents;
 }
@@ -57,8 +67,16 @@ export async function refusedCalls(assembly: string, calls: readonly Call[]): Pr
     if (resources[caller]?.Type !== 'AWS::Lambda::Function') continue; // the tests' own, to look behind the scenes
     const result = await runSimulation(
       {
-        request: { principal: `arn:aws:iam::${ACCOUNT}:role/${roleOf(resources, caller)}`, action, resource: { resource, accountId: ACCOUNT }, contextVariables: {} },
-        identityPolicies: (documents.get(roleOf(resources, caller)) ?? []).map((policy, index) => ({ name: `policy ${index}`, policy })),
+        request: {
+          principal: `arn:aws:iam::${ACCOUNT}:role/${roleOf(resources, caller)}`,
+          action,
+          resource: { resource, accountId: ACCOUNT },
+          contextVariables: {},
+        },
+        identityPolicies: (documents.get(roleOf(resources, caller)) ?? []).map((policy, index) => ({
+          name: `policy ${index}`,
+          policy,
+        })),
         serviceControlPolicies: [],
         resourceControlPolicies: [],
       },
@@ -74,7 +92,9 @@ export async function refusedCalls(assembly: string, calls: readonly Call[]): Pr
 export async function permissions(assembly: string): Promise<ReadonlyMap<string, readonly Permission[]>> {
   const documents = policies(await readResources(assembly));
   const granted = ({ Statement }: PolicyDocument): Permission[] =>
-    Statement.flatMap(({ Action, Resource }) => list(Action).flatMap((action) => list(Resource).map((resource) => ({ action, resource }))));
+    Statement.flatMap(({ Action, Resource }) =>
+      list(Action).flatMap((action) => list(Resource).map((resource) => ({ action, resource }))),
+    );
   return new Map([...documents].map(([role, own]) => [role, own.flatMap(granted)]));
 }
 

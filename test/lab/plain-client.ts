@@ -3,7 +3,8 @@ import { escapeXML } from '@xmpp/xml';
 import { type Lab, until } from './lab.ts';
 import type { Prosody } from './prosody.ts';
 
-const HEADER = (domain: string): string => `<?xml version="1.0"?><stream:stream xmlns="jabber:client" xmlns:stream="http://etherx.jabber.org/streams" to="${domain}" version="1.0">`;
+const HEADER = (domain: string): string =>
+  `<?xml version="1.0"?><stream:stream xmlns="jabber:client" xmlns:stream="http://etherx.jabber.org/streams" to="${domain}" version="1.0">`;
 
 /** A client that is cheap, so that hundreds fit into a test: it logs in by PLAIN, says what it is told to, and keeps what it hears as text. */
 export class PlainClient {
@@ -33,7 +34,9 @@ export class PlainClient {
     client.heard = '';
     client.write(HEADER(server.host));
     await client.hears('</stream:features>');
-    client.write(`<iq type="set" id="bind"><bind xmlns="urn:ietf:params:xml:ns:xmpp-bind"><resource>${resource}</resource></bind></iq>`);
+    client.write(
+      `<iq type="set" id="bind"><bind xmlns="urn:ietf:params:xml:ns:xmpp-bind"><resource>${resource}</resource></bind></iq>`,
+    );
     await client.hears('</bind>');
     client.write('<presence/>');
     return client;

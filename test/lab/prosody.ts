@@ -80,7 +80,12 @@ export class Prosody {
     this.host = settings.host;
     this.#settings = settings;
     this.#directory = directory;
-    this.links = new Map(this.#domains().map((domain) => [domain, new (settings.isApart === true ? LinkApart : Link)(domain, 5269, S2S_BEHIND_LINK)]));
+    this.links = new Map(
+      this.#domains().map((domain) => [
+        domain,
+        new (settings.isApart === true ? LinkApart : Link)(domain, 5269, S2S_BEHIND_LINK),
+      ]),
+    );
   }
 
   static async start(lab: Lab, settings: ProsodySettings): Promise<Prosody> {
@@ -108,7 +113,8 @@ export class Prosody {
     await until(
       `Prosody of ${this.host} greets its users`,
       async () => {
-        if (this.#process === undefined) throw new Error(`Prosody of ${this.host} ended: ${(await this.log()).slice(-2000)}`);
+        if (this.#process === undefined)
+          throw new Error(`Prosody of ${this.host} ended: ${(await this.log()).slice(-2000)}`);
         return greets(this.host);
       },
       20_000,
@@ -153,7 +159,10 @@ export class Prosody {
     const rows = shown.split('\n').map((row) => row.split('|').map((cell) => cell.trim()));
     return rows
       .filter(([type = '', ...cells]) => type.startsWith('s2s') && cells.length === COLUMNS.length - 1)
-      .map(([type, dir, domain, secure, sasl, cert, smacks]) => ({ type, dir, remote: domain, secure, sasl, cert, smacks }) as Stream);
+      .map(
+        ([type, dir, domain, secure, sasl, cert, smacks]) =>
+          ({ type, dir, remote: domain, secure, sasl, cert, smacks }) as Stream,
+      );
   }
 
   /** Changes the settings of the host and reloads the configuration, which the module follows. */
@@ -212,7 +221,8 @@ export class Prosody {
     const { host, mucs = [], forMucs = '', components = [], users = [], global = '', production } = this.#settings;
     const accounts = join(this.#directory, 'data', host.replaceAll('.', '%2e'), 'accounts');
     await mkdir(accounts, { recursive: true });
-    for (const user of users) await writeFile(join(accounts, `${user}.dat`), `return { ["password"] = "${PASSWORD}" };\n`);
+    for (const user of users)
+      await writeFile(join(accounts, `${user}.dat`), `return { ["password"] = "${PASSWORD}" };\n`);
     const list = (domains: readonly string[]): string => domains.map((domain) => `"${domain}"`).join(', ');
     const config = `
 run_as_root = true
@@ -246,7 +256,15 @@ ${components.map((component) => `Component "${component}"\ncomponent_secret = "$
 }
 
 function productionModules({ bidi = true, limits = false }: Production): readonly string[] {
-  return ['tls', 'carbons', 'csi_simple', 'bosh', 'websocket', ...(bidi ? ['s2s_bidi'] : []), ...(limits ? ['limits'] : [])];
+  return [
+    'tls',
+    'carbons',
+    'csi_simple',
+    'bosh',
+    'websocket',
+    ...(bidi ? ['s2s_bidi'] : []),
+    ...(limits ? ['limits'] : []),
+  ];
 }
 
 /** Whether a server greets clients of a domain: it listens before it knows its domains. */
@@ -256,7 +274,9 @@ function greets(domain: string): Promise<boolean> {
     let said = '';
     socket.setTimeout(2000, () => socket.destroy());
     socket.once('connect', () => {
-      socket.write(`<stream:stream xmlns="jabber:client" xmlns:stream="http://etherx.jabber.org/streams" version="1.0" to="${domain}">`);
+      socket.write(
+        `<stream:stream xmlns="jabber:client" xmlns:stream="http://etherx.jabber.org/streams" version="1.0" to="${domain}">`,
+      );
     });
     socket.on('data', (data) => {
       said += data.toString();

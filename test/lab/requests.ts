@@ -20,9 +20,18 @@ export interface Reply {
 }
 
 /** Posts a request as the other side of the contract would. */
-export async function post({ url, secret, body, type = 'application/json', off = 0, id = `msg_${randomUUID()}`, headers }: SignedRequest): Promise<Reply> {
+export async function post({
+  url,
+  secret,
+  body,
+  type = 'application/json',
+  off = 0,
+  id = `msg_${randomUUID()}`,
+  headers,
+}: SignedRequest): Promise<Reply> {
   const bytes = Buffer.from(body);
-  const signed = secret === undefined ? {} : sign([decodeSecret(secret)], id, Math.floor(Date.now() / 1000) + off, bytes);
+  const signed =
+    secret === undefined ? {} : sign([decodeSecret(secret)], id, Math.floor(Date.now() / 1000) + off, bytes);
   const response = await fetch(url, {
     method: 'POST',
     body: bytes,

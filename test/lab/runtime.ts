@@ -30,7 +30,10 @@ export class Runtime {
     this.environment = environment;
   }
 
-  static async start(lab: Lab, options: { host?: string; serverApi?: string; environment?: NodeJS.ProcessEnv } = {}): Promise<Runtime> {
+  static async start(
+    lab: Lab,
+    options: { host?: string; serverApi?: string; environment?: NodeJS.ProcessEnv } = {},
+  ): Promise<Runtime> {
     const runtime = new Runtime(lab, options.host ?? lab.address(1), {
       PING_MUC_SERVER_API: options.serverApi ?? 'http://{host}:5280/ping_muc',
       ...options.environment,
@@ -41,10 +44,14 @@ export class Runtime {
   }
 
   async start(): Promise<void> {
-    const child = spawn(process.execPath, [MAIN, '--host', this.host, '--port', String(this.port), '--data', this.data], {
-      env: { ...process.env, ...this.environment },
-      stdio: ['ignore', 'pipe', 'pipe'],
-    });
+    const child = spawn(
+      process.execPath,
+      [MAIN, '--host', this.host, '--port', String(this.port), '--data', this.data],
+      {
+        env: { ...process.env, ...this.environment },
+        stdio: ['ignore', 'pipe', 'pipe'],
+      },
+    );
     this.#process = child;
     let said = '';
     let isListening = false;
@@ -86,7 +93,8 @@ export class Runtime {
   /** What it printed for the global section and for the host's, with other values where a test needs them. */
   prosodySettings(changes: Settings = {}): { global: string; forHost: string } {
     const [, globalPart = '', hostPart = ''] = this.settings.split(/^-- (?:at the top|below the line).*$/m);
-    const lua = (value: Settings[string]): string => (typeof value === 'object' ? `{ ${value.map(lua).join(', ')} }` : JSON.stringify(value));
+    const lua = (value: Settings[string]): string =>
+      typeof value === 'object' ? `{ ${value.map(lua).join(', ')} }` : JSON.stringify(value);
     const changed = (part: string, isOf: (name: string) => boolean): string => {
       const own = Object.entries(changes).filter(([name]) => isOf(name));
       const kept = part.split('\n').filter((line) => !own.some(([name]) => line.startsWith(`${name} =`)));
@@ -98,7 +106,11 @@ export class Runtime {
 
   /** Waits for a log line. */
   line(message: string, matches: (line: LogLine) => boolean = () => true, milliseconds = 30_000): Promise<LogLine> {
-    return until(`the log says "${message}"`, () => this.lines.find((line) => line['message'] === message && matches(line)), milliseconds);
+    return until(
+      `the log says "${message}"`,
+      () => this.lines.find((line) => line['message'] === message && matches(line)),
+      milliseconds,
+    );
   }
 
   async end(signal: 'SIGTERM' | 'SIGKILL'): Promise<number | null> {

@@ -61,11 +61,19 @@ export class S2sPeer {
       if (opening !== undefined) {
         said = said.replace(opening, '');
         const [, from = ''] = /from=['"]([^'"]*)/.exec(opening) ?? [];
-        socket.write(`${header(`id="${Math.random()}" from="${this.domain}" to="${from}"`)}<stream:features><dialback xmlns="urn:xmpp:features:dialback"/></stream:features>`);
+        socket.write(
+          `${header(`id="${Math.random()}" from="${this.domain}" to="${from}"`)}<stream:features><dialback xmlns="urn:xmpp:features:dialback"/></stream:features>`,
+        );
       }
-      for (let element; (element = /<db:(result|verify) ([^>]*)>[^<]*<\/db:\1>/.exec(said)) !== null; said = said.replace(element[0], '')) {
+      for (
+        let element;
+        (element = /<db:(result|verify) ([^>]*)>[^<]*<\/db:\1>/.exec(said)) !== null;
+        said = said.replace(element[0], '')
+      ) {
         const [, kind, attributes = ''] = element;
-        const [from, to, id] = ['from', 'to', 'id'].map((name) => new RegExp(`\\b${name}=['"]([^'"]*)`).exec(attributes)?.[1]);
+        const [from, to, id] = ['from', 'to', 'id'].map(
+          (name) => new RegExp(`\\b${name}=['"]([^'"]*)`).exec(attributes)?.[1],
+        );
         socket.write(`<db:${kind} from="${to}" to="${from}"${id === undefined ? '' : ` id="${id}"`} type="valid"/>`);
       }
     });

@@ -70,7 +70,11 @@ export class Scale {
   /** What a join may take on a busy machine, in milliseconds; recording it takes the embedded database one on a quiet one. */
   readonly #msPerJoin: number;
 
-  private constructor(parts: Pick<Scale, 'lab' | 'runtime' | 'home' | 'away' | 'service' | 'crowd' | 'witness'>, forHost: (changes: Settings) => string, msPerJoin: number) {
+  private constructor(
+    parts: Pick<Scale, 'lab' | 'runtime' | 'home' | 'away' | 'service' | 'crowd' | 'witness'>,
+    forHost: (changes: Settings) => string,
+    msPerJoin: number,
+  ) {
     this.lab = parts.lab;
     this.runtime = parts.runtime;
     this.home = parts.home;
@@ -83,7 +87,17 @@ export class Scale {
   }
 
   /** Starts everything; nobody is in a room yet. */
-  static async open({ joins, perRoom, rooms = 'real', timeout = 60, settings = {}, isManaged = true, hasWitness = false, global = '', forHost = '' }: ScaleOptions): Promise<Scale> {
+  static async open({
+    joins,
+    perRoom,
+    rooms = 'real',
+    timeout = 60,
+    settings = {},
+    isManaged = true,
+    hasWitness = false,
+    global = '',
+    forHost = '',
+  }: ScaleOptions): Promise<Scale> {
     const lab = await Lab.open();
     try {
       const runtime = await Runtime.start(lab);
@@ -98,13 +112,26 @@ export class Scale {
         isApart: hasWitness,
       });
       const domain = lab.address(4);
-      const away = await Prosody.start(lab, { host: lab.address(3), users: [SPEAKER], global: streams, isApart: hasWitness, [rooms === 'real' ? 'mucs' : 'components']: [domain] });
+      const away = await Prosody.start(lab, {
+        host: lab.address(3),
+        users: [SPEAKER],
+        global: streams,
+        isApart: hasWitness,
+        [rooms === 'real' ? 'mucs' : 'components']: [domain],
+      });
       const service = rooms === 'real' ? new RealRooms(lab, away, domain) : await ScriptedMuc.open(lab, away, domain);
       const crowd = await Crowd.open(lab, home, service, joins, perRoom);
       const occupants = Math.ceil(crowd.members.length / new Set(crowd.members.map(({ room }) => room)).size);
-      const heard = new Map([[service.room('another-room'), LINE_MS], [crowd.members[0]?.room ?? '', LINE_MS * Math.max(1, occupants / A_FEW)]]);
+      const heard = new Map([
+        [service.room('another-room'), LINE_MS],
+        [crowd.members[0]?.room ?? '', LINE_MS * Math.max(1, occupants / A_FEW)],
+      ]);
       const witness = hasWitness
-        ? await Witness.start(lab, { speaker: { at: away, name: SPEAKER }, listener: { at: home, name: LISTENER }, rooms: heard })
+        ? await Witness.start(lab, {
+            speaker: { at: away, name: SPEAKER },
+            listener: { at: home, name: LISTENER },
+            rooms: heard,
+          })
         : undefined;
       return new Scale({ lab, runtime, home, away, service, crowd, witness }, ofHost, Crowd.msPerJoin(perRoom));
     } catch (error) {
@@ -132,7 +159,11 @@ export class Scale {
   async enter(progress?: (entered: number) => void): Promise<void> {
     const before = this.#recorded();
     const entered = await this.crowd.enter(progress);
-    await until(`${entered} joins are recorded`, () => this.#recorded() - before >= entered, 30_000 + entered * this.#msPerJoin);
+    await until(
+      `${entered} joins are recorded`,
+      () => this.#recorded() - before >= entered,
+      30_000 + entered * this.#msPerJoin,
+    );
   }
 
   #recorded(): number {
@@ -148,8 +179,14 @@ export class Scale {
     await this.witness?.speak();
     const line = (message: string, matches: (line: LogLine) => boolean = () => true): LogLine | undefined =>
       this.runtime.lines.slice(since).find((candidate) => candidate['message'] === message && matches(candidate));
-    const done = await until('the check is done', () => line('check done'), 60_000 + this.crowd.members.length * this.#msPerJoin);
-    const report = await until('the function reports', () => line('REPORT', ({ requestId }) => requestId === done['requestId']));
+    const done = await until(
+      'the check is done',
+      () => line('check done'),
+      60_000 + this.crowd.members.length * this.#msPerJoin,
+    );
+    const report = await until('the function reports', () =>
+      line('REPORT', ({ requestId }) => requestId === done['requestId']),
+    );
     await sleep(AFTERMATH_MS);
     const lateness = (await this.witness?.fallSilent()) ?? new Map<string, Lateness>();
     const doneAt = Date.parse(String(done['time']));
@@ -184,10 +221,14 @@ export class Scale {
    * A link that breaks again and again: the rooms forget some, by their index, both streams are cut, and cut again at so many
    * seconds after the check of the last cut was due. Returns when all checks have ended and nothing more comes.
    */
-  async flap(isLost: (index: number) => boolean, again: readonly number[]): Promise<Told & { readonly pinged: number; readonly checks: number; readonly superseded: number }> {
+  async flap(
+    isLost: (index: number) => boolean,
+    again: readonly number[],
+  ): Promise<Told & { readonly pinged: number; readonly checks: number; readonly superseded: number }> {
     await this.#forget(isLost);
     const since = this.runtime.lines.length;
-    const sum = (name: string): number => this.runtime.lines.slice(since).reduce((total, line) => total + Number(line[name] ?? 0), 0);
+    const sum = (name: string): number =>
+      this.runtime.lines.slice(since).reduce((total, line) => total + Number(line[name] ?? 0), 0);
     let due = this.#cut() + DELAY_SECONDS * 1000;
     for (const seconds of again) {
       await sleep(due + seconds * 1000 - Date.now());
@@ -201,11 +242,21 @@ export class Scale {
         const now = [sum('ChecksStarted'), sum('ChecksDone') + sum('ChecksSuperseded'), this.crowd.presences].join();
         if (now !== seen) quietSince = Date.now();
         seen = now;
-        return Date.now() > due && sum('ChecksStarted') > 0 && sum('ChecksStarted') === sum('ChecksDone') + sum('ChecksSuperseded') && Date.now() - quietSince > QUIET_MS;
+        return (
+          Date.now() > due &&
+          sum('ChecksStarted') > 0 &&
+          sum('ChecksStarted') === sum('ChecksDone') + sum('ChecksSuperseded') &&
+          Date.now() - quietSince > QUIET_MS
+        );
       },
       120_000 + this.crowd.members.length * this.#msPerJoin,
     );
-    return { ...this.crowd.told(), pinged: sum('PingsSent'), checks: sum('ChecksStarted'), superseded: sum('ChecksSuperseded') };
+    return {
+      ...this.crowd.told(),
+      pinged: sum('PingsSent'),
+      checks: sum('ChecksStarted'),
+      superseded: sum('ChecksSuperseded'),
+    };
   }
 
   close(): Promise<void> {

@@ -31,15 +31,32 @@ export class Scene extends Stage {
   /** @param settings of the module, where they are not to be as printed; the delay is two seconds unless set */
   static async open(
     settings: Readonly<Record<string, string | number | boolean>> = {},
-    { environment = {}, production, users = ['juliet', 'romeo', 'nurse'], guests = ['mercutio'], forMucs = '' }: SceneOptions = {},
+    {
+      environment = {},
+      production,
+      users = ['juliet', 'romeo', 'nurse'],
+      guests = ['mercutio'],
+      forMucs = '',
+    }: SceneOptions = {},
   ): Promise<Scene> {
     const lab = await Lab.open();
     try {
       const runtime = await Runtime.start(lab, { environment });
       const printed = runtime.prosodySettings({ ping_muc_delay: 2, ping_muc_timeout: 5, ...settings });
-      const home = await Prosody.start(lab, { host: lab.address(2), users, ...(production && { production }), ...printed });
+      const home = await Prosody.start(lab, {
+        host: lab.address(2),
+        users,
+        ...(production && { production }),
+        ...printed,
+      });
       const muc = lab.address(4);
-      const away = await Prosody.start(lab, { host: lab.address(3), mucs: [muc], forMucs, users: guests, ...(production && { production }) });
+      const away = await Prosody.start(lab, {
+        host: lab.address(3),
+        mucs: [muc],
+        forMucs,
+        users: guests,
+        ...(production && { production }),
+      });
       return new Scene(lab, runtime, home, away, muc);
     } catch (error) {
       await lab.close();
@@ -65,7 +82,10 @@ export class Scene extends Stage {
 
   /** The chat server forgets an occupant without telling anybody. */
   async forget(room: string, user: Pick<User, 'jid'>): Promise<void> {
-    await this.atRoom(room, `local occupant = room:get_occupant_by_real_jid("${user.jid}"); occupant:remove_session("${user.jid}"); room:save_occupant(occupant)`);
+    await this.atRoom(
+      room,
+      `local occupant = room:get_occupant_by_real_jid("${user.jid}"); occupant:remove_session("${user.jid}"); room:save_occupant(occupant)`,
+    );
   }
 
   /** Runs Lua on the chat server about a `room`, which is nil where there is none. Returns what the shell says. */

@@ -73,11 +73,18 @@ export class ScriptedMuc implements ForgetfulService {
 
   /** How often it was asked something of this kind by, or about, an occupant or a room. */
   count(kind: Kind, occupantOrRoom?: string): number {
-    return this.asked.filter((question) => question.kind === kind && (occupantOrRoom === undefined || question.to === occupantOrRoom || question.room === occupantOrRoom)).length;
+    return this.asked.filter(
+      (question) =>
+        question.kind === kind &&
+        (occupantOrRoom === undefined || question.to === occupantOrRoom || question.room === occupantOrRoom),
+    ).length;
   }
 
   /** Takes a user for an occupant, without a word. Returns the self-presence to send, which has the id of what it answers. */
-  admit({ id, user, room, nick }: Pick<Question, 'user' | 'room' | 'nick'> & { readonly id?: string }, codes: readonly number[] = [110]): string {
+  admit(
+    { id, user, room, nick }: Pick<Question, 'user' | 'room' | 'nick'> & { readonly id?: string },
+    codes: readonly number[] = [110],
+  ): string {
     this.#nicks.set(`${room} ${user}`, nick);
     return mucPresence({ from: `${room}/${nick}`, to: user, codes, ...(id !== undefined && { id }) });
   }
@@ -140,7 +147,13 @@ export class ScriptedMuc implements ForgetfulService {
     switch (kind) {
       case 'enter': {
         if (known === undefined || known === nick) return this.admit(question);
-        const changed = mucPresence({ from: `${room}/${known}`, to: user, type: 'unavailable', codes: [303, 110], item: `nick="${escapeXML(nick)}"` });
+        const changed = mucPresence({
+          from: `${room}/${known}`,
+          to: user,
+          type: 'unavailable',
+          codes: [303, 110],
+          item: `nick="${escapeXML(nick)}"`,
+        });
         return changed + this.admit(question);
       }
       case 'leave':
@@ -151,7 +164,9 @@ export class ScriptedMuc implements ForgetfulService {
       case 'write':
         return known === undefined ? failure('message', 'cancel', 'not-acceptable')(question) : undefined;
       case 'disco':
-        return result(`<query xmlns="${NS_DISCO_INFO}"><identity category="conference" type="text"/></query>`)(question);
+        return result(`<query xmlns="${NS_DISCO_INFO}"><identity category="conference" type="text"/></query>`)(
+          question,
+        );
     }
   }
 }
@@ -193,7 +208,11 @@ export function result(payload = ''): Reaction {
 }
 
 /** @param extra what the error holds beside the condition, and who is said to have made it */
-export function error(type: string, condition: string, extra: { readonly text?: string; readonly by?: string; readonly more?: string } = {}): Reaction {
+export function error(
+  type: string,
+  condition: string,
+  extra: { readonly text?: string; readonly by?: string; readonly more?: string } = {},
+): Reaction {
   const { text, by, more = '' } = extra;
   const said = text === undefined ? '' : `<text xmlns="${NS_STANZAS}">${escapeXMLText(text)}</text>`;
   const from = by === undefined ? '' : ` by="${escapeXML(by)}"`;

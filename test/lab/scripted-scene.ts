@@ -27,7 +27,15 @@ export class ScriptedScene extends Stage {
   readonly #settings: Settings;
   #visits = 0;
 
-  private constructor(lab: Lab, runtime: Runtime, home: Prosody, away: Prosody, mucs: readonly ScriptedMuc[], taps: readonly [Tap, Tap], settings: Settings) {
+  private constructor(
+    lab: Lab,
+    runtime: Runtime,
+    home: Prosody,
+    away: Prosody,
+    mucs: readonly ScriptedMuc[],
+    taps: readonly [Tap, Tap],
+    settings: Settings,
+  ) {
     super(lab, runtime, home, away);
     this.mucs = mucs;
     [this.webhooks, this.stanzas] = taps;
@@ -51,11 +59,26 @@ export class ScriptedScene extends Stage {
     try {
       const host = lab.address(2);
       const stanzas = await Tap.start(lab, lab.address(1), 8789, `http://${host}:5280/ping_muc/stanzas`);
-      const runtime = await Runtime.start(lab, { serverApi: stanzas.url.replace('/stanzas', ''), environment: await prepare(lab) });
+      const runtime = await Runtime.start(lab, {
+        serverApi: stanzas.url.replace('/stanzas', ''),
+        environment: await prepare(lab),
+      });
       const webhooks = await Tap.start(lab, lab.address(1), 8788, runtime.webhookUrl);
-      const always = { ping_muc_webhook_url: webhooks.url, http_host: host, ping_muc_delay: 2, ping_muc_timeout: 5, ping_muc_patience: 0, ...settings };
+      const always = {
+        ping_muc_webhook_url: webhooks.url,
+        http_host: host,
+        ping_muc_delay: 2,
+        ping_muc_timeout: 5,
+        ping_muc_patience: 0,
+        ...settings,
+      };
       const printed = runtime.prosodySettings(always);
-      const home = await Prosody.start(lab, { host, users: ['juliet', 'romeo', 'nurse'], ...printed, global: `${printed.global}\n${global}` });
+      const home = await Prosody.start(lab, {
+        host,
+        users: ['juliet', 'romeo', 'nurse'],
+        ...printed,
+        global: `${printed.global}\n${global}`,
+      });
       const domains = Array.from({ length: services }, (_, index) => lab.address(10 + index));
       const away = await Prosody.start(lab, { host: lab.address(3), components: domains });
       const mucs: ScriptedMuc[] = [];
@@ -88,7 +111,10 @@ export class ScriptedScene extends Stage {
 
   /** What was reported of a room, or of one session in it: `joined <nick>`, `left`. */
   story(room: string, user?: User): readonly string[] {
-    const events = this.reported().filter((event) => event.type.startsWith('muc.') && event.room === room && (user === undefined || event.user === user.jid));
+    const events = this.reported().filter(
+      (event) =>
+        event.type.startsWith('muc.') && event.room === room && (user === undefined || event.user === user.jid),
+    );
     return events.map(({ type, nick }) => (type === 'muc.joined' ? `joined ${nick}` : 'left'));
   }
 
@@ -119,7 +145,9 @@ export class ScriptedScene extends Stage {
 
   /** The closes of the ways to a chat service that have been reported since a moment, in milliseconds. */
   closes(since: number, muc = this.muc()): readonly Reported[] {
-    return this.reported().filter(({ type, remote, at }) => type === 's2s.closed' && remote === muc.domain && at >= since * 1000);
+    return this.reported().filter(
+      ({ type, remote, at }) => type === 's2s.closed' && remote === muc.domain && at >= since * 1000,
+    );
   }
 
   /** The checks of a room that the module has asked for, for another cause than a close. */
@@ -130,12 +158,17 @@ export class ScriptedScene extends Stage {
   /** Occupants whose pings the functions have asked for between two moments, in milliseconds. */
   asked(since: number, end = Infinity): readonly string[] {
     const bodies = this.stanzas.requests.filter(({ at }) => at >= since && at < end).map(({ body }) => body.toString());
-    return bodies.flatMap((body) => [...body.matchAll(/<iq [^>]*to="([^"]*)"[^>]*><ping /g)].map(([, to]) => String(to)));
+    return bodies.flatMap((body) =>
+      [...body.matchAll(/<iq [^>]*to="([^"]*)"[^>]*><ping /g)].map(([, to]) => String(to)),
+    );
   }
 
   /** The functions' log lines with a message, about a chat service, since a moment, in milliseconds. */
   lines(message: string, since: number, muc = this.muc()): readonly LogLine[] {
-    return this.runtime.lines.filter((line) => line['message'] === message && line['remote'] === muc.domain && Date.parse(String(line['time'])) >= since);
+    return this.runtime.lines.filter(
+      (line) =>
+        line['message'] === message && line['remote'] === muc.domain && Date.parse(String(line['time'])) >= since,
+    );
   }
 
   /** Cuts the stream to a chat service; the one from it stays. */

@@ -29,7 +29,11 @@ export class Stage {
   }
 
   /** Enters a room, and waits until the join is recorded. */
-  async join(user: Pick<User, 'jid'> & { join(room: string, nick: string): Promise<unknown> }, room: string, nick: string): Promise<void> {
+  async join(
+    user: Pick<User, 'jid'> & { join(room: string, nick: string): Promise<unknown> },
+    room: string,
+    nick: string,
+  ): Promise<void> {
     const recorded = this.recorded();
     await user.join(room, nick);
     await until(`${user.jid} in ${room} is recorded`, () => this.recorded() > recorded);

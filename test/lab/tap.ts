@@ -1,5 +1,11 @@
 import { once } from 'node:events';
-import { type IncomingHttpHeaders, type IncomingMessage, type Server, type ServerResponse, createServer } from 'node:http';
+import {
+  type IncomingHttpHeaders,
+  type IncomingMessage,
+  type Server,
+  type ServerResponse,
+  createServer,
+} from 'node:http';
 import { readRequestBody } from '../../local/http.ts';
 import type { Lab } from './lab.ts';
 
@@ -97,13 +103,20 @@ export class Tap {
     const instead = await this.gate.before?.(body.toString(), request.headers);
     if (instead instanceof Instead) return answer(response, instead);
     const { host: _host, connection: _connection, 'content-length': _length, ...headers } = request.headers;
-    const reply = await fetch(this.#target ?? `http:/${request.url}`, { method: 'POST', body, headers: headers as Record<string, string> });
+    const reply = await fetch(this.#target ?? `http:/${request.url}`, {
+      method: 'POST',
+      body,
+      headers: headers as Record<string, string>,
+    });
     passed.answer = await reply.text();
     passed.status = reply.status;
     this.#listener?.(passed as Tapped & { readonly answer: string });
     const replaced = await this.gate.after?.(body.toString(), passed.answer, request.headers);
     const retryAfter = reply.headers.get('retry-after');
-    const passedBack = { 'content-type': reply.headers.get('content-type') ?? '', ...(retryAfter === null ? {} : { 'retry-after': retryAfter }) };
+    const passedBack = {
+      'content-type': reply.headers.get('content-type') ?? '',
+      ...(retryAfter === null ? {} : { 'retry-after': retryAfter }),
+    };
     answer(response, replaced instanceof Instead ? replaced : new Instead(reply.status, passedBack, passed.answer));
   }
 }

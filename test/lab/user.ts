@@ -72,7 +72,9 @@ export class User {
   async join(room: string, nick: string): Promise<Element> {
     const since = Date.now();
     await this.enter(room, nick);
-    return until(`${this.jid} is in ${room}`, () => this.presences(room, since).find((presence) => isSelf(presence) && presence.attrs['type'] === undefined));
+    return until(`${this.jid} is in ${room}`, () =>
+      this.presences(room, since).find((presence) => isSelf(presence) && presence.attrs['type'] === undefined),
+    );
   }
 
   async leave(room: string, nick: string): Promise<void> {
@@ -86,7 +88,9 @@ export class User {
   /** Presences that came from a room or its occupants since a moment, in milliseconds. */
   presences(room: string, since = 0): readonly Element[] {
     return this.received
-      .filter(({ at, stanza }) => at >= since && stanza.is('presence') && String(stanza.attrs['from']).startsWith(`${room}/`))
+      .filter(
+        ({ at, stanza }) => at >= since && stanza.is('presence') && String(stanza.attrs['from']).startsWith(`${room}/`),
+      )
       .map(({ stanza }) => stanza);
   }
 

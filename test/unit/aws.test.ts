@@ -8,25 +8,44 @@ let aws: Endpoint | undefined;
 afterEach(() => aws?.close());
 
 const TO_LOCAL = { region: 'eu-central-1', credentials: { accessKeyId: 'local', secretAccessKey: 'local' } };
-const done = (response: ServerResponse): unknown => response.writeHead(200, { 'content-type': 'application/x-amz-json-1.0' }).end('{}');
+const done = (response: ServerResponse): unknown =>
+  response.writeHead(200, { 'content-type': 'application/x-amz-json-1.0' }).end('{}');
 const throttle = (response: ServerResponse): unknown => {
-  const body = { __type: 'com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException', message: 'too much' };
+  const body = {
+    __type: 'com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException',
+    message: 'too much',
+  };
   return response.writeHead(400, { 'content-type': 'application/x-amz-json-1.0' }).end(JSON.stringify(body));
 };
 
 /** Deletes a row at an AWS that answers as it is told. @param share of the times that a call may take */
-async function client(settings: typeof AWS_CLIENT | typeof PATIENT_AWS_CLIENT, answer: Parameters<typeof listen>[0], share = 1): Promise<(key: string) => Promise<unknown>> {
+async function client(
+  settings: typeof AWS_CLIENT | typeof PATIENT_AWS_CLIENT,
+  answer: Parameters<typeof listen>[0],
+  share = 1,
+): Promise<(key: string) => Promise<unknown>> {
   aws = await listen(answer);
   const { requestTimeout, socketTimeout } = settings.requestHandler;
-  const requestHandler = { ...settings.requestHandler, requestTimeout: requestTimeout * share, socketTimeout: socketTimeout * share };
+  const requestHandler = {
+    ...settings.requestHandler,
+    requestTimeout: requestTimeout * share,
+    socketTimeout: socketTimeout * share,
+  };
   const dynamodb = new DynamoDBClient({ ...TO_LOCAL, ...settings, requestHandler, endpoint: aws.url });
   return (key) => dynamodb.send(new DeleteItemCommand({ TableName: 'Joins', Key: { pk: { S: key }, sk: { S: key } } }));
 }
 
-describe.each([['a webhook’s', AWS_CLIENT], ['a check’s', PATIENT_AWS_CLIENT]])('%s call to AWS ends', (_whose, settings) => {
+describe.each([
+  ['a webhook’s', AWS_CLIENT],
+  ['a check’s', PATIENT_AWS_CLIENT],
+])('%s call to AWS ends', (_whose, settings) => {
   it.each<[string, (response: ServerResponse) => unknown]>([
     ['is never answered', () => undefined],
-    ['begins to be answered, and goes no further', (response) => response.writeHead(200, { 'content-type': 'application/x-amz-json-1.0', 'content-length': 100 }).write('{')],
+    [
+      'begins to be answered, and goes no further',
+      (response) =>
+        response.writeHead(200, { 'content-type': 'application/x-amz-json-1.0', 'content-length': 100 }).write('{'),
+    ],
   ])('that %s, after three tries', async (_what, answer) => {
     const send = await client(settings, (_request, response) => answer(response), 0.01);
     await expect(send('a')).rejects.toMatchObject({ name: 'TimeoutError' });
@@ -60,7 +79,9 @@ describe('a check’s patience with a table that throttles', () => {
 
   it('is not spent on what no second try can change', async () => {
     const refusal = { __type: 'com.amazon.coral.service#AccessDeniedException', message: 'no' };
-    const send = await client(PATIENT_AWS_CLIENT, (_request, response) => response.writeHead(400, { 'content-type': 'application/x-amz-json-1.0' }).end(JSON.stringify(refusal)));
+    const send = await client(PATIENT_AWS_CLIENT, (_request, response) =>
+      response.writeHead(400, { 'content-type': 'application/x-amz-json-1.0' }).end(JSON.stringify(refusal)),
+    );
     await expect(send('a')).rejects.toMatchObject({ name: 'AccessDeniedException' });
     expect(aws?.received).toHaveLength(1);
   });

@@ -8,12 +8,14 @@ const ROOM = `room@${REMOTE}`;
 const OTHER = `other@${REMOTE}`;
 
 /** What the server sends when a room says to a session that it is not in. */
-const doubt = (world: World, options: Partial<Close> = {}): Close => world.close({ cause: 'room-error', room: ROOM, delay: 0, ...options });
+const doubt = (world: World, options: Partial<Close> = {}): Close =>
+  world.close({ cause: 'room-error', room: ROOM, delay: 0, ...options });
 
 /** Some users in a room, and as many in another, none of whom their rooms know. */
 function lostCrowd(count = 3): { world: World; here: Join[]; elsewhere: Join[] } {
   const world = new World();
-  const enter = (room: string): Join[] => Array.from({ length: count }, (_, n) => world.lose(world.join(`user${n}`, room)));
+  const enter = (room: string): Join[] =>
+    Array.from({ length: count }, (_, n) => world.lose(world.join(`user${n}`, room)));
   return { world, here: enter('room'), elsewhere: enter('other') };
 }
 const told = (world: World, joins: readonly Join[]): number[] => joins.map((join) => world.told(join));
@@ -22,8 +24,16 @@ describe('a check of one room', () => {
   it('asks and tells all of that room, and nobody else', async () => {
     const { world, here, elsewhere } = lostCrowd();
     const { state } = await world.check(doubt(world));
-    expect(state).toMatchObject({ next: 'done', cause: 'room-error', room: ROOM, totals: { pinged: 3, left: 3, notified: 3 } });
-    expect([told(world, here), told(world, elsewhere)]).toEqual([[1, 1, 1], [0, 0, 0]]);
+    expect(state).toMatchObject({
+      next: 'done',
+      cause: 'room-error',
+      room: ROOM,
+      totals: { pinged: 3, left: 3, notified: 3 },
+    });
+    expect([told(world, here), told(world, elsewhere)]).toEqual([
+      [1, 1, 1],
+      [0, 0, 0],
+    ]);
     expect(world.server.pings.every((slot) => slot.startsWith(`${ROOM} `))).toBe(true);
   });
 
@@ -68,7 +78,10 @@ describe('a check of one room and one of its host', () => {
     const room = doubt(world, { delay: 60 });
     expect((await world.check(close)).state).toMatchObject({ totals: { pinged: 6, notified: 6 } });
     expect((await world.check(room)).state.superseded).toBeUndefined();
-    expect([told(world, here), told(world, elsewhere)]).toEqual([[1, 1, 1], [1, 1, 1]]);
+    expect([told(world, here), told(world, elsewhere)]).toEqual([
+      [1, 1, 1],
+      [1, 1, 1],
+    ]);
   });
 
   it('a newer close does not supersede the check of a room: it is due at once', async () => {
@@ -85,7 +98,10 @@ describe('a check of one room and one of its host', () => {
     const [first, second] = [doubt(world), doubt(world, { room: OTHER })];
     await world.check(first);
     await world.check(second);
-    expect([told(world, here), told(world, elsewhere)]).toEqual([[1, 1, 1], [1, 1, 1]]);
+    expect([told(world, here), told(world, elsewhere)]).toEqual([
+      [1, 1, 1],
+      [1, 1, 1],
+    ]);
   });
 
   it('a newer doubt about the same room, with a delay, supersedes the older, as closes do', async () => {
@@ -105,7 +121,11 @@ describe('a check of one room and one of its host', () => {
       if (what.startsWith('the host')) world.server.link = 'remote-server-timeout';
       else world.server.room(ROOM).script = () => 'broken';
       world.server.closed = at;
-      expect((await world.check(room)).state).toMatchObject({ next: 'done', superseded: true, totals: { undecided: 0, notified: 0 } });
+      expect((await world.check(room)).state).toMatchObject({
+        next: 'done',
+        superseded: true,
+        totals: { undecided: 0, notified: 0 },
+      });
       expect(told(world, here)).toEqual([0, 0, 0]);
       world.server.link = 'up';
       delete world.server.room(ROOM).script;
@@ -152,7 +172,10 @@ describe('a check of one room and one of its host', () => {
     world.server.room(ROOM).script = () => 'silence';
     const close = world.close({ patience: 30 });
     const room = doubt(world, { patience: 30 });
-    let [one, other] = [await runCheck(world.start(close), world.ports()), await runCheck(world.start(room), world.ports())];
+    let [one, other] = [
+      await runCheck(world.start(close), world.ports()),
+      await runCheck(world.start(room), world.ports()),
+    ];
     for (let n = 0; n < 20 && (one.next !== 'done' || other.next !== 'done'); n += 1) {
       if (one.next !== 'done') one = await runCheck(one, world.ports());
       if (other.next !== 'done') other = await runCheck(other, world.ports());

@@ -9,8 +9,22 @@ import { type Endpoint, listen } from './http.ts';
 const HOST = 'example.net';
 const REMOTE = 'muc.host';
 const AT = Math.floor(Date.now() / 1000) * 1_000_000;
-const JOINS = [1, 2, 3].map((n) => ({ key: `room@${REMOTE}#user${n}@${HOST}/phone`, user: `user${n}@${HOST}/phone`, at: AT + n }));
-const CLOSE: Close = { host: HOST, remote: REMOTE, at: AT + 10, delay: 1, timeout: 1, patience: 0, dryRun: false, reenter: false, cause: 'close' };
+const JOINS = [1, 2, 3].map((n) => ({
+  key: `room@${REMOTE}#user${n}@${HOST}/phone`,
+  user: `user${n}@${HOST}/phone`,
+  at: AT + n,
+}));
+const CLOSE: Close = {
+  host: HOST,
+  remote: REMOTE,
+  at: AT + 10,
+  delay: 1,
+  timeout: 1,
+  patience: 0,
+  dryRun: false,
+  reenter: false,
+  cause: 'close',
+};
 const STATE = firstState(CLOSE, 'check', 1, AT / 1e6 - 1);
 
 let table: Endpoint;
@@ -22,13 +36,22 @@ let onDelete: (n: number) => readonly [status: number, body: object];
 let deletes: Map<string, number>;
 let lines: Record<string, unknown>[];
 
-const THROTTLED = [400, { __type: 'com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException', message: 'too much' }] as const;
+const THROTTLED = [
+  400,
+  { __type: 'com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException', message: 'too much' },
+] as const;
 const DENIED = [400, { __type: 'com.amazon.coral.service#AccessDeniedException', message: 'not allowed' }] as const;
 const DONE = [200, {}] as const;
 
 function answerOf(target: string, body: string): readonly [number, object] {
-  const Items = JOINS.map(({ key, at }) => ({ sk: { S: key }, at: { N: String(at) }, nick: { S: 'nick' }, state: { S: 'joined' } }));
-  if (target === 'secretsmanager.GetSecretValue') return [200, { SecretString: JSON.stringify({ current: `whsec_${Buffer.alloc(32).toString('base64')}` }) }];
+  const Items = JOINS.map(({ key, at }) => ({
+    sk: { S: key },
+    at: { N: String(at) },
+    nick: { S: 'nick' },
+    state: { S: 'joined' },
+  }));
+  if (target === 'secretsmanager.GetSecretValue')
+    return [200, { SecretString: JSON.stringify({ current: `whsec_${Buffer.alloc(32).toString('base64')}` }) }];
   if (target.endsWith('.Query')) return [200, { Items }];
   if (!target.endsWith('.DeleteItem')) return DONE;
   const n = (deletes.get(body) ?? 0) + 1;
@@ -43,16 +66,22 @@ beforeAll(async () => {
   });
   server = await listen(({ body }, response) => {
     const error = '<error type="cancel"><not-acceptable xmlns="urn:ietf:params:xml:ns:xmpp-stanzas"/></error>';
-    const answers = [...body.toString().matchAll(/<iq [^>]*id="([^"]*)"/g)].map(([, id]) => `<iq type="error" id="${id}">${error}</iq>`);
+    const answers = [...body.toString().matchAll(/<iq [^>]*id="([^"]*)"/g)].map(
+      ([, id]) => `<iq type="error" id="${id}">${error}</iq>`,
+    );
     // of those who re-enter, the first is back, the second with a gap, and the third is refused
-    const back = (id: string, more = ''): string => `<presence id="${id}"><x xmlns="http://jabber.org/protocol/muc#user"><status code="110"/></x>${more}</presence>`;
+    const back = (id: string, more = ''): string =>
+      `<presence id="${id}"><x xmlns="http://jabber.org/protocol/muc#user"><status code="110"/></x>${more}</presence>`;
     const gap = '<reentry xmlns="urn:ping-muc:0" missed="yes"/>';
     const reentries = [...body.toString().matchAll(/<presence id="([^"]*)"/g)].map(([, id = '']) =>
-      id.endsWith('3') ? `<presence type="error" id="${id}">${error}</presence>` : back(id, id.endsWith('2') ? gap : ''),
+      id.endsWith('3')
+        ? `<presence type="error" id="${id}">${error}</presence>`
+        : back(id, id.endsWith('2') ? gap : ''),
     );
     response.writeHead(200).end(`<xmpp>${[...answers, ...reentries].join('')}</xmpp>`);
   });
-  for (const name of [...Object.values(ENV), 'AWS_REGION', 'AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY']) vi.stubEnv(name, 'test');
+  for (const name of [...Object.values(ENV), 'AWS_REGION', 'AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY'])
+    vi.stubEnv(name, 'test');
   for (const service of ['DYNAMODB', 'SECRETS_MANAGER']) vi.stubEnv(`AWS_ENDPOINT_URL_${service}`, table.url);
   vi.stubEnv(ENV.serverApiUrl, server.url);
   ({ handler: check } = await import('../../functions/check.ts'));
@@ -65,13 +94,18 @@ afterAll(async () => {
 beforeEach(() => {
   deletes = new Map();
   lines = [];
-  vi.spyOn(process.stdout, 'write').mockImplementation((line) => lines.push(JSON.parse(String(line)) as Record<string, unknown>) > 0);
+  vi.spyOn(process.stdout, 'write').mockImplementation(
+    (line) => lines.push(JSON.parse(String(line)) as Record<string, unknown>) > 0,
+  );
   return () => vi.restoreAllMocks();
 });
 
-const run = (remaining = 900_000, changes: Partial<CheckState> = {}): Promise<CheckState> => check({ ...STATE, ...changes }, { awsRequestId: 'request', getRemainingTimeInMillis: () => remaining } as Context);
-const warned = (): unknown[] => lines.filter(({ level }) => level === 'WARN').map(({ message, user, room, detail }) => [message, user, room, detail]);
-const notDeleted = (detail: string): unknown => JOINS.map(({ user }) => ['row not deleted; the next check deletes it', user, `room@${REMOTE}`, detail]);
+const run = (remaining = 900_000, changes: Partial<CheckState> = {}): Promise<CheckState> =>
+  check({ ...STATE, ...changes }, { awsRequestId: 'request', getRemainingTimeInMillis: () => remaining } as Context);
+const warned = (): unknown[] =>
+  lines.filter(({ level }) => level === 'WARN').map(({ message, user, room, detail }) => [message, user, room, detail]);
+const notDeleted = (detail: string): unknown =>
+  JOINS.map(({ user }) => ['row not deleted; the next check deletes it', user, `room@${REMOTE}`, detail]);
 
 it('deletes rows though the table throttles for longer than a webhook would bear', async () => {
   onDelete = (n) => (n <= 5 ? THROTTLED : DONE);
@@ -96,8 +130,17 @@ it('leaves rows for the next check rather than be killed over them', async () =>
 
 it('counts who is back, who was refused, and whose history has a gap, and says so of each', async () => {
   onDelete = () => DONE;
-  expect(await run(900_000, { reenter: true })).toMatchObject({ next: 'done', totals: { left: 3, reentered: 2, gaps: 1, notified: 1, refused: 1 } });
-  expect(lines.find(({ message }) => message === 'check done')).toMatchObject({ VerdictLeft: 3, Reentries: 2, HistoryGaps: 1, Notices: 1, ReentriesRefused: 1 });
+  expect(await run(900_000, { reenter: true })).toMatchObject({
+    next: 'done',
+    totals: { left: 3, reentered: 2, gaps: 1, notified: 1, refused: 1 },
+  });
+  expect(lines.find(({ message }) => message === 'check done')).toMatchObject({
+    VerdictLeft: 3,
+    Reentries: 2,
+    HistoryGaps: 1,
+    Notices: 1,
+    ReentriesRefused: 1,
+  });
   const ended = lines.filter(({ message }) => message === 'join ended').map(({ user, answers }) => [user, answers]);
   expect(Object.fromEntries(ended)).toEqual({
     [`user1@${HOST}/phone`]: ['not-acceptable', 'result'],

@@ -8,7 +8,8 @@ import { BEGINNING, Crash, HOST, REMOTE, type Run, World } from './world.ts';
 
 vi.setConfig({ testTimeout: 60_000 }); // a second or two, on a machine that does nothing else
 
-const users = (count: number): string[] => Array.from({ length: count }, (_, index) => `user${String(index).padStart(6, '0')}`);
+const users = (count: number): string[] =>
+  Array.from({ length: count }, (_, index) => `user${String(index).padStart(6, '0')}`);
 
 /** A world in which so many users are in one room. */
 function crowd(count: number, room = 'room'): { world: World; joins: Join[] } {
@@ -22,7 +23,8 @@ const settled = ({ joined, left, undecided, gone, stale }: Totals): number => jo
 const NO_REENTRY = { reentered: 0, gaps: 0, refused: 0 };
 
 /** Who was told more or less often than this. */
-const toldOtherwise = (world: World, joins: readonly Join[], times: number): Join[] => joins.filter((join) => world.told(join) !== times);
+const toldOtherwise = (world: World, joins: readonly Join[], times: number): Join[] =>
+  joins.filter((join) => world.told(join) !== times);
 
 describe('a check', () => {
   it('tells those whom the room does not know, and nobody else', async () => {
@@ -30,19 +32,46 @@ describe('a check', () => {
     const lost = joins.filter((_, index) => index % 2 === 0).map((join) => world.lose(join));
     const { state } = await world.check(world.close());
     expect(world.server.notices.map(({ user }) => user).sort()).toEqual(lost.map(({ user }) => user));
-    expect(state.totals).toEqual({ pinged: 6, joined: 3, proved: 0, left: 3, undecided: 0, gone: 0, stale: 0, notified: 3, ...NO_REENTRY });
+    expect(state.totals).toEqual({
+      pinged: 6,
+      joined: 3,
+      proved: 0,
+      left: 3,
+      undecided: 0,
+      gone: 0,
+      stale: 0,
+      notified: 3,
+      ...NO_REENTRY,
+    });
   });
 
   it('names the join in its notice and hands on what the room said', async () => {
-    const { world, joins: [join] } = crowd(1);
-    world.server.room(join?.room ?? '').script = () => ({ type: 'auth', condition: 'forbidden', text: 'Banned for <spam> & "worse"' });
+    const {
+      world,
+      joins: [join],
+    } = crowd(1);
+    world.server.room(join?.room ?? '').script = () => ({
+      type: 'auth',
+      condition: 'forbidden',
+      text: 'Banned for <spam> & "worse"',
+    });
     await world.check(world.close());
-    expect(world.server.notices).toEqual([{ user: join?.user, room: join?.room, nick: 'nick', at: join?.at, reason: 'Banned for <spam> & "worse"' }]);
+    expect(world.server.notices).toEqual([
+      { user: join?.user, room: join?.room, nick: 'nick', at: join?.at, reason: 'Banned for <spam> & "worse"' },
+    ]);
   });
 
   it('gives its own reason where the local server answered, whose text is not for users', async () => {
-    const { world, joins: [join] } = crowd(1);
-    world.server.room(join?.room ?? '').script = () => ({ type: 'wait', condition: 'remote-server-timeout', by: HOST, text: 'socket 7 closed' });
+    const {
+      world,
+      joins: [join],
+    } = crowd(1);
+    world.server.room(join?.room ?? '').script = () => ({
+      type: 'wait',
+      condition: 'remote-server-timeout',
+      by: HOST,
+      text: 'socket 7 closed',
+    });
     await world.check(world.close());
     expect(world.server.notices.map(({ reason }) => reason)).toEqual(['Connection to remote server lost']);
   });
@@ -55,7 +84,17 @@ describe('a check', () => {
     world.server.joins.set(`${stale.room} ${stale.user}`, { nick: 'nick', at: world.nextAt() });
     const { state } = await world.check(world.close());
     expect([...world.table.rows.values()].map(({ user }) => user)).toEqual([joined.user]);
-    expect(state.totals).toEqual({ pinged: 4, joined: 1, proved: 0, left: 1, undecided: 0, gone: 1, stale: 1, notified: 1, ...NO_REENTRY });
+    expect(state.totals).toEqual({
+      pinged: 4,
+      joined: 1,
+      proved: 0,
+      left: 1,
+      undecided: 0,
+      gone: 1,
+      stale: 1,
+      notified: 1,
+      ...NO_REENTRY,
+    });
   });
 
   it('asks nobody who joined after the close: that was over a new connection', async () => {
@@ -81,13 +120,26 @@ describe('a check', () => {
     joins.slice(1, 4).forEach((join) => world.lose(join));
     world.server.room(joins[0]?.room ?? '').script = (_kind, user) => (user === joins[0]?.user ? 'silence' : undefined);
     const { state } = await world.check(world.close({ dryRun: true }));
-    expect(state.totals).toEqual({ pinged: 5, joined: 1, proved: 0, left: 3, undecided: 1, gone: 0, stale: 0, notified: 4, ...NO_REENTRY });
+    expect(state.totals).toEqual({
+      pinged: 5,
+      joined: 1,
+      proved: 0,
+      left: 3,
+      undecided: 1,
+      gone: 0,
+      stale: 0,
+      notified: 4,
+      ...NO_REENTRY,
+    });
     expect(world.server.notices).toEqual([]);
     expect(world.table.rows.size).toBe(5);
   });
 
   it('finds at the notice that the session has ended: gone, and not counted as told', async () => {
-    const { world, joins: [join] } = crowd(1);
+    const {
+      world,
+      joins: [join],
+    } = crowd(1);
     world.lose(join as Join);
     world.hook = ({ stanzas, phase }) => {
       if (phase === 'before' && stanzas?.includes('<presence')) world.server.sessions.clear();
@@ -112,7 +164,17 @@ describe('pages and batches', () => {
     expect(world.most.pings).toBeLessThanOrEqual(1000 - 16);
     expect(world.most.writes).toBeGreaterThan(4);
     expect(world.most.writes).toBeLessThanOrEqual(4 * 16);
-    expect(state.totals).toEqual({ pinged: 2300, joined: 2300 - lost.length, proved: 0, left: lost.length, undecided: 0, gone: 0, stale: 0, notified: lost.length, ...NO_REENTRY });
+    expect(state.totals).toEqual({
+      pinged: 2300,
+      joined: 2300 - lost.length,
+      proved: 0,
+      left: lost.length,
+      undecided: 0,
+      gone: 0,
+      stale: 0,
+      notified: lost.length,
+      ...NO_REENTRY,
+    });
     expect(toldOtherwise(world, lost, 1)).toEqual([]);
     expect(world.server.notices).toHaveLength(lost.length);
   });
@@ -129,7 +191,8 @@ describe('pages and batches', () => {
     const story: string[] = [];
     world.hook = ({ port, phase }) => void story.push(`${port} ${phase}`);
     await world.check(world.close());
-    const nth = (what: string, n: number): number => story.flatMap((step, index) => (step === what ? [index] : []))[n - 1] ?? NaN;
+    const nth = (what: string, n: number): number =>
+      story.flatMap((step, index) => (step === what ? [index] : []))[n - 1] ?? NaN;
     expect(nth('readJoins before', 2)).toBeGreaterThan(nth('send after', 1));
     expect(nth('readJoins before', 2)).toBeLessThan(nth('send before', 2));
     expect(nth('readJoins before', 3)).toBeLessThan(nth('send after', 2 + 4));
@@ -160,7 +223,8 @@ describe('pages and batches', () => {
     world.hook = ({ port, phase }) => (port === 'forget' && phase === 'before' ? slow.promise : undefined);
     const check = world.check(world.close());
     await vi.waitUntil(() => world.server.notices.length > 1, { timeout: 20_000 });
-    for (let told = -1; told < world.server.notices.length; await new Promise((resolve) => setTimeout(resolve, 300))) told = world.server.notices.length;
+    for (let told = -1; told < world.server.notices.length; await new Promise((resolve) => setTimeout(resolve, 300)))
+      told = world.server.notices.length;
     // the first alone, twenty that wait or are being written, and one more of each of the four that ping
     expect(world.server.notices.length).toBeGreaterThan(20 * 250);
     expect(world.server.notices.length).toBeLessThanOrEqual(1 + 24 * 250);
@@ -204,14 +268,27 @@ describe('pages and batches', () => {
     expect(sizes).toEqual([1, 4]);
   });
 
-  it.each(['remote-server-not-found', 'remote-server-timeout'] as const)('send one ping to a host that is %s, and tell everyone at once', async (link) => {
-    const { world, joins } = crowd(1200);
-    world.server.link = link;
-    const { state } = await world.check(world.close());
-    expect(world.server.pings).toHaveLength(1);
-    expect(state.totals).toEqual({ pinged: 1, joined: 0, proved: 0, left: 0, undecided: 1200, gone: 0, stale: 0, notified: 1200, ...NO_REENTRY });
-    expect(toldOtherwise(world, joins, 1)).toEqual([]);
-  });
+  it.each(['remote-server-not-found', 'remote-server-timeout'] as const)(
+    'send one ping to a host that is %s, and tell everyone at once',
+    async (link) => {
+      const { world, joins } = crowd(1200);
+      world.server.link = link;
+      const { state } = await world.check(world.close());
+      expect(world.server.pings).toHaveLength(1);
+      expect(state.totals).toEqual({
+        pinged: 1,
+        joined: 0,
+        proved: 0,
+        left: 0,
+        undecided: 1200,
+        gone: 0,
+        stale: 0,
+        notified: 1200,
+        ...NO_REENTRY,
+      });
+      expect(toldOtherwise(world, joins, 1)).toEqual([]);
+    },
+  );
 
   it('go on after a first room that is silent while its host is not', async () => {
     const { world, joins } = crowd(300);
@@ -251,7 +328,17 @@ describe('pages and batches', () => {
     expect(state).not.toHaveProperty('cursor');
     expect(new Set(world.server.pings).size).toBe(3000);
     expect(world.server.pings).toHaveLength(3000);
-    expect(state.totals).toEqual({ pinged: 3000, joined: 2400, proved: 0, left: 600, undecided: 0, gone: 0, stale: 0, notified: 600, ...NO_REENTRY });
+    expect(state.totals).toEqual({
+      pinged: 3000,
+      joined: 2400,
+      proved: 0,
+      left: 600,
+      undecided: 0,
+      gone: 0,
+      stale: 0,
+      notified: 600,
+      ...NO_REENTRY,
+    });
   });
 
   it('deal with one join at least in every invocation, however little time there is', async () => {
@@ -325,8 +412,12 @@ describe('a room that says item-not-found', () => {
   });
 
   it('and that does not answer leaves its occupants undecided', async () => {
-    const { world, joins: [join] } = crowd(1);
-    world.server.room(join?.room ?? '').script = (kind) => (kind === 'ping' ? { type: 'cancel', condition: 'item-not-found' } : 'silence');
+    const {
+      world,
+      joins: [join],
+    } = crowd(1);
+    world.server.room(join?.room ?? '').script = (kind) =>
+      kind === 'ping' ? { type: 'cancel', condition: 'item-not-found' } : 'silence';
     expect((await world.check(world.close())).state.totals).toMatchObject({ undecided: 1, notified: 1 });
   });
 
@@ -370,7 +461,8 @@ describe('patience', () => {
   function silent(count: number, ...answering: number[]): { world: World; joins: Join[] } {
     const scene = crowd(count);
     const named = new Set(answering.map((index) => scene.joins[index]?.user));
-    scene.world.server.room(scene.joins[0]?.room ?? '').script = (_kind, user) => (named.has(user) ? undefined : 'silence');
+    scene.world.server.room(scene.joins[0]?.room ?? '').script = (_kind, user) =>
+      named.has(user) ? undefined : 'silence';
     return scene;
   }
 
@@ -387,7 +479,17 @@ describe('patience', () => {
     expect(waits.slice(0, 5)).toEqual([5, 10, 20, 40, 60]);
     expect(Math.max(...waits)).toBe(60);
     expect(world.server.pings.filter((ping) => ping.endsWith(joins[1]?.user ?? ''))).toHaveLength(1);
-    expect(state.totals).toEqual({ pinged: 1 + 2 * (waits.length + 1), joined: 1, proved: 0, left: 0, undecided: 2, gone: 0, stale: 0, notified: 2, ...NO_REENTRY });
+    expect(state.totals).toEqual({
+      pinged: 1 + 2 * (waits.length + 1),
+      joined: 1,
+      proved: 0,
+      left: 0,
+      undecided: 2,
+      gone: 0,
+      stale: 0,
+      notified: 2,
+      ...NO_REENTRY,
+    });
     const spent = waits.reduce((sum, wait) => sum + wait, 0);
     expect(spent).toBeGreaterThan(900);
     expect(spent).toBeLessThanOrEqual(1001);
@@ -417,7 +519,17 @@ describe('patience', () => {
     };
     const { state, waits } = await world.check(close);
     expect(waits).toEqual([5, 10, 20]);
-    expect(state.totals).toEqual({ pinged: 3 + 600, joined: 450, proved: 0, left: 150, undecided: 0, gone: 0, stale: 0, notified: 150, ...NO_REENTRY });
+    expect(state.totals).toEqual({
+      pinged: 3 + 600,
+      joined: 450,
+      proved: 0,
+      left: 150,
+      undecided: 0,
+      gone: 0,
+      stale: 0,
+      notified: 150,
+      ...NO_REENTRY,
+    });
     expect(toldOtherwise(world, lost, 1)).toEqual([]);
     expect(world.server.notices).toHaveLength(150);
   });
@@ -447,7 +559,8 @@ describe('patience', () => {
     };
     world.hook = ({ phase }) => {
       // up for some 1,200 pings at a time
-      if (phase === 'before' && world.server.pings.length - comesAndGoes > 1200) world.server.link = 'remote-server-timeout';
+      if (phase === 'before' && world.server.pings.length - comesAndGoes > 1200)
+        world.server.link = 'remote-server-timeout';
       return undefined;
     };
     const { state } = await world.check(world.close({ patience: 86_400 }));
@@ -464,7 +577,10 @@ describe('patience', () => {
   });
 
   it('takes the mark away from a join that turns out to be there', async () => {
-    const { world, joins: [join] } = silent(1);
+    const {
+      world,
+      joins: [join],
+    } = silent(1);
     world.onWait = () => {
       expect([...world.table.rows.values()]).toEqual([expect.objectContaining({ undecidedBy: close.at })]);
       delete world.server.room(join?.room ?? '').script;
@@ -528,7 +644,10 @@ describe('once', () => {
     readonly patience: number;
   }
   const scenes = fc.record<Scene>({
-    joins: fc.array(fc.tuple(fc.constantFrom('r1', 'r2', 'r3'), fc.constantFrom(...fates)), { minLength: 1, maxLength: 8 }),
+    joins: fc.array(fc.tuple(fc.constantFrom('r1', 'r2', 'r3'), fc.constantFrom(...fates)), {
+      minLength: 1,
+      maxLength: 8,
+    }),
     destroyed: fc.subarray(['r3']),
     link: fc.constantFrom('up', 'up', 'up', 'remote-server-not-found', 'remote-server-timeout'),
     patience: fc.constantFrom(0, 0, 20),
@@ -541,14 +660,16 @@ describe('once', () => {
     const silent = new Set<string>();
     scene.joins.forEach(([room, fate], index) => {
       const join = world.join(`user${index}`, room);
-      const silences = (_kind: unknown, user: string): 'silence' | undefined => (silent.has(user) ? 'silence' : undefined);
+      const silences = (_kind: unknown, user: string): 'silence' | undefined =>
+        silent.has(user) ? 'silence' : undefined;
       world.server.room(join.room).script = silences;
       const out = fate === 'lost' || fate === 'silent' || scene.destroyed.includes(room) || scene.link !== 'up';
       if (fate === 'lost') world.lose(join);
       if (fate === 'silent') silent.add(join.user);
       if (fate === 'renamed') world.server.room(join.room).occupants.set(join.user, 'renamed');
       if (fate === 'ended') world.server.sessions.delete(join.user);
-      if (fate === 'rejoined') world.server.joins.set(`${join.room} ${join.user}`, { nick: 'nick', at: world.nextAt() });
+      if (fate === 'rejoined')
+        world.server.joins.set(`${join.room} ${join.user}`, { nick: 'nick', at: world.nextAt() });
       (out && fate !== 'ended' && fate !== 'rejoined' ? told : kept).push(`${join.room} ${join.user}`);
     });
     for (const room of scene.destroyed) world.server.room(`${room}@${REMOTE}`).exists = false;
@@ -657,7 +778,10 @@ describe('once', () => {
   });
 
   it('whoever rejoins during patience is not asked about again', async () => {
-    const { world, joins: [join] } = crowd(1);
+    const {
+      world,
+      joins: [join],
+    } = crowd(1);
     world.server.link = 'remote-server-timeout';
     world.onWait = ({ round }) => {
       if (round !== 2) return;
@@ -690,35 +814,54 @@ describe('a link that breaks again', () => {
       const at = world.nextAt();
       world.server.link = 'remote-server-timeout';
       world.server.closed = at;
-      second = isReported ? world.close({ at }) : { host: HOST, remote: REMOTE, at, delay: 60, timeout: 60, patience: 0, dryRun: false, reenter: false, cause: 'close' };
+      second = isReported
+        ? world.close({ at })
+        : {
+            host: HOST,
+            remote: REMOTE,
+            at,
+            delay: 60,
+            timeout: 60,
+            patience: 0,
+            dryRun: false,
+            reenter: false,
+            cause: 'close',
+          };
       return undefined;
     };
     return () => second as Close;
   }
 
-  it.each(Object.entries(closes))('while everyone is asked, without patience: nobody is told before the newer check (%s)', async (_how, isReported) => {
-    const { world, joins } = crowd(1200);
-    const lost = joins.filter((_, index) => index % 2 === 0).map((join) => world.lose(join));
-    const second = broken(world, isReported);
-    const { state } = await world.check(world.close());
-    expect(state).toMatchObject({ next: 'done', superseded: true, totals: { undecided: 0, notified: 0 } });
-    expect(world.server.notices).toEqual([]);
-    expect(world.table.rows.size).toBe(1200);
-    world.hook = undefined;
-    world.server.link = 'up';
-    if (!isReported) world.table.recordClose(second());
-    const newer = await world.check(second());
-    expect(newer.state.totals).toMatchObject({ pinged: 1200, joined: 600, left: 600, notified: 600 });
-    expect(toldOtherwise(world, lost, 1)).toEqual([]);
-  });
+  it.each(Object.entries(closes))(
+    'while everyone is asked, without patience: nobody is told before the newer check (%s)',
+    async (_how, isReported) => {
+      const { world, joins } = crowd(1200);
+      const lost = joins.filter((_, index) => index % 2 === 0).map((join) => world.lose(join));
+      const second = broken(world, isReported);
+      const { state } = await world.check(world.close());
+      expect(state).toMatchObject({ next: 'done', superseded: true, totals: { undecided: 0, notified: 0 } });
+      expect(world.server.notices).toEqual([]);
+      expect(world.table.rows.size).toBe(1200);
+      world.hook = undefined;
+      world.server.link = 'up';
+      if (!isReported) world.table.recordClose(second());
+      const newer = await world.check(second());
+      expect(newer.state.totals).toMatchObject({ pinged: 1200, joined: 600, left: 600, notified: 600 });
+      expect(toldOtherwise(world, lost, 1)).toEqual([]);
+    },
+  );
 
   it('in the last round of a patient check, too: with the default settings, that one begins after five delays', async () => {
-    const { world, joins: [join] } = crowd(1);
+    const {
+      world,
+      joins: [join],
+    } = crowd(1);
     world.server.room((join as Join).room).script = () => 'silence';
     const first = world.close({ patience: 300 });
     let second: Close | undefined;
     world.hook = ({ port, phase }) => {
-      if (port !== 'send' || phase !== 'before' || second !== undefined || world.now < first.at / 1000 + 360_000) return undefined;
+      if (port !== 'send' || phase !== 'before' || second !== undefined || world.now < first.at / 1000 + 360_000)
+        return undefined;
       second = world.close({ patience: 300 });
       return undefined;
     };
@@ -729,7 +872,10 @@ describe('a link that breaks again', () => {
   });
 
   it('an older check never overwrites the mark of a newer one, so that neither leaves a user to the other', async () => {
-    const { world, joins: [join] } = crowd(1);
+    const {
+      world,
+      joins: [join],
+    } = crowd(1);
     const row = (): number | undefined => [...world.table.rows.values()][0]?.undecidedBy;
     world.server.room((join as Join).room).script = () => 'silence';
     const first = world.close({ patience: 600 });
@@ -754,7 +900,10 @@ describe('a link that breaks again', () => {
   });
 
   it('a check that runs again counts the five delays from where it did before', async () => {
-    const { world, joins: [join] } = crowd(1);
+    const {
+      world,
+      joins: [join],
+    } = crowd(1);
     const first = world.close();
     world.now += 100_000;
     const second = world.close();
@@ -804,7 +953,10 @@ describe('a link that breaks again', () => {
   });
 
   it('again and again for ever: who cannot be confirmed is told after five delays all the same', async () => {
-    const { world, joins: [join] } = crowd(1);
+    const {
+      world,
+      joins: [join],
+    } = crowd(1);
     let close = world.close();
     let checks = 0;
     for (; world.told(join as Join) === 0 && checks < 20; checks += 1) {
@@ -823,7 +975,10 @@ describe('a link that breaks again', () => {
   });
 
   it('and in the end no newer close comes: the undecided are told by this check, when patience is over', async () => {
-    const { world, joins: [join] } = crowd(1);
+    const {
+      world,
+      joins: [join],
+    } = crowd(1);
     world.server.link = 'remote-server-timeout';
     const close = world.close({ patience: 30 });
     world.server.closed = close.at; // its own
@@ -832,7 +987,10 @@ describe('a link that breaks again', () => {
   });
 
   it('a ping that was lost with its stream is asked again after patience, for two time-outs at most', async () => {
-    const { world, joins: [join] } = crowd(1);
+    const {
+      world,
+      joins: [join],
+    } = crowd(1);
     const room = world.server.room((join as Join).room);
     room.script = () => 'broken';
     const { waits, state } = await world.check(world.close({ timeout: 20 }));
@@ -842,7 +1000,10 @@ describe('a link that breaks again', () => {
     const other = crowd(1);
     other.world.server.room((join as Join).room).script = () => 'broken';
     other.world.onWait = () => delete other.world.server.room((join as Join).room).script;
-    expect((await other.world.check(other.world.close({ timeout: 20 }))).state.totals).toMatchObject({ joined: 1, notified: 0 });
+    expect((await other.world.check(other.world.close({ timeout: 20 }))).state.totals).toMatchObject({
+      joined: 1,
+      notified: 0,
+    });
   });
 });
 
@@ -850,7 +1011,11 @@ describe('out of reach', () => {
   it('is what the local server says, and nobody else: four rooms behind a service of which one has a dead back end', async () => {
     const world = new World();
     const joins = ['a', 'b', 'c', 'd'].map((room) => world.join('user', room));
-    world.server.room((joins[0] as Join).room).script = () => ({ type: 'cancel', condition: 'remote-server-not-found', by: REMOTE });
+    world.server.room((joins[0] as Join).room).script = () => ({
+      type: 'cancel',
+      condition: 'remote-server-not-found',
+      by: REMOTE,
+    });
     const { state } = await world.check(world.close());
     expect(state.totals).toMatchObject({ pinged: 4, joined: 3, undecided: 1, notified: 1 });
     expect(joins.map((join) => world.told(join))).toEqual([1, 0, 0, 0]);
@@ -877,7 +1042,10 @@ describe('out of reach', () => {
 
 describe('someone who is just now joining again', () => {
   it('is not told, and is asked about again; the row stays until the room has answered', async () => {
-    const { world, joins: [join] } = crowd(1);
+    const {
+      world,
+      joins: [join],
+    } = crowd(1);
     const { room, user } = world.lose(join as Join);
     world.server.rejoining.add(`${room} ${user}`);
     world.onWait = () => world.server.rejoining.clear();
@@ -888,7 +1056,10 @@ describe('someone who is just now joining again', () => {
   });
 
   it('for ever, as its client tries again and again: the check ends after two time-outs, and leaves the row to the next', async () => {
-    const { world, joins: [join] } = crowd(1);
+    const {
+      world,
+      joins: [join],
+    } = crowd(1);
     const { room, user } = world.lose(join as Join);
     world.server.rejoining.add(`${room} ${user}`);
     const { state, waits } = await world.check(world.close({ timeout: 20 }));
@@ -904,7 +1075,12 @@ describe('an execution of the release before', () => {
     world.limit = 1000;
     const half = await runCheck(world.start(world.close()), world.ports());
     expect(half.next).toBe('page');
-    const { version: _version, oldest: _oldest, totals: { proved: _proved, ...totals }, ...rest } = half;
+    const {
+      version: _version,
+      oldest: _oldest,
+      totals: { proved: _proved, ...totals },
+      ...rest
+    } = half;
     const { state } = await world.check(half, { ...rest, totals } as unknown as CheckState);
     expect(state.totals).toMatchObject({ pinged: 600, joined: 600, proved: 0 });
     expect(toldOtherwise(world, joins, 0)).toEqual([]);
@@ -915,7 +1091,12 @@ describe('an execution of the release before', () => {
     joins.forEach((join) => world.lose(join));
     world.limit = 1000;
     const half = await runCheck(world.start(world.close()), world.ports());
-    const { reenter: _reenter, cause: _cause, totals: { reentered: _reentered, gaps: _gaps, refused: _refused, ...totals }, ...rest } = half;
+    const {
+      reenter: _reenter,
+      cause: _cause,
+      totals: { reentered: _reentered, gaps: _gaps, refused: _refused, ...totals },
+      ...rest
+    } = half;
     const { state } = await world.check(half, { ...rest, version: 2, totals } as unknown as CheckState);
     expect(state).toMatchObject({ version: 3, reenter: false, cause: 'close' });
     expect(state.totals).toMatchObject({ pinged: 600, left: 600, notified: 600, ...NO_REENTRY });
@@ -924,12 +1105,24 @@ describe('an execution of the release before', () => {
 
   it('of a release after this one it says so', async () => {
     const { world } = crowd(1);
-    await expect(runCheck({ ...world.start(world.close()), version: 99 }, world.ports())).rejects.toThrow(/version 99.*deploy the newer release again/);
+    await expect(runCheck({ ...world.start(world.close()), version: 99 }, world.ports())).rejects.toThrow(
+      /version 99.*deploy the newer release again/,
+    );
   });
 });
 
 describe('waitSeconds', () => {
-  const close: Close = { host: HOST, remote: REMOTE, at: BEGINNING * 1e6, delay: 60, timeout: 60, patience: 0, dryRun: false, reenter: false, cause: 'close' };
+  const close: Close = {
+    host: HOST,
+    remote: REMOTE,
+    at: BEGINNING * 1e6,
+    delay: 60,
+    timeout: 60,
+    patience: 0,
+    dryRun: false,
+    reenter: false,
+    cause: 'close',
+  };
 
   it.each([
     ['a report of the same second waits the whole delay', BEGINNING, 60],
@@ -944,15 +1137,20 @@ describe('waitSeconds', () => {
   it('is never less than what is left, and whole', () => {
     const moments = fc.integer({ min: 0, max: 999_999 });
     fc.assert(
-      fc.property(moments, fc.integer({ min: 0, max: 70 }), fc.integer({ min: 1, max: 86_400 }), (micros, later, delay) => {
-        const wait = waitSeconds({ ...close, at: close.at + micros, delay }, BEGINNING + later);
-        expect(Number.isInteger(wait)).toBe(true);
-        expect(wait).toBeGreaterThanOrEqual(0);
-        expect(wait).toBeLessThanOrEqual(delay);
-        const left = delay - (later - micros / 1e6);
-        expect(wait).toBeGreaterThanOrEqual(Math.min(delay, left) - 1e-6);
-        expect(wait).toBeLessThan(Math.max(left, 0) + 1);
-      }),
+      fc.property(
+        moments,
+        fc.integer({ min: 0, max: 70 }),
+        fc.integer({ min: 1, max: 86_400 }),
+        (micros, later, delay) => {
+          const wait = waitSeconds({ ...close, at: close.at + micros, delay }, BEGINNING + later);
+          expect(Number.isInteger(wait)).toBe(true);
+          expect(wait).toBeGreaterThanOrEqual(0);
+          expect(wait).toBeLessThanOrEqual(delay);
+          const left = delay - (later - micros / 1e6);
+          expect(wait).toBeGreaterThanOrEqual(Math.min(delay, left) - 1e-6);
+          expect(wait).toBeLessThan(Math.max(left, 0) + 1);
+        },
+      ),
     );
   });
 });
@@ -960,17 +1158,52 @@ describe('waitSeconds', () => {
 describe('isSuperseded', () => {
   const T = BEGINNING * 1e6;
   const second = 1e6;
-  const close = (at: number, delay = 60): Close => ({ host: HOST, remote: REMOTE, at, delay, timeout: 60, patience: 0, dryRun: false, reenter: false, cause: 'close' });
+  const close = (at: number, delay = 60): Close => ({
+    host: HOST,
+    remote: REMOTE,
+    at,
+    delay,
+    timeout: 60,
+    patience: 0,
+    dryRun: false,
+    reenter: false,
+    cause: 'close',
+  });
 
   it.each([
     ['the only close', T, { at: T, delay: 60, since: T }, false],
     ['a newer close whose check comes in time', T, { at: T + 10 * second, delay: 60, since: T }, true],
-    ['a newer close whose check comes five delays after the oldest', T, { at: T + 240 * second, delay: 60, since: T }, true],
+    [
+      'a newer close whose check comes five delays after the oldest',
+      T,
+      { at: T + 240 * second, delay: 60, since: T },
+      true,
+    ],
     ['a newer close whose check comes later than that', T, { at: T + 240 * second + 1, delay: 60, since: T }, false],
-    ['an older close is unanswered still: the bound is from there', T, { at: T + 200 * second, delay: 60, since: T - 100 * second }, false],
-    ['a report that came too late to be the oldest on record: the bound is from its own close', T, { at: T + 250 * second, delay: 60, since: T + 100 * second }, false],
-    ['its own check that began, and now runs again', T, { at: T + 10 * second, delay: 60, since: T, checked: T }, false],
-    ['a newer check that has begun, whatever has come since', T, { at: T + 900 * second, delay: 60, since: T + 10 * second, checked: T + 10 * second }, true],
+    [
+      'an older close is unanswered still: the bound is from there',
+      T,
+      { at: T + 200 * second, delay: 60, since: T - 100 * second },
+      false,
+    ],
+    [
+      'a report that came too late to be the oldest on record: the bound is from its own close',
+      T,
+      { at: T + 250 * second, delay: 60, since: T + 100 * second },
+      false,
+    ],
+    [
+      'its own check that began, and now runs again',
+      T,
+      { at: T + 10 * second, delay: 60, since: T, checked: T },
+      false,
+    ],
+    [
+      'a newer check that has begun, whatever has come since',
+      T,
+      { at: T + 900 * second, delay: 60, since: T + 10 * second, checked: T + 10 * second },
+      true,
+    ],
     ['an older check that has begun', T, { at: T, delay: 60, checked: T - 50 * second }, false],
     ['the delay has been shortened meanwhile', T, { at: T + 200 * second, delay: 10, since: T }, false],
   ] as const)('%s', (_what, at, record, superseded) => {
@@ -983,12 +1216,15 @@ describe('isSuperseded', () => {
     ['one at five delays after the oldest', T, T + 300 * second, true],
     ['one after that', T, T + 300 * second + 1, false],
     ['five delays are counted from the oldest close that is unanswered', T - 100 * second, T + 201 * second, false],
-  ] as const)('once it has begun, what it cannot decide is a newer close\'s: %s', (_what, oldest, newest, isNewer) => {
+  ] as const)("once it has begun, what it cannot decide is a newer close's: %s", (_what, oldest, newest, isNewer) => {
     expect(isNewerToDecide({ ...close(T), oldest }, newest)).toBe(isNewer);
   });
 
   it('a check that finds no record runs: better twice than never', async () => {
-    const { world, joins: [join] } = crowd(1);
+    const {
+      world,
+      joins: [join],
+    } = crowd(1);
     world.lose(join as Join);
     const last = world.close();
     world.table.closes.clear();
@@ -996,7 +1232,10 @@ describe('isSuperseded', () => {
   });
 
   it('a superseded check does nothing at all', async () => {
-    const { world, joins: [join] } = crowd(1);
+    const {
+      world,
+      joins: [join],
+    } = crowd(1);
     world.lose(join as Join);
     const [older, newer] = [world.close(), world.close()];
     const { state } = await world.check(older);
@@ -1017,16 +1256,26 @@ describe('isSuperseded', () => {
   });
 
   it('one that waits for the undecided leaves them to a newer close, whose check tells them once', async () => {
-    const { world, joins: [join] } = crowd(1);
+    const {
+      world,
+      joins: [join],
+    } = crowd(1);
     world.server.link = 'remote-server-timeout';
     const first = world.close({ patience: 30 });
     let second: Close | undefined;
     world.onWait = ({ round }) => {
       if (round === 1) second = world.close();
     };
-    expect((await world.check(first)).state).toMatchObject({ next: 'done', superseded: true, totals: { undecided: 0, notified: 0 } });
+    expect((await world.check(first)).state).toMatchObject({
+      next: 'done',
+      superseded: true,
+      totals: { undecided: 0, notified: 0 },
+    });
     expect(world.told(join as Join)).toBe(0);
-    expect((await world.check(second as Close)).state).toMatchObject({ next: 'done', totals: { undecided: 1, notified: 1 } });
+    expect((await world.check(second as Close)).state).toMatchObject({
+      next: 'done',
+      totals: { undecided: 1, notified: 1 },
+    });
     expect(world.told(join as Join)).toBe(1);
   });
 
@@ -1052,7 +1301,11 @@ describe('isSuperseded', () => {
   });
 
   /** Plays closes after gaps (in seconds), each with its check after the delay, and returns when which check ran. */
-  async function flap(gaps: readonly number[], delay: number, lateness: readonly number[]): Promise<{ closes: Close[]; runs: { at: number; close: Close; totals: Totals }[] }> {
+  async function flap(
+    gaps: readonly number[],
+    delay: number,
+    lateness: readonly number[],
+  ): Promise<{ closes: Close[]; runs: { at: number; close: Close; totals: Totals }[] }> {
     const world = new World();
     const closes: Close[] = [];
     const agenda: { at: number; act: () => Promise<void> }[] = [];
@@ -1091,16 +1344,19 @@ describe('isSuperseded', () => {
   it('never keeps anyone waiting for more than five delays, however the link flaps', async () => {
     const delay = 10;
     await fc.assert(
-      fc.asyncProperty(fc.array(fc.double({ min: 0.2, max: 15, noNaN: true }), { minLength: 1, maxLength: 60 }), async (gaps) => {
-        const { closes, runs } = await flap(gaps, delay, [0]);
-        for (const one of closes) {
-          const answer = runs.find(({ close }) => close.at >= one.at);
-          expect(answer, 'a check of this close or a newer one').toBeDefined();
-          expect((answer?.at ?? Infinity) - one.at / 1e6).toBeLessThanOrEqual(5 * delay + 0.001);
-        }
-        expect(runs.at(-1)?.close).toBe(closes.at(-1));
-        expect(runs.at(-1)?.totals.joined).toBe(closes.length);
-      }),
+      fc.asyncProperty(
+        fc.array(fc.double({ min: 0.2, max: 15, noNaN: true }), { minLength: 1, maxLength: 60 }),
+        async (gaps) => {
+          const { closes, runs } = await flap(gaps, delay, [0]);
+          for (const one of closes) {
+            const answer = runs.find(({ close }) => close.at >= one.at);
+            expect(answer, 'a check of this close or a newer one').toBeDefined();
+            expect((answer?.at ?? Infinity) - one.at / 1e6).toBeLessThanOrEqual(5 * delay + 0.001);
+          }
+          expect(runs.at(-1)?.close).toBe(closes.at(-1));
+          expect(runs.at(-1)?.totals.joined).toBe(closes.length);
+        },
+      ),
       // the second to last: two closes in one delay, of which the first check begins to answer only one
       { numRuns: 150, examples: [[[1, 9, 9, 9, 4.1, 0.9, 9, 9, 9, 9, 9, 4]]] },
     );
@@ -1124,7 +1380,11 @@ describe('isSuperseded', () => {
   });
 
   it('lets one check do the work of many: a link that flaps for an hour is checked now and then', async () => {
-    const { runs } = await flap(Array.from({ length: 720 }, () => 5), 60, [0]);
+    const { runs } = await flap(
+      Array.from({ length: 720 }, () => 5),
+      60,
+      [0],
+    );
     expect(runs.length).toBeGreaterThanOrEqual(3600 / 300);
     expect(runs.length).toBeLessThanOrEqual(3600 / 180);
   });
@@ -1137,7 +1397,13 @@ describe('the state of an execution', () => {
     const close = world.close({ patience: 5 });
     const state: CheckState = await runCheck(world.start(close), world.ports());
     expect(JSON.parse(JSON.stringify(state))).toEqual(state);
-    expect(state).toMatchObject({ ...close, next: 'page', cursor: expect.stringContaining('#user000000@') as string, round: 0, open: 0 });
+    expect(state).toMatchObject({
+      ...close,
+      next: 'page',
+      cursor: expect.stringContaining('#user000000@') as string,
+      round: 0,
+      open: 0,
+    });
     const run: Run = await world.check(close, state);
     expect(run.state).toMatchObject({ id: state.id, next: 'done', totals: { joined: 3 } });
   });

@@ -6,10 +6,44 @@ import { MAX_EVENTS, type Webhook, WebhookError, readWebhook } from '../../funct
 const SENT = 1_795_355_060;
 const T = 1_795_355_000_123_456;
 
-const joined = (fields: object = {}): object => ({ type: 'muc.joined', at: T, user: 'user@example.net/phone', room: 'room@muc.host', nick: 'nick', ...fields });
-const left = (fields: object = {}): object => ({ type: 'muc.left', at: T, user: 'user@example.net/phone', room: 'room@muc.host', ...fields });
-const closed = (fields: object = {}): object => ({ type: 's2s.closed', at: T, remote: 'muc.host', direction: 'outgoing', delay: 60, timeout: 60, patience: 0, dry_run: false, ...fields });
-const requested = (fields: object = {}): object => ({ type: 'check.requested', at: T, remote: 'muc.host', room: 'room@muc.host', cause: 'room-error', delay: 0, timeout: 60, patience: 0, dry_run: false, ...fields });
+const joined = (fields: object = {}): object => ({
+  type: 'muc.joined',
+  at: T,
+  user: 'user@example.net/phone',
+  room: 'room@muc.host',
+  nick: 'nick',
+  ...fields,
+});
+const left = (fields: object = {}): object => ({
+  type: 'muc.left',
+  at: T,
+  user: 'user@example.net/phone',
+  room: 'room@muc.host',
+  ...fields,
+});
+const closed = (fields: object = {}): object => ({
+  type: 's2s.closed',
+  at: T,
+  remote: 'muc.host',
+  direction: 'outgoing',
+  delay: 60,
+  timeout: 60,
+  patience: 0,
+  dry_run: false,
+  ...fields,
+});
+const requested = (fields: object = {}): object => ({
+  type: 'check.requested',
+  at: T,
+  remote: 'muc.host',
+  room: 'room@muc.host',
+  cause: 'room-error',
+  delay: 0,
+  timeout: 60,
+  patience: 0,
+  dry_run: false,
+  ...fields,
+});
 const read = (...events: unknown[]): Webhook => readWebhook(JSON.stringify({ host: 'example.net', events }), SENT);
 
 describe('an event is rejected for its own fault, and its field is named', () => {
@@ -33,7 +67,11 @@ describe('an event is rejected for its own fault, and its field is named', () =>
     ['an occupant for a room', joined({ room: 'room@muc.host/nick' }), /^room: must be a bare JID/],
     ['a host for a room', left({ room: 'muc.host' }), /^room: must be a bare JID/],
     ['a room of our own', joined({ room: 'room@example.net' }), /^room: must be a room on a remote host/],
-    ['a key that the table does not take', joined({ room: `${'r'.repeat(600)}@muc.host`, user: `user@example.net/${'p'.repeat(500)}` }), /^room: together with user it may take 1023 bytes/],
+    [
+      'a key that the table does not take',
+      joined({ room: `${'r'.repeat(600)}@muc.host`, user: `user@example.net/${'p'.repeat(500)}` }),
+      /^room: together with user it may take 1023 bytes/,
+    ],
     ['no nick', joined({ nick: undefined }), /^nick: missing$/],
     ['an empty nick', joined({ nick: '' }), /^nick: must be a nick/],
     ['a nick that is no XML', joined({ nick: 'a\u0001' }), /^nick: must be a nick/],
@@ -54,8 +92,16 @@ describe('an event is rejected for its own fault, and its field is named', () =>
     ['a check of no room', requested({ room: undefined }), /^room: missing$/],
     ['a check of an occupant', requested({ room: 'room@muc.host/nick' }), /^room: must be a bare JID/],
     ['a check of a room elsewhere', requested({ room: 'room@other.host' }), /^room: must be a room on remote$/],
-    ['a check of a room of our own', requested({ remote: 'example.net', room: 'room@example.net' }), /^remote: must be another host/],
-    ['a check of a room that no row can be of', requested({ room: `${'r'.repeat(1020)}@muc.host` }), /^room: it may take 1024 bytes$/],
+    [
+      'a check of a room of our own',
+      requested({ remote: 'example.net', room: 'room@example.net' }),
+      /^remote: must be another host/,
+    ],
+    [
+      'a check of a room that no row can be of',
+      requested({ room: `${'r'.repeat(1020)}@muc.host` }),
+      /^room: it may take 1024 bytes$/,
+    ],
     ['a check without a cause', requested({ cause: undefined }), /^cause: missing$/],
     ['a check because of a close', requested({ cause: 'close' }), /^cause: must be room-error, silence or operator$/],
     ['a check in the past', requested({ delay: -1 }), /^delay: must be a whole number from 0 to 86400/],
@@ -63,43 +109,97 @@ describe('an event is rejected for its own fault, and its field is named', () =>
   ])('%s', (_what, event, error) => {
     const result = read(joined(), event, closed());
     expect(result.rejected).toEqual([{ index: 1, error: expect.stringMatching(error) as string }]);
-    expect(result).toMatchObject({ accepted: 2, joins: [{ index: 0, said: { nick: 'nick' } }], closes: [{ index: 2, said: { remote: 'muc.host' } }] });
+    expect(result).toMatchObject({
+      accepted: 2,
+      joins: [{ index: 0, said: { nick: 'nick' } }],
+      closes: [{ index: 2, said: { remote: 'muc.host' } }],
+    });
   });
 
   it('two hosts whose names are too long for a key of the table, though neither is too long by itself', () => {
-    const close = (remoteBytes: number): Webhook => readWebhook(JSON.stringify({ host: 'h'.repeat(1020), events: [closed({ remote: 'r'.repeat(remoteBytes) })] }), SENT);
+    const close = (remoteBytes: number): Webhook =>
+      readWebhook(
+        JSON.stringify({ host: 'h'.repeat(1020), events: [closed({ remote: 'r'.repeat(remoteBytes) })] }),
+        SENT,
+      );
     expect(close(1021)).toMatchObject({ accepted: 1, rejected: [] });
-    expect(close(1022)).toMatchObject({ accepted: 0, rejected: [{ index: 0, error: 'remote: together with host it may take 2041 bytes' }] });
+    expect(close(1022)).toMatchObject({
+      accepted: 0,
+      rejected: [{ index: 0, error: 'remote: together with host it may take 2041 bytes' }],
+    });
   });
 
   it('one bad event, whatever it is, never blocks the good ones', () => {
     fc.assert(
-      fc.property(fc.array(fc.jsonValue(), { maxLength: 5 }), fc.array(fc.jsonValue(), { maxLength: 5 }), (before, after) => {
-        const result = read(...before, joined(), ...after);
-        expect(result.joins).toEqual([{ index: before.length, said: expect.objectContaining({ at: T, user: 'user@example.net/phone' }) as object }]);
-        expect(result.rejected).toHaveLength(before.length + after.length);
-        expect(result.accepted).toBe(1);
-      }),
+      fc.property(
+        fc.array(fc.jsonValue(), { maxLength: 5 }),
+        fc.array(fc.jsonValue(), { maxLength: 5 }),
+        (before, after) => {
+          const result = read(...before, joined(), ...after);
+          expect(result.joins).toEqual([
+            {
+              index: before.length,
+              said: expect.objectContaining({ at: T, user: 'user@example.net/phone' }) as object,
+            },
+          ]);
+          expect(result.rejected).toHaveLength(before.length + after.length);
+          expect(result.accepted).toBe(1);
+        },
+      ),
     );
   });
 });
 
 describe('what is taken', () => {
   it('is normalised before it becomes a key', () => {
-    const result = readWebhook(JSON.stringify({ host: 'Example.NET', events: [joined({ user: 'User@EXAMPLE.net/Phone', room: 'Room@MUC.host', nick: 'Nick' }), closed({ remote: 'MUC.host' })] }), SENT);
+    const result = readWebhook(
+      JSON.stringify({
+        host: 'Example.NET',
+        events: [
+          joined({ user: 'User@EXAMPLE.net/Phone', room: 'Room@MUC.host', nick: 'Nick' }),
+          closed({ remote: 'MUC.host' }),
+        ],
+      }),
+      SENT,
+    );
     expect(result).toMatchObject({
       host: 'example.net',
-      joins: [{ said: { type: 'muc.joined', host: 'example.net', remote: 'muc.host', room: 'room@muc.host', user: 'user@example.net/Phone', nick: 'Nick', at: T } }],
+      joins: [
+        {
+          said: {
+            type: 'muc.joined',
+            host: 'example.net',
+            remote: 'muc.host',
+            room: 'room@muc.host',
+            user: 'user@example.net/Phone',
+            nick: 'Nick',
+            at: T,
+          },
+        },
+      ],
       closes: [{ said: { host: 'example.net', remote: 'muc.host' } }],
     });
   });
 
   it('may be a check of a room, for each cause, at once or later', () => {
     const causes = ['room-error', 'silence', 'operator'] as const;
-    const { closes, ...result } = read(...causes.map((cause, n) => requested({ cause, room: `Room-${n}@MUC.host`, delay: n, reenter: true })));
+    const { closes, ...result } = read(
+      ...causes.map((cause, n) => requested({ cause, room: `Room-${n}@MUC.host`, delay: n, reenter: true })),
+    );
     expect(result).toMatchObject({ accepted: 3, rejected: [], joins: [] });
     expect(closes.map(({ said }) => said)).toEqual(
-      causes.map((cause, delay) => ({ host: 'example.net', remote: 'muc.host', room: `room-${delay}@muc.host`, cause, at: T, delay, timeout: 60, patience: 0, dryRun: false, reenter: true })),
+      causes.map((cause, delay) => ({
+        host: 'example.net',
+        remote: 'muc.host',
+        room: `room-${delay}@muc.host`,
+        cause,
+        at: T,
+        delay,
+        timeout: 60,
+        patience: 0,
+        dryRun: false,
+        reenter: true,
+      })),
     );
   });
 
@@ -113,7 +213,8 @@ describe('what is taken', () => {
 
   it('may be a key of 1,024 bytes to the byte', () => {
     const user = 'user@example.net/phone';
-    const longest = (bytes: number): object => joined({ room: `${'r'.repeat(bytes - user.length - 1 - '@muc.host'.length)}@muc.host` });
+    const longest = (bytes: number): object =>
+      joined({ room: `${'r'.repeat(bytes - user.length - 1 - '@muc.host'.length)}@muc.host` });
     expect(read(longest(1024)).accepted).toBe(1);
     expect(read(longest(1025)).accepted).toBe(0);
   });
@@ -140,15 +241,26 @@ describe('folding', () => {
         expect(result.accepted).toBe(7);
         const place = (at: number): number => shuffled.findIndex((event) => (event as { at: number }).at === at);
         for (const { index, said } of [...result.joins, ...result.closes]) expect(index).toBe(place(said.at));
-        expect(result.joins.map(({ said: { type, at } }) => [type, at]).sort()).toEqual([['muc.joined', T + 3], ['muc.left', T + 2]]);
-        expect(result.closes.map(({ said: { remote, at } }) => [remote, at]).sort()).toEqual([['muc.host', T + 5], ['other.host', T + 6]]);
+        expect(result.joins.map(({ said: { type, at } }) => [type, at]).sort()).toEqual([
+          ['muc.joined', T + 3],
+          ['muc.left', T + 2],
+        ]);
+        expect(result.closes.map(({ said: { remote, at } }) => [remote, at]).sort()).toEqual([
+          ['muc.host', T + 5],
+          ['other.host', T + 6],
+        ]);
       }),
     );
   });
 });
 
 it('folding keeps the newest check of each room, apart from the closes of its host', () => {
-  const events = [requested({ at: T }), requested({ at: T + 1, cause: 'silence' }), requested({ at: T + 2, room: 'other@muc.host' }), closed({ at: T + 3 })];
+  const events = [
+    requested({ at: T }),
+    requested({ at: T + 1, cause: 'silence' }),
+    requested({ at: T + 2, room: 'other@muc.host' }),
+    closed({ at: T + 3 }),
+  ];
   fc.assert(
     fc.property(fc.shuffledSubarray(events, { minLength: events.length }), (shuffled) => {
       const { closes } = read(...shuffled);
@@ -170,7 +282,11 @@ describe('a request is refused as a whole', () => {
     ['with a JID for a host', '{"host":"user@example.net","events":[]}', /^host: /],
     ['without events', '{"host":"example.net"}', /^events: must be a list/],
     ['with an event for events', '{"host":"example.net","events":{}}', /^events: must be a list/],
-    ['with too many events', JSON.stringify({ host: 'example.net', events: Array.from({ length: MAX_EVENTS + 1 }, () => null) }), /^events: at most 1000 a request, got 1001/],
+    [
+      'with too many events',
+      JSON.stringify({ host: 'example.net', events: Array.from({ length: MAX_EVENTS + 1 }, () => null) }),
+      /^events: at most 1000 a request, got 1001/,
+    ],
   ])('%s', (_what, body, error) => {
     expect(() => readWebhook(body, SENT)).toThrow(WebhookError);
     expect(() => readWebhook(body, SENT)).toThrow(error);
@@ -178,25 +294,70 @@ describe('a request is refused as a whole', () => {
 });
 
 describe('the samples of the contract', () => {
-  const sample = (name: string): Webhook => readWebhook(readFileSync(new URL(`../../protocol/samples/webhook-${name}.json`, import.meta.url), 'utf8'), SENT);
+  const sample = (name: string): Webhook =>
+    readWebhook(readFileSync(new URL(`../../protocol/samples/webhook-${name}.json`, import.meta.url), 'utf8'), SENT);
 
   it('are read whole', () => {
-    expect(sample('joined')).toMatchObject({ accepted: 1, joins: [{ said: { type: 'muc.joined', nick: 'nickname', at: T } }] });
+    expect(sample('joined')).toMatchObject({
+      accepted: 1,
+      joins: [{ said: { type: 'muc.joined', nick: 'nickname', at: T } }],
+    });
     expect(sample('left')).toMatchObject({ accepted: 1, joins: [{ said: { type: 'muc.left', at: T + 1_000_000 } }] });
-    expect(sample('closed')).toMatchObject({ accepted: 1, closes: [{ said: { remote: 'muc.host', delay: 60, timeout: 60, patience: 0, dryRun: false, reenter: false, cause: 'close' } }] });
+    expect(sample('closed')).toMatchObject({
+      accepted: 1,
+      closes: [
+        {
+          said: {
+            remote: 'muc.host',
+            delay: 60,
+            timeout: 60,
+            patience: 0,
+            dryRun: false,
+            reenter: false,
+            cause: 'close',
+          },
+        },
+      ],
+    });
   });
 
   it('of a check of one room', () => {
     expect(sample('requested').closes.map(({ said }) => said)).toEqual([
-      { host: 'example.net', remote: 'muc.host', room: 'room@muc.host', cause: 'room-error', at: T + 2_000_000, delay: 0, timeout: 60, patience: 300, dryRun: false, reenter: true },
+      {
+        host: 'example.net',
+        remote: 'muc.host',
+        room: 'room@muc.host',
+        cause: 'room-error',
+        at: T + 2_000_000,
+        delay: 0,
+        timeout: 60,
+        patience: 300,
+        dryRun: false,
+        reenter: true,
+      },
     ]);
   });
 
   it('of a batch: the join that was left again, the other join, and one close of the two', () => {
     const { accepted, rejected, joins, closes } = sample('batch');
     expect({ accepted, rejected }).toEqual({ accepted: 5, rejected: [] });
-    expect(joins.map(({ said: { type, user } }) => [type, user])).toEqual([['muc.joined', 'zoë@example.net/Gajim at home/2'], ['muc.left', 'user@example.net/phone']]);
+    expect(joins.map(({ said: { type, user } }) => [type, user])).toEqual([
+      ['muc.joined', 'zoë@example.net/Gajim at home/2'],
+      ['muc.left', 'user@example.net/phone'],
+    ]);
     expect(joins[0]?.said).toMatchObject({ room: 'd\\27artagnan@muc.host', nick: 'L\'ami "Tom" & <Jerry> / 🦊' });
-    expect(closes.map(({ said }) => said)).toEqual([{ host: 'example.net', remote: 'muc.host', at: T + 2_000_001, delay: 60, timeout: 60, patience: 600, dryRun: true, reenter: true, cause: 'close' }]);
+    expect(closes.map(({ said }) => said)).toEqual([
+      {
+        host: 'example.net',
+        remote: 'muc.host',
+        at: T + 2_000_001,
+        delay: 60,
+        timeout: 60,
+        patience: 600,
+        dryRun: true,
+        reenter: true,
+        cause: 'close',
+      },
+    ]);
   });
 });

@@ -16,7 +16,9 @@ export interface Endpoint {
 }
 
 /** A server on a loopback port that answers each request as it is told to. */
-export async function listen(answer: (request: Received, response: ServerResponse, n: number) => void): Promise<Endpoint> {
+export async function listen(
+  answer: (request: Received, response: ServerResponse, n: number) => void,
+): Promise<Endpoint> {
   const received: Received[] = [];
   const server = createServer((request, response) => {
     void readRequestBody(request, 10_000_000).then((body) => {

@@ -13,23 +13,34 @@ function sources(folder: string): string[] {
 }
 
 /** A source without its comments, which may speak of anything. */
-const code = (path: string): string => readFileSync(join(root, path), 'utf8').replaceAll(/\/\*[^]*?\*\/|(?<=^|\s)\/\/.*/g, '');
+const code = (path: string): string =>
+  readFileSync(join(root, path), 'utf8').replaceAll(/\/\*[^]*?\*\/|(?<=^|\s)\/\/.*/g, '');
 
 /** What a source imports: our own files by path, packages by name. */
 function imports(path: string): string[] {
-  const named = [...code(path).matchAll(/(?:\bfrom|\bimport|\bimport\()\s*'([^']+)'/g)].map(([, specifier = '']) => specifier);
-  return named.map((specifier) => (specifier.startsWith('.') ? relative(root, join(root, dirname(path), specifier)) : specifier));
+  const named = [...code(path).matchAll(/(?:\bfrom|\bimport|\bimport\()\s*'([^']+)'/g)].map(
+    ([, specifier = '']) => specifier,
+  );
+  return named.map((specifier) =>
+    specifier.startsWith('.') ? relative(root, join(root, dirname(path), specifier)) : specifier,
+  );
 }
 
 const strays = (folder: string, allowed: RegExp): string[] =>
-  sources(folder).flatMap((path) => imports(path).filter((imported) => !allowed.test(imported)).map((imported) => `${path} imports ${imported}`));
+  sources(folder).flatMap((path) =>
+    imports(path)
+      .filter((imported) => !allowed.test(imported))
+      .map((imported) => `${path} imports ${imported}`),
+  );
 
 /** A package, which has no path of ours. */
 const PACKAGE = '(?!(?:functions|infra|local|test|bench|protocol)/)';
 
 describe('imports point one way', () => {
   it('are found at all', () => {
-    expect(imports('functions/adapters/server.ts')).toEqual(expect.arrayContaining(['node:http', 'functions/core/stanzas.ts', 'functions/adapters/secrets.ts']));
+    expect(imports('functions/adapters/server.ts')).toEqual(
+      expect.arrayContaining(['node:http', 'functions/core/stanzas.ts', 'functions/adapters/secrets.ts']),
+    );
     expect(sources('functions').length).toBeGreaterThan(10);
   });
 
@@ -38,12 +49,15 @@ describe('imports point one way', () => {
   });
 
   it('functions/core has no clock, no network, no environment and no chance', () => {
-    const world = /\bDate\b|\bsetTimeout\b|\bsetInterval\b|\bsetImmediate\b|\bprocess\b|\bperformance\b|\bfetch\b|\bMath\.random\b|\brandom[A-Z]\w*\(|\bconsole\b/;
+    const world =
+      /\bDate\b|\bsetTimeout\b|\bsetInterval\b|\bsetImmediate\b|\bprocess\b|\bperformance\b|\bfetch\b|\bMath\.random\b|\brandom[A-Z]\w*\(|\bconsole\b/;
     expect(sources('functions/core').filter((path) => world.test(code(path)))).toEqual([]);
   });
 
   it('functions/adapters imports core, names and each other, and no handler', () => {
-    expect(strays('functions/adapters', new RegExp(`^(?:functions/(?:core|adapters)/|functions/names\\.ts$|${PACKAGE})`))).toEqual([]);
+    expect(
+      strays('functions/adapters', new RegExp(`^(?:functions/(?:core|adapters)/|functions/names\\.ts$|${PACKAGE})`)),
+    ).toEqual([]);
   });
 
   it('functions imports nothing of what deploys, runs or tests it', () => {

@@ -4,14 +4,34 @@ import { isNick, isXmlText, parseHost, parseJid } from '../../functions/core/jid
 
 describe('parseJid', () => {
   it.each([
-    ['a full JID', 'user@example.net/phone', { local: 'user', domain: 'example.net', resource: 'phone', bare: 'user@example.net' }],
+    [
+      'a full JID',
+      'user@example.net/phone',
+      { local: 'user', domain: 'example.net', resource: 'phone', bare: 'user@example.net' },
+    ],
     ['a bare JID', 'room@muc.host', { local: 'room', domain: 'muc.host', resource: '', bare: 'room@muc.host' }],
     ['a host', 'muc.host', { local: '', domain: 'muc.host', resource: '', bare: 'muc.host' }],
     ['a host with a resource', 'muc.host/x', { local: '', domain: 'muc.host', resource: 'x', bare: 'muc.host' }],
-    ['a resource with @ and /', 'user@example.net/at home @ 2/3', { local: 'user', domain: 'example.net', resource: 'at home @ 2/3', bare: 'user@example.net' }],
-    ['an IPv6 literal', 'user@[2001:DB8::1]/x', { local: 'user', domain: '[2001:db8::1]', resource: 'x', bare: 'user@[2001:db8::1]' }],
-    ['# in a localpart', '#irc%chan@muc.host/a#b', { local: '#irc%chan', domain: 'muc.host', resource: 'a#b', bare: '#irc%chan@muc.host' }],
-    ['an escaped localpart, which stays as it is', 'd\\27artagnan\\@muc.host', { local: 'd\\27artagnan\\', domain: 'muc.host', resource: '', bare: 'd\\27artagnan\\@muc.host' }],
+    [
+      'a resource with @ and /',
+      'user@example.net/at home @ 2/3',
+      { local: 'user', domain: 'example.net', resource: 'at home @ 2/3', bare: 'user@example.net' },
+    ],
+    [
+      'an IPv6 literal',
+      'user@[2001:DB8::1]/x',
+      { local: 'user', domain: '[2001:db8::1]', resource: 'x', bare: 'user@[2001:db8::1]' },
+    ],
+    [
+      '# in a localpart',
+      '#irc%chan@muc.host/a#b',
+      { local: '#irc%chan', domain: 'muc.host', resource: 'a#b', bare: '#irc%chan@muc.host' },
+    ],
+    [
+      'an escaped localpart, which stays as it is',
+      'd\\27artagnan\\@muc.host',
+      { local: 'd\\27artagnan\\', domain: 'muc.host', resource: '', bare: 'd\\27artagnan\\@muc.host' },
+    ],
   ])('splits %s', (_what, text, parts) => {
     expect(parseJid(text)).toEqual({ ...parts, full: text.replace('DB8', 'db8') });
   });
@@ -48,8 +68,12 @@ describe('parseJid', () => {
 
   const anything = fc.oneof(
     fc.string({ unit: 'binary' }),
-    fc.tuple(fc.string({ unit: 'grapheme' }), fc.string(), fc.string({ unit: 'grapheme' })).map(([local, host, resource]) => `${local}@${host}/${resource}`),
-    fc.tuple(fc.stringMatching(/^[A-Za-z#\\.]{1,8}$/), fc.domain(), fc.string({ unit: 'grapheme', minLength: 1 })).map(([local, host, resource]) => `${local}@${host.toUpperCase()}/${resource}`),
+    fc
+      .tuple(fc.string({ unit: 'grapheme' }), fc.string(), fc.string({ unit: 'grapheme' }))
+      .map(([local, host, resource]) => `${local}@${host}/${resource}`),
+    fc
+      .tuple(fc.stringMatching(/^[A-Za-z#\\.]{1,8}$/), fc.domain(), fc.string({ unit: 'grapheme', minLength: 1 }))
+      .map(([local, host, resource]) => `${local}@${host.toUpperCase()}/${resource}`),
   );
 
   it('comes to the same when it parses what it has made', () => {
@@ -90,5 +114,11 @@ describe('isNick', () => {
 
 it('isXmlText knows what no XML 1.0 document can carry', () => {
   expect(['\t\n\r', 'Ω', '🦊'].map(isXmlText)).toEqual([true, true, true]);
-  expect(['\u0000', '\u000b', '\u001f', '\ufffe', '\udc00'].map(isXmlText)).toEqual([false, false, false, false, false]);
+  expect(['\u0000', '\u000b', '\u001f', '\ufffe', '\udc00'].map(isXmlText)).toEqual([
+    false,
+    false,
+    false,
+    false,
+    false,
+  ]);
 });

@@ -12,7 +12,12 @@ describe('a budget', () => {
     ['a count, by its worst', 'wrong notices, 50,000 joins, both streams cut', [0, 0, 1], 1, false],
     ['a count that is kept', 'wrong notices, 50,000 joins, both streams cut', [0, 0], 0, true],
   ] as const)('is held against %s', (_what, budget, values, measured, isMet) => {
-    expect(judge(budget, values)).toMatchObject({ measured, isMet, least: Math.min(...values), most: Math.max(...values) });
+    expect(judge(budget, values)).toMatchObject({
+      measured,
+      isMet,
+      least: Math.min(...values),
+      most: Math.max(...values),
+    });
   });
 
   it('that nothing was measured for is named', () => {
@@ -25,7 +30,9 @@ describe('a budget', () => {
 
 describe('numbers', () => {
   it('are summed up by quantiles', () => {
-    expect([median([3, 1, 2]), median([1, 2, 3, 4]), quantile([10, 20, 30], 1), quantile([10, 20], 0.75)]).toEqual([2, 2.5, 30, 17.5]);
+    expect([median([3, 1, 2]), median([1, 2, 3, 4]), quantile([10, 20, 30], 1), quantile([10, 20], 0.75)]).toEqual([
+      2, 2.5, 30, 17.5,
+    ]);
     expect(() => median([])).toThrow('nothing was measured');
   });
 
@@ -33,15 +40,31 @@ describe('numbers', () => {
     const grown = (power: number): [number, number][] => [1000, 5000, 20_000].map((x) => [x, 3 * x ** power]);
     expect(exponent(grown(1))).toBeCloseTo(1);
     expect(exponent(grown(2))).toBeCloseTo(2);
-    expect([0, 0.5, 1, 2].map((power) => slope(grown(power)))).toEqual(['constant, slope 0.00', 'less than linear, slope 0.50', 'linear, slope 1.00', 'more than linear, slope 2.00']);
-    expect(slope([[10, 0], [100, 0]])).toBe('costs nothing');
+    expect([0, 0.5, 1, 2].map((power) => slope(grown(power)))).toEqual([
+      'constant, slope 0.00',
+      'less than linear, slope 0.50',
+      'linear, slope 1.00',
+      'more than linear, slope 2.00',
+    ]);
+    expect(
+      slope([
+        [10, 0],
+        [100, 0],
+      ]),
+    ).toBe('costs nothing');
     expect(slope([[10, 1]])).toBe('one point');
   });
 });
 
 it('a report names the budget that is missed', () => {
   const samples = { check: [{ what: '5,000 joins', quantity: 'seconds', unit: 's', values: [1, 2, 3] }] };
-  const text = markdown({ machine: { cores: 2 }, minutes: 1, verdicts: [judge('notices for one loss', [2])], samples, growth: [] });
+  const text = markdown({
+    machine: { cores: 2 },
+    minutes: 1,
+    verdicts: [judge('notices for one loss', [2])],
+    samples,
+    growth: [],
+  });
   expect(text).toMatch(/^\| notices for one loss \| ≤ 1 \| 2 \| 2\.00 \|  \| MISSED \|$/m);
   expect(text).toMatch(/^\| 5,000 joins \| 2 s \(1 – 3\) \|$/m);
 });

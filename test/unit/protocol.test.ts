@@ -54,7 +54,10 @@ interface Sample {
 function samplesOf(content: unknown, status = 'request'): Sample[] {
   if (!isObject(content)) return [];
   return Object.values(content).flatMap((media) => {
-    const { schema, examples } = media as { schema: { $ref?: string }; examples: Record<string, { externalValue: string }> };
+    const { schema, examples } = media as {
+      schema: { $ref?: string };
+      examples: Record<string, { externalValue: string }>;
+    };
     return Object.values(examples).map(({ externalValue }) => ({ file: externalValue, schema: schema.$ref, status }));
   });
 }
@@ -81,8 +84,14 @@ describe('openapi.yaml', () => {
   it('asks for the three headers of Standard Webhooks on both requests', () => {
     for (const path of Object.keys(statuses)) {
       const parameters = Object.keys(at('paths', path, 'post', 'parameters'));
-      const names = parameters.map((index) => at('paths', path, 'post', 'parameters', index)).map(({ name, required }) => [name, required]);
-      expect(names).toEqual([['webhook-id', true], ['webhook-timestamp', true], ['webhook-signature', true]]);
+      const names = parameters
+        .map((index) => at('paths', path, 'post', 'parameters', index))
+        .map(({ name, required }) => [name, required]);
+      expect(names).toEqual([
+        ['webhook-id', true],
+        ['webhook-timestamp', true],
+        ['webhook-signature', true],
+      ]);
     }
   });
 
@@ -95,7 +104,9 @@ describe('openapi.yaml', () => {
   });
 
   it('refers only to what exists', () => {
-    const references = [...objects(openapi)].flatMap((object) => [object['$ref'], object['externalValue']]).filter((value) => typeof value === 'string');
+    const references = [...objects(openapi)]
+      .flatMap((object) => [object['$ref'], object['externalValue']])
+      .filter((value) => typeof value === 'string');
     expect(references.length).toBeGreaterThan(0);
     for (const reference of references) {
       if (reference.startsWith('#/')) expect(() => at(...reference.slice(2).split('/')), reference).not.toThrow();
@@ -106,7 +117,11 @@ describe('openapi.yaml', () => {
   it('shows an example header that the signing vectors bear out', () => {
     const example = (name: string): unknown => at('components', 'parameters', name)['example'];
     const [vector] = vectors.sign;
-    expect([example('webhook-id'), example('webhook-timestamp'), example('webhook-signature')]).toEqual([vector?.id, vector?.timestamp, vector?.signature]);
+    expect([example('webhook-id'), example('webhook-timestamp'), example('webhook-signature')]).toEqual([
+      vector?.id,
+      vector?.timestamp,
+      vector?.signature,
+    ]);
   });
 });
 
@@ -115,7 +130,8 @@ describe('the time that a webhook may take', () => {
 
   it('grows from whoever is inside to whoever waits', () => {
     const limits = [answerWithinSeconds, functionTimeoutSeconds, gatewaySeconds, senderWaitsSeconds];
-    for (const [index, limit] of limits.slice(1).entries()) expect(limit - (limits[index] ?? 0)).toBeGreaterThanOrEqual(5);
+    for (const [index, limit] of limits.slice(1).entries())
+      expect(limit - (limits[index] ?? 0)).toBeGreaterThanOrEqual(5);
     expect(gatewaySeconds, 'what an HTTP API gives at most').toBe(30);
   });
 
@@ -130,7 +146,11 @@ describe('the time that a webhook may take', () => {
   it('is what the module of Prosody waits', () => {
     const folder = new URL('../prosody/mod_ping_muc_webhook/', protocol);
     const files = readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.lua'));
-    const waits = files.flatMap((name) => [...readFileSync(new URL(name, folder), 'utf8').matchAll(/ANSWER_WITHIN = (\d+)/g)].map(([, seconds]) => Number(seconds)));
+    const waits = files.flatMap((name) =>
+      [...readFileSync(new URL(name, folder), 'utf8').matchAll(/ANSWER_WITHIN = (\d+)/g)].map(([, seconds]) =>
+        Number(seconds),
+      ),
+    );
     expect(waits).toEqual([senderWaitsSeconds]);
   });
 });
@@ -142,7 +162,9 @@ describe('samples', () => {
     expect([...shown, 'samples/signature.json'].sort()).toEqual(present.sort());
   });
 
-  const withSchema = samples.flatMap(({ file, schema, status }) => (schema === undefined ? [] : [{ file, schema, status }]));
+  const withSchema = samples.flatMap(({ file, schema, status }) =>
+    schema === undefined ? [] : [{ file, schema, status }],
+  );
 
   it.each(withSchema)('$file matches $schema ($status)', ({ file, schema, status }) => {
     const sample = readJson(file);
@@ -164,7 +186,9 @@ describe('samples', () => {
     const nick = events.map((event) => event['nick']).find((value) => typeof value === 'string' && value.includes('"'));
     for (const character of [' ', "'", '"', '&', '<', '/', '🦊']) expect(nick).toContain(character);
     expect(events.map((event) => event['room'])).toContain('d\\27artagnan@muc.host');
-    expect(stanzas('samples/stanzas-request.xml').map(({ attrs }) => attrs['from'] as unknown)).toContain(`d\\27artagnan@muc.host/${String(nick)}`);
+    expect(stanzas('samples/stanzas-request.xml').map(({ attrs }) => attrs['from'] as unknown)).toContain(
+      `d\\27artagnan@muc.host/${String(nick)}`,
+    );
   });
 });
 
@@ -186,8 +210,20 @@ describe('schemas', () => {
     ['a host with a localpart', 'webhook.schema.json', { host: 'user@example.net', events: [] }, 'pattern', '/host'],
     ['no events', 'webhook.schema.json', { host: 'example.net' }, 'required', ''],
     ['events that are no list', 'webhook.schema.json', { host: 'example.net', events: {} }, 'type', '/events'],
-    ['more than 1,000 events', 'webhook.schema.json', { host: 'example.net', events: Array.from({ length: 1001 }, () => ({})) }, 'maxItems', '/events'],
-    ['an event that is no object', 'webhook.schema.json', { host: 'example.net', events: ['muc.joined'] }, 'oneOf', '/events/0'],
+    [
+      'more than 1,000 events',
+      'webhook.schema.json',
+      { host: 'example.net', events: Array.from({ length: 1001 }, () => ({})) },
+      'maxItems',
+      '/events',
+    ],
+    [
+      'an event that is no object',
+      'webhook.schema.json',
+      { host: 'example.net', events: ['muc.joined'] },
+      'oneOf',
+      '/events/0',
+    ],
     ['an unknown type', 'webhook.schema.json', joined({ type: 'muc.kicked' }), 'oneOf', '/events/0'],
     ['no type', 'webhook.schema.json', joined({ type: undefined }), 'required', '/events/0'],
     ['no at', 'webhook.schema.json', joined({ at: undefined }), 'required', '/events/0'],
@@ -198,42 +234,132 @@ describe('schemas', () => {
     ['at in nanoseconds', 'webhook.schema.json', joined({ at: 1.795355e18 }), 'maximum', '/events/0/at'],
     ['a join without a nick', 'webhook.schema.json', joined({ nick: undefined }), 'required', '/events/0'],
     ['an empty nick', 'webhook.schema.json', joined({ nick: '' }), 'minLength', '/events/0/nick'],
-    ['a nick that is too long', 'webhook.schema.json', joined({ nick: 'n'.repeat(1024) }), 'maxLength', '/events/0/nick'],
-    ['a user without a resource', 'webhook.schema.json', joined({ user: 'user@example.net' }), 'pattern', '/events/0/user'],
-    ['a user without a localpart', 'webhook.schema.json', left({ user: 'example.net/phone' }), 'pattern', '/events/0/user'],
-    ['a room with a nick', 'webhook.schema.json', joined({ room: 'room@muc.host/nickname' }), 'pattern', '/events/0/room'],
+    [
+      'a nick that is too long',
+      'webhook.schema.json',
+      joined({ nick: 'n'.repeat(1024) }),
+      'maxLength',
+      '/events/0/nick',
+    ],
+    [
+      'a user without a resource',
+      'webhook.schema.json',
+      joined({ user: 'user@example.net' }),
+      'pattern',
+      '/events/0/user',
+    ],
+    [
+      'a user without a localpart',
+      'webhook.schema.json',
+      left({ user: 'example.net/phone' }),
+      'pattern',
+      '/events/0/user',
+    ],
+    [
+      'a room with a nick',
+      'webhook.schema.json',
+      joined({ room: 'room@muc.host/nickname' }),
+      'pattern',
+      '/events/0/room',
+    ],
     ['a room without a localpart', 'webhook.schema.json', left({ room: 'muc.host' }), 'pattern', '/events/0/room'],
     ['a room with a space', 'webhook.schema.json', left({ room: 'my room@muc.host' }), 'pattern', '/events/0/room'],
     ['a leave without a user', 'webhook.schema.json', left({ user: undefined }), 'required', '/events/0'],
     ['a leave without a room', 'webhook.schema.json', left({ room: undefined }), 'required', '/events/0'],
     ['a close without a remote', 'webhook.schema.json', closed({ remote: undefined }), 'required', '/events/0'],
-    ['a remote that is no host', 'webhook.schema.json', closed({ remote: 'room@muc.host' }), 'pattern', '/events/0/remote'],
-    ['an unknown direction', 'webhook.schema.json', closed({ direction: 'bidirectional' }), 'enum', '/events/0/direction'],
-    ['a reason that is too long', 'webhook.schema.json', closed({ reason: 'r'.repeat(257) }), 'maxLength', '/events/0/reason'],
+    [
+      'a remote that is no host',
+      'webhook.schema.json',
+      closed({ remote: 'room@muc.host' }),
+      'pattern',
+      '/events/0/remote',
+    ],
+    [
+      'an unknown direction',
+      'webhook.schema.json',
+      closed({ direction: 'bidirectional' }),
+      'enum',
+      '/events/0/direction',
+    ],
+    [
+      'a reason that is too long',
+      'webhook.schema.json',
+      closed({ reason: 'r'.repeat(257) }),
+      'maxLength',
+      '/events/0/reason',
+    ],
     ['no delay', 'webhook.schema.json', closed({ delay: undefined }), 'required', '/events/0'],
     ['a delay of 0', 'webhook.schema.json', closed({ delay: 0 }), 'minimum', '/events/0/delay'],
     ['a delay of more than a day', 'webhook.schema.json', closed({ delay: 86401 }), 'maximum', '/events/0/delay'],
     ['a time-out of 0', 'webhook.schema.json', closed({ timeout: 0 }), 'minimum', '/events/0/timeout'],
     ['a time-out of more than 300', 'webhook.schema.json', closed({ timeout: 301 }), 'maximum', '/events/0/timeout'],
     ['a patience below 0', 'webhook.schema.json', closed({ patience: -1 }), 'minimum', '/events/0/patience'],
-    ['a patience of more than a day', 'webhook.schema.json', closed({ patience: 86401 }), 'maximum', '/events/0/patience'],
+    [
+      'a patience of more than a day',
+      'webhook.schema.json',
+      closed({ patience: 86401 }),
+      'maximum',
+      '/events/0/patience',
+    ],
     ['dry_run as text', 'webhook.schema.json', closed({ dry_run: 'false' }), 'type', '/events/0/dry_run'],
     ['reenter as text', 'webhook.schema.json', closed({ reenter: 'true' }), 'type', '/events/0/reenter'],
     ['no dry_run', 'webhook.schema.json', closed({ dry_run: undefined }), 'required', '/events/0'],
     ['a check without a room', 'webhook.schema.json', requested({ room: undefined }), 'required', '/events/0'],
     ['a check without a remote', 'webhook.schema.json', requested({ remote: undefined }), 'required', '/events/0'],
     ['a check without a cause', 'webhook.schema.json', requested({ cause: undefined }), 'required', '/events/0'],
-    ['a check for the cause that has an event of its own', 'webhook.schema.json', requested({ cause: 'close' }), 'enum', '/events/0/cause'],
+    [
+      'a check for the cause that has an event of its own',
+      'webhook.schema.json',
+      requested({ cause: 'close' }),
+      'enum',
+      '/events/0/cause',
+    ],
     ['a check with a delay below 0', 'webhook.schema.json', requested({ delay: -1 }), 'minimum', '/events/0/delay'],
     ['a check with a time-out of 0', 'webhook.schema.json', requested({ timeout: 0 }), 'minimum', '/events/0/timeout'],
     ['nothing rejected and not said so', 'webhook-answer.schema.json', { accepted: 1 }, 'required', ''],
     ['accepted below 0', 'webhook-answer.schema.json', { accepted: -1, rejected: [] }, 'minimum', '/accepted'],
-    ['a rejection without its place', 'webhook-answer.schema.json', { accepted: 0, rejected: [{ error: 'no' }] }, 'required', '/rejected/0'],
-    ['a rejection without an error', 'webhook-answer.schema.json', { accepted: 0, rejected: [{ index: 0 }] }, 'required', '/rejected/0'],
-    ['a place that no event has', 'webhook-answer.schema.json', { accepted: 0, rejected: [{ index: 1000, error: 'no' }] }, 'maximum', '/rejected/0/index'],
-    ['a problem without a detail', 'problem.schema.json', { type: 'about:blank', title: 'Bad Request', status: 400 }, 'required', ''],
-    ['a problem with the status of no error', 'problem.schema.json', { type: 'about:blank', title: 'OK', status: 200, detail: 'fine' }, 'enum', '/status'],
-    ['a problem of a type of its own', 'problem.schema.json', { type: 'urn:x', title: 'Bad Request', status: 400, detail: 'x' }, 'const', '/type'],
+    [
+      'a rejection without its place',
+      'webhook-answer.schema.json',
+      { accepted: 0, rejected: [{ error: 'no' }] },
+      'required',
+      '/rejected/0',
+    ],
+    [
+      'a rejection without an error',
+      'webhook-answer.schema.json',
+      { accepted: 0, rejected: [{ index: 0 }] },
+      'required',
+      '/rejected/0',
+    ],
+    [
+      'a place that no event has',
+      'webhook-answer.schema.json',
+      { accepted: 0, rejected: [{ index: 1000, error: 'no' }] },
+      'maximum',
+      '/rejected/0/index',
+    ],
+    [
+      'a problem without a detail',
+      'problem.schema.json',
+      { type: 'about:blank', title: 'Bad Request', status: 400 },
+      'required',
+      '',
+    ],
+    [
+      'a problem with the status of no error',
+      'problem.schema.json',
+      { type: 'about:blank', title: 'OK', status: 200, detail: 'fine' },
+      'enum',
+      '/status',
+    ],
+    [
+      'a problem of a type of its own',
+      'problem.schema.json',
+      { type: 'urn:x', title: 'Bad Request', status: 400, detail: 'x' },
+      'const',
+      '/type',
+    ],
   ];
 
   it.each(broken)('refuse %s (%s)', (_reason, schema, value, keyword, where) => {
@@ -245,16 +371,37 @@ describe('schemas', () => {
   const taken: [what: string, schema: string, value: unknown][] = [
     ['no events at all', 'webhook.schema.json', { host: 'example.net', events: [] }],
     ['an IPv6 literal for a host', 'webhook.schema.json', { host: '[2001:db8::1]', events: [] }],
-    ['unknown fields of a request', 'webhook.schema.json', { host: 'example.net', events: [], sent_by: 'a later version' }],
+    [
+      'unknown fields of a request',
+      'webhook.schema.json',
+      { host: 'example.net', events: [], sent_by: 'a later version' },
+    ],
     ['unknown fields of an event', 'webhook.schema.json', joined({ role: 'moderator' })],
     ['a close of a server that knows no re-entry', 'webhook.schema.json', closed({ reenter: undefined })],
-    ['a check for each cause', 'webhook.schema.json', { host: 'example.net', events: ['room-error', 'silence', 'operator'].flatMap((cause) => (requested({ cause }) as { events: Json[] }).events) }],
+    [
+      'a check for each cause',
+      'webhook.schema.json',
+      {
+        host: 'example.net',
+        events: ['room-error', 'silence', 'operator'].flatMap(
+          (cause) => (requested({ cause }) as { events: Json[] }).events,
+        ),
+      },
+    ],
     ['a check of a server that knows no re-entry', 'webhook.schema.json', requested({ reenter: undefined })],
     ['a check after a delay', 'webhook.schema.json', requested({ delay: 86_400 })],
     ['a close without a reason', 'webhook.schema.json', closed({ reason: undefined })],
     ['a resource with spaces, @ and /', 'webhook.schema.json', left({ user: 'user@example.net/at home @ 2/3' })],
-    ['unknown fields of an answer', 'webhook-answer.schema.json', { accepted: 0, rejected: [{ index: 0, error: 'no', field: 'at' }], took: 3 }],
-    ['unknown fields of a problem', 'problem.schema.json', { type: 'about:blank', title: 'Bad Request', status: 400, detail: 'x', instance: '/1' }],
+    [
+      'unknown fields of an answer',
+      'webhook-answer.schema.json',
+      { accepted: 0, rejected: [{ index: 0, error: 'no', field: 'at' }], took: 3 },
+    ],
+    [
+      'unknown fields of a problem',
+      'problem.schema.json',
+      { type: 'about:blank', title: 'Bad Request', status: 400, detail: 'x', instance: '/1' },
+    ],
   ];
 
   it.each(taken)('take %s (%s)', (_what, schema, value) => {
@@ -279,11 +426,16 @@ function stanzas(file: string): Element[] {
   return found;
 }
 
-const tags = (element: Element | undefined): Element[] => (element?.children ?? []).filter((child): child is Element => typeof child !== 'string');
+const tags = (element: Element | undefined): Element[] =>
+  (element?.children ?? []).filter((child): child is Element => typeof child !== 'string');
 
 describe('stanza samples', () => {
   it('ask for one of each of the four kinds, in order', () => {
-    const kinds = stanzas('samples/stanzas-request.xml').map((stanza) => [stanza.name, stanza.attrs['type'] as unknown, ...tags(stanza).map(({ attrs }) => attrs['xmlns'] as unknown)]);
+    const kinds = stanzas('samples/stanzas-request.xml').map((stanza) => [
+      stanza.name,
+      stanza.attrs['type'] as unknown,
+      ...tags(stanza).map(({ attrs }) => attrs['xmlns'] as unknown),
+    ]);
     expect(kinds).toEqual([
       ['iq', 'get', 'urn:xmpp:ping', 'urn:ping-muc:0'],
       ['iq', 'get', 'http://jabber.org/protocol/disco#info'],
@@ -296,7 +448,13 @@ describe('stanza samples', () => {
     const kinds = stanzas('samples/stanzas-answer.xml').map((stanza) => {
       const error = stanza.getChild('error');
       const conditions = tags(error).map(({ name }) => name);
-      return [stanza.attrs['id'], stanza.name, error?.attrs['type'] ?? 'result', error?.attrs['by'] ?? '', conditions.join(' ')] as string[];
+      return [
+        stanza.attrs['id'],
+        stanza.name,
+        error?.attrs['type'] ?? 'result',
+        error?.attrs['by'] ?? '',
+        conditions.join(' '),
+      ] as string[];
     });
     expect(kinds).toEqual([
       ['ping-result', 'iq', 'result', '', ''],
@@ -327,10 +485,15 @@ describe('stanza samples', () => {
   });
 
   it('a re-entry that was let in has no type, says 110, and says where lines are missing', () => {
-    const back = stanzas('samples/stanzas-answer.xml').filter(({ name, attrs }) => name === 'presence' && attrs['type'] === undefined);
+    const back = stanzas('samples/stanzas-answer.xml').filter(
+      ({ name, attrs }) => name === 'presence' && attrs['type'] === undefined,
+    );
     const missed = back.map((stanza) => stanza.getChild('reentry', 'urn:ping-muc:0')?.attrs['missed'] as unknown);
     expect(missed).toEqual([undefined, 'yes']);
-    for (const stanza of back) expect(stanza.getChild('x', 'http://jabber.org/protocol/muc#user')?.getChild('status')?.attrs['code']).toBe('110');
+    for (const stanza of back)
+      expect(stanza.getChild('x', 'http://jabber.org/protocol/muc#user')?.getChild('status')?.attrs['code']).toBe(
+        '110',
+      );
   });
 
   it('swap from and to: a room answers a session, a session (by its server) a notice', () => {
@@ -360,22 +523,34 @@ const vectors = readJson('samples/signature.json') as {
 
 // Written out once more, apart from the functions' own, so that the vectors are checked and not the functions.
 const hmac = (secret: string, { id, timestamp, body }: Vector): Buffer =>
-  createHmac('sha256', Buffer.from(secret.slice('whsec_'.length), 'base64')).update(`${id}.${timestamp}.${body}`, 'utf8').digest();
+  createHmac('sha256', Buffer.from(secret.slice('whsec_'.length), 'base64'))
+    .update(`${id}.${timestamp}.${body}`, 'utf8')
+    .digest();
 
 function accepts(vector: Vector, now: number): boolean {
   if (!/^[0-9]+$/.test(vector.timestamp) || Math.abs(now - Number(vector.timestamp)) > 300) return false;
-  const given = vector.signature.split(' ').filter((one) => one.startsWith('v1,')).map((one) => Buffer.from(one.slice(3), 'base64'));
-  return vector.secrets.map((secret) => hmac(secret, vector)).some((mine) => given.some((theirs) => mine.length === theirs.length && timingSafeEqual(mine, theirs)));
+  const given = vector.signature
+    .split(' ')
+    .filter((one) => one.startsWith('v1,'))
+    .map((one) => Buffer.from(one.slice(3), 'base64'));
+  return vector.secrets
+    .map((secret) => hmac(secret, vector))
+    .some((mine) => given.some((theirs) => mine.length === theirs.length && timingSafeEqual(mine, theirs)));
 }
 
 describe('signature.json', () => {
-  it.each(Object.entries(vectors.secrets))('spells the %s secret as whsec_ and the base64 of 32 bytes', (_name, { hex, secret }) => {
-    expect(secret).toBe(`whsec_${Buffer.from(hex, 'hex').toString('base64')}`);
-    expect(Buffer.from(hex, 'hex')).toHaveLength(32);
-  });
+  it.each(Object.entries(vectors.secrets))(
+    'spells the %s secret as whsec_ and the base64 of 32 bytes',
+    (_name, { hex, secret }) => {
+      expect(secret).toBe(`whsec_${Buffer.from(hex, 'hex').toString('base64')}`);
+      expect(Buffer.from(hex, 'hex')).toHaveLength(32);
+    },
+  );
 
   it.each(vectors.sign)('signs: $name', (vector) => {
-    expect(vector.secrets.map((secret) => `v1,${hmac(secret, vector).toString('base64')}`).join(' ')).toBe(vector.signature);
+    expect(vector.secrets.map((secret) => `v1,${hmac(secret, vector).toString('base64')}`).join(' ')).toBe(
+      vector.signature,
+    );
   });
 
   it.each(vectors.verify)('verifies: $name ($accepted)', (vector) => {

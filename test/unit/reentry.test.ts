@@ -3,7 +3,14 @@ import { describe, expect, it, vi } from 'vitest';
 import { runCheck } from '../../functions/core/check.ts';
 import type { CheckState, StoredJoin } from '../../functions/core/check-state.ts';
 import type { Join } from '../../functions/core/events.ts';
-import { type Lost, type Outcome, ReentryQueue, hasFailed, mayReenter, outcomeOf } from '../../functions/core/reentry.ts';
+import {
+  type Lost,
+  type Outcome,
+  ReentryQueue,
+  hasFailed,
+  mayReenter,
+  outcomeOf,
+} from '../../functions/core/reentry.ts';
 import type { Answer } from '../../functions/core/stanzas.ts';
 import { Crash, HOST, REMOTE, World, elements } from './world.ts';
 
@@ -12,12 +19,15 @@ import { Crash, HOST, REMOTE, World, elements } from './world.ts';
 vi.setConfig({ testTimeout: 60_000 });
 
 const REENTER = { reenter: true } as const;
-const users = (count: number): string[] => Array.from({ length: count }, (_, index) => `user${String(index).padStart(6, '0')}`);
+const users = (count: number): string[] =>
+  Array.from({ length: count }, (_, index) => `user${String(index).padStart(6, '0')}`);
 
 /** A world in which so many users were in each of these rooms, none of which knows them any more. */
 function lostIn(rooms: Readonly<Record<string, number>>): { world: World; joins: Join[] } {
   const world = new World();
-  const joins = Object.entries(rooms).flatMap(([room, count]) => users(count).map((user) => world.lose(world.join(user, room))));
+  const joins = Object.entries(rooms).flatMap(([room, count]) =>
+    users(count).map((user) => world.lose(world.join(user, room))),
+  );
   return { world, joins };
 }
 
@@ -28,7 +38,9 @@ function requests(world: World): string[][] {
   const all: string[][] = [];
   world.hook = ({ port, phase, stanzas }) => {
     if (port !== 'send' || phase !== 'before' || stanzas === undefined) return undefined;
-    const rooms = elements(stanzas).filter((one) => one.name === 'presence' && one.attrs['type'] === undefined).map((one) => String(one.attrs['to']).split('@')[0] ?? '');
+    const rooms = elements(stanzas)
+      .filter((one) => one.name === 'presence' && one.attrs['type'] === undefined)
+      .map((one) => String(one.attrs['to']).split('@')[0] ?? '');
     if (rooms.length > 0) all.push(rooms);
     return undefined;
   };
@@ -42,9 +54,24 @@ describe('who is out', () => {
     const { state } = await world.check(world.close(REENTER));
     expect(world.server.back.sort()).toEqual(joins.map(slot));
     expect(world.server.notices).toEqual([]);
-    expect(state.totals).toEqual({ pinged: 6, joined: 1, proved: 0, left: 5, undecided: 0, gone: 0, stale: 0, reentered: 5, gaps: 0, notified: 0, refused: 0 });
-    expect([...world.table.rows.values()].map(({ user }) => user).sort()).toEqual([...joins, kept].map(({ user }) => user).sort());
-    for (const join of joins) expect(world.table.rows.get(`${HOST}\n${REMOTE}\n${join.room}#${join.user}`)?.at).toBeGreaterThan(join.at);
+    expect(state.totals).toEqual({
+      pinged: 6,
+      joined: 1,
+      proved: 0,
+      left: 5,
+      undecided: 0,
+      gone: 0,
+      stale: 0,
+      reentered: 5,
+      gaps: 0,
+      notified: 0,
+      refused: 0,
+    });
+    expect([...world.table.rows.values()].map(({ user }) => user).sort()).toEqual(
+      [...joins, kept].map(({ user }) => user).sort(),
+    );
+    for (const join of joins)
+      expect(world.table.rows.get(`${HOST}\n${REMOTE}\n${join.room}#${join.user}`)?.at).toBeGreaterThan(join.at);
   });
 
   it('is told, where the close does not ask for re-entry', async () => {
@@ -110,7 +137,11 @@ describe('who is out', () => {
   it('to whom the history did not bring all is counted', async () => {
     const { world } = lostIn({ a: 3, b: 2 });
     world.server.room(`b@${REMOTE}`).forgets = true;
-    expect((await world.check(world.close(REENTER))).state.totals).toMatchObject({ reentered: 5, gaps: 2, notified: 0 });
+    expect((await world.check(world.close(REENTER))).state.totals).toMatchObject({
+      reentered: 5,
+      gaps: 2,
+      notified: 0,
+    });
   });
 });
 
@@ -118,9 +149,16 @@ describe('a re-entry that fails', () => {
   const refused = { type: 'auth', condition: 'registration-required', text: 'Members only' };
 
   /** One user, whom the room does not know, with a text of its own; and what it says to the re-entry. */
-  function refusing(answer: ReturnType<NonNullable<ReturnType<World['server']['room']>['script']>>): { world: World; join: Join } {
-    const { world, joins: [join] } = lostIn({ room: 1 });
-    world.server.room((join as Join).room).script = (kind) => (kind === 'reentry' ? answer : { type: 'cancel', condition: 'not-acceptable', text: 'Not here' });
+  function refusing(answer: ReturnType<NonNullable<ReturnType<World['server']['room']>['script']>>): {
+    world: World;
+    join: Join;
+  } {
+    const {
+      world,
+      joins: [join],
+    } = lostIn({ room: 1 });
+    world.server.room((join as Join).room).script = (kind) =>
+      kind === 'reentry' ? answer : { type: 'cancel', condition: 'not-acceptable', text: 'Not here' };
     return { world, join: join as Join };
   }
 
@@ -128,11 +166,23 @@ describe('a re-entry that fails', () => {
     ['refused, with the room’s reason for it', refused, 'Members only'],
     ['refused without one, with what the room said to the ping', { type: 'cancel', condition: 'conflict' }, 'Not here'],
     ['refused for now', { type: 'wait', condition: 'resource-constraint', text: 'Full' }, 'Full'],
-    ['refused by a policy of the room', { type: 'modify', condition: 'policy-violation', text: 'Bad nick' }, 'Bad nick'],
-    ['refused as the room is gone by now', { type: 'cancel', condition: 'item-not-found', text: 'No such room' }, 'No such room'],
+    [
+      'refused by a policy of the room',
+      { type: 'modify', condition: 'policy-violation', text: 'Bad nick' },
+      'Bad nick',
+    ],
+    [
+      'refused as the room is gone by now',
+      { type: 'cancel', condition: 'item-not-found', text: 'No such room' },
+      'No such room',
+    ],
     ['not answered in time', 'silence', 'Not here'],
     ['lost with its stream, again and again', 'broken', 'Not here'],
-    ['bounced, in words that are not the room’s', { type: 'cancel', condition: 'remote-server-not-found', text: 'Connection refused' }, 'Not here'],
+    [
+      'bounced, in words that are not the room’s',
+      { type: 'cancel', condition: 'remote-server-not-found', text: 'Connection refused' },
+      'Not here',
+    ],
   ] as const)('is followed by a notice: %s', async (_what, answer, reason) => {
     const { world, join } = refusing(answer);
     const { state } = await world.check(world.close(REENTER));
@@ -147,7 +197,10 @@ describe('a re-entry that fails', () => {
     ['it knows no such stanza, as it was put back meanwhile', 'modify', 'policy-violation'],
     ['it has a reason of tomorrow', 'cancel', 'not-allowed'],
   ])('is followed by a notice, and by none of the server’s own words: %s', async (_what, type, condition) => {
-    const { world, joins: [join] } = lostIn({ room: 1 });
+    const {
+      world,
+      joins: [join],
+    } = lostIn({ room: 1 });
     world.server.noReentry = () => ({ type, condition, by: HOST, text: 'The limit is 500' });
     const { state } = await world.check(world.close(REENTER));
     expect(world.server.notices.map(({ reason }) => reason)).toEqual(['Connection to remote server lost']);
@@ -170,7 +223,8 @@ describe('a re-entry that fails', () => {
     const { world, joins } = lostIn(Object.fromEntries(Array.from({ length: 30 }, (_, room) => [`room-${room}`, 4])));
     let requests = 0;
     let isDown = true;
-    world.server.noReentry = () => (isDown ? { type: 'cancel', condition: 'remote-server-not-found', by: HOST } : undefined);
+    world.server.noReentry = () =>
+      isDown ? { type: 'cancel', condition: 'remote-server-not-found', by: HOST } : undefined;
     world.hook = ({ phase, stanzas }) => {
       if (isDown && phase === 'before' && stanzas?.includes('<presence id=')) requests += 1;
       return undefined;
@@ -193,9 +247,12 @@ describe('a re-entry that fails', () => {
 
   it('is personal: the others of the room are brought back all the same', async () => {
     const { world, joins } = lostIn({ room: 9 });
-    world.server.room(joins[0]?.room ?? '').script = (kind, user) => (kind === 'reentry' && user === joins[4]?.user ? refused : undefined);
+    world.server.room(joins[0]?.room ?? '').script = (kind, user) =>
+      kind === 'reentry' && user === joins[4]?.user ? refused : undefined;
     const { state } = await world.check(world.close(REENTER));
-    expect(joins.map((join) => [isBack(world, join), world.told(join)])).toEqual(joins.map((_, index) => (index === 4 ? [false, 1] : [true, 0])));
+    expect(joins.map((join) => [isBack(world, join), world.told(join)])).toEqual(
+      joins.map((_, index) => (index === 4 ? [false, 1] : [true, 0])),
+    );
     expect(state.totals).toMatchObject({ left: 9, reentered: 8, notified: 1, refused: 1 });
   });
 
@@ -214,7 +271,10 @@ describe('a re-entry that fails', () => {
 describe('the user’s own word wins', () => {
   /** Something happens to the one lost user just before the re-entry is asked for. */
   function meanwhile(act: (world: World, join: Join) => void): { world: World; join: Join } {
-    const { world, joins: [join] } = lostIn({ room: 1 });
+    const {
+      world,
+      joins: [join],
+    } = lostIn({ room: 1 });
     let done = false;
     world.hook = ({ phase, stanzas }) => {
       if (!done && phase === 'before' && stanzas?.includes('<presence id=')) {
@@ -292,11 +352,20 @@ describe('the pace', () => {
     /** Plays 2,000 of so many rooms. Returns how many each request had, for a service that takes so long for them, in ms. */
     function sizes(rooms: number, takes: (request: readonly Lost[], turn: number) => number): number[] {
       const queue = new ReentryQueue();
-      queue.add(Array.from({ length: 2000 }, (_, at): Lost => ({ join: { room: `${at % rooms}`, at } as StoredJoin, reason: undefined })));
+      queue.add(
+        Array.from({ length: 2000 }, (_, at): Lost => ({
+          join: { room: `${at % rooms}`, at } as StoredJoin,
+          reason: undefined,
+        })),
+      );
       const all: number[] = [];
       while (queue.size > 0) {
         const request = queue.next();
-        queue.learn(request, request.map(() => 'back'), takes(request, all.length));
+        queue.learn(
+          request,
+          request.map(() => 'back'),
+          takes(request, all.length),
+        );
         all.push(request.length);
       }
       return all;
@@ -312,10 +381,13 @@ describe('the pace', () => {
       [40, 10, 10],
       [100, 5, 7],
       [1000, 2, 3],
-    ])('lets as many enter, where each takes %s ms, as keep others waiting for a quarter of a second: %s to %s', (eachMs, fewest, most) => {
-      const later = sizes(100, (request) => 50 + eachMs * request.length).slice(5, 50);
-      expect([Math.min(...later), Math.max(...later)]).toEqual([fewest, most]);
-    });
+    ])(
+      'lets as many enter, where each takes %s ms, as keep others waiting for a quarter of a second: %s to %s',
+      (eachMs, fewest, most) => {
+        const later = sizes(100, (request) => 50 + eachMs * request.length).slice(5, 50);
+        expect([Math.min(...later), Math.max(...later)]).toEqual([fewest, most]);
+      },
+    );
 
     it('goes back to 16 where it is fast again, one by one', () => {
       const all = sizes(100, (_request, turn) => (turn === 10 ? 5000 : 50));
@@ -359,7 +431,9 @@ describe('the pace', () => {
     world.server.room(`silent@${REMOTE}`).script = (kind) => (kind === 'reentry' ? 'silence' : undefined);
     const { state } = await world.check(world.close(REENTER));
     expect(world.server.reentries.filter((one) => one.startsWith('silent'))).toHaveLength(2);
-    expect(joins.map((join) => [isBack(world, join), world.told(join)])).toEqual(joins.map(({ room }) => (room.startsWith('silent') ? [false, 1] : [true, 0])));
+    expect(joins.map((join) => [isBack(world, join), world.told(join)])).toEqual(
+      joins.map(({ room }) => (room.startsWith('silent') ? [false, 1] : [true, 0])),
+    );
     expect(state.totals).toMatchObject({ left: 60, reentered: 30, notified: 30, refused: 30 });
   });
 
@@ -374,7 +448,8 @@ describe('the pace', () => {
 
   it('ends for the invocation where nobody of a whole request is answered: the rest is told', async () => {
     const { world, joins } = lostIn(Object.fromEntries(users(20).map((room) => [room, 6])));
-    for (const room of world.server.rooms.values()) room.script = (kind) => (kind === 'reentry' ? 'silence' : undefined);
+    for (const room of world.server.rooms.values())
+      room.script = (kind) => (kind === 'reentry' ? 'silence' : undefined);
     world.join('user', '0'); // is asked first, and alone
     const { state } = await world.check(world.close(REENTER));
     expect(world.server.reentries).toHaveLength(4);
@@ -388,8 +463,13 @@ describe('the pace', () => {
     expect((await off.world.check(off.world.close(REENTER))).state.totals).toMatchObject({ notified: 60, refused: 60 });
     expect(off.world.server.reentries.length).toBeLessThanOrEqual(16);
     const large = lostIn({ a: 30, b: 30 });
-    large.world.server.noReentry = (one) => (one.startsWith('a@') ? { type: 'wait', condition: 'resource-constraint', by: HOST } : undefined);
-    expect((await large.world.check(large.world.close(REENTER))).state.totals).toMatchObject({ reentered: 30, notified: 30, refused: 30 });
+    large.world.server.noReentry = (one) =>
+      one.startsWith('a@') ? { type: 'wait', condition: 'resource-constraint', by: HOST } : undefined;
+    expect((await large.world.check(large.world.close(REENTER))).state.totals).toMatchObject({
+      reentered: 30,
+      notified: 30,
+      refused: 30,
+    });
     expect(large.world.server.reentries.filter((one) => one.startsWith('a@')).length).toBeLessThanOrEqual(2);
   });
 
@@ -443,9 +523,11 @@ describe('the time of an invocation', () => {
   it('goes to those who are lost before more are pinged: some 5,000 wait at most', async () => {
     const { world, joins } = lostIn({ a: 12_000 });
     const release = Promise.withResolvers<undefined>();
-    world.hook = ({ phase, stanzas }) => (phase === 'before' && stanzas?.includes('<presence id=') ? release.promise : undefined);
+    world.hook = ({ phase, stanzas }) =>
+      phase === 'before' && stanzas?.includes('<presence id=') ? release.promise : undefined;
     const invocation = runCheck(world.start(world.close(REENTER)), world.ports());
-    for (let pinged = -1; pinged < world.server.pings.length; await new Promise((resolve) => setTimeout(resolve, 300))) pinged = world.server.pings.length;
+    for (let pinged = -1; pinged < world.server.pings.length; await new Promise((resolve) => setTimeout(resolve, 300)))
+      pinged = world.server.pings.length;
     expect(world.server.pings.length).toBeGreaterThan(4000);
     expect(world.server.pings.length).toBeLessThanOrEqual(4000 + 4 * 246);
     release.resolve(undefined);
@@ -463,7 +545,10 @@ describe('never both, and nobody forgotten', () => {
     readonly patience: number;
   }
   const scenes = fc.record<Scene>({
-    joins: fc.array(fc.tuple(fc.constantFrom('r1', 'r2', 'r3'), fc.constantFrom(...fates)), { minLength: 1, maxLength: 8 }),
+    joins: fc.array(fc.tuple(fc.constantFrom('r1', 'r2', 'r3'), fc.constantFrom(...fates)), {
+      minLength: 1,
+      maxLength: 8,
+    }),
     patience: fc.constantFrom(0, 20),
   });
 
@@ -482,7 +567,8 @@ describe('never both, and nobody forgotten', () => {
       const earlier = there.script;
       there.script = (kind, user) => {
         if (kind === 'reentry' && user === join.user && fate === 'silent') return 'silence';
-        if (kind === 'reentry' && user === join.user && fate === 'refused') return { type: 'auth', condition: 'forbidden' };
+        if (kind === 'reentry' && user === join.user && fate === 'refused')
+          return { type: 'auth', condition: 'forbidden' };
         return earlier?.(kind, user);
       };
       if (fate === 'silent' || fate === 'refused' || fate === 'room gone') told.add(slot(join));
@@ -495,12 +581,24 @@ describe('never both, and nobody forgotten', () => {
     const [noticed, entered] = [world.server.notices.map(({ room, user }) => `${room} ${user}`), world.server.back];
     expect(new Set(noticed).size, what).toBe(noticed.length);
     expect(new Set(entered).size, what).toBe(entered.length);
-    expect(noticed.filter((one) => entered.includes(one)), what).toEqual([]);
-    expect([...told].filter((one) => !noticed.includes(one)), what).toEqual([]);
-    expect([...either].filter((one) => !noticed.includes(one) && !entered.includes(one)), what).toEqual([]);
+    expect(
+      noticed.filter((one) => entered.includes(one)),
+      what,
+    ).toEqual([]);
+    expect(
+      [...told].filter((one) => !noticed.includes(one)),
+      what,
+    ).toEqual([]);
+    expect(
+      [...either].filter((one) => !noticed.includes(one) && !entered.includes(one)),
+      what,
+    ).toEqual([]);
     const hasRoomSilence = told.size > 0 && either.size > 0;
     if (!hasRoomSilence) expect(entered.slice().sort(), what).toEqual([...back].sort());
-    expect(noticed.filter((one) => !told.has(one) && !either.has(one)), what).toEqual([]);
+    expect(
+      noticed.filter((one) => !told.has(one) && !either.has(one)),
+      what,
+    ).toEqual([]);
   }
 
   it('whatever the rooms do, and the totals add up', async () => {
@@ -541,7 +639,10 @@ describe('never both, and nobody forgotten', () => {
   });
 
   it('also when a re-entry is still under way as the invocation that asked for it has died', async () => {
-    const { world, joins: [join] } = lostIn({ room: 1 });
+    const {
+      world,
+      joins: [join],
+    } = lostIn({ room: 1 });
     let died = false;
     world.hook = ({ phase, stanzas }) => {
       if (died || phase !== 'before' || !stanzas?.includes('<presence id=')) return undefined;
@@ -593,11 +694,17 @@ describe('never both, and nobody forgotten', () => {
 
 describe('the parts', () => {
   it('only `left` may re-enter, and only where the close says so', () => {
-    for (const verdict of ['joined', 'no-room', 'undecided', 'inconclusive', 'gone', 'stale', 'ask-room'] as const) expect(mayReenter({ reenter: true }, verdict), verdict).toBe(false);
+    for (const verdict of ['joined', 'no-room', 'undecided', 'inconclusive', 'gone', 'stale', 'ask-room'] as const)
+      expect(mayReenter({ reenter: true }, verdict), verdict).toBe(false);
     expect([mayReenter({ reenter: true }, 'left'), mayReenter({ reenter: false }, 'left')]).toEqual([true, false]);
   });
 
-  const error = (condition: string, more: Partial<Extract<Answer, { kind: 'error' }>> = {}): Answer => ({ kind: 'error', type: 'cancel', condition, ...more });
+  const error = (condition: string, more: Partial<Extract<Answer, { kind: 'error' }>> = {}): Answer => ({
+    kind: 'error',
+    type: 'cancel',
+    condition,
+    ...more,
+  });
   const own = { by: HOST };
 
   it.each<[answer: string, Answer | undefined, Outcome, isTold: boolean]>([
@@ -605,14 +712,29 @@ describe('the parts', () => {
     ['success with a gap', { kind: 'result', hasGap: true }, 'back', false],
     ['nothing', undefined, 'unanswered', true],
     ['no answer, as our server says', error('remote-server-timeout', { ...own, silence: 'room' }), 'unanswered', true],
-    ['no answer, and a stream broke, as our server says', error('remote-server-timeout', { ...own, silence: 'broken' }), 'broken', false],
-    ['no answer, and a stream broke, as somebody else says', error('remote-server-timeout', { silence: 'broken' }), 'unanswered', true],
+    [
+      'no answer, and a stream broke, as our server says',
+      error('remote-server-timeout', { ...own, silence: 'broken' }),
+      'broken',
+      false,
+    ],
+    [
+      'no answer, and a stream broke, as somebody else says',
+      error('remote-server-timeout', { silence: 'broken' }),
+      'unanswered',
+      true,
+    ],
     ['out of reach, as our server says', error('remote-server-not-found', own), 'broken', false],
     ['not connected in time, as our server says', error('remote-server-timeout', own), 'broken', false],
     ['out of reach, as somebody else says', error('remote-server-not-found'), 'unanswered', true],
     ['recipient-unavailable by our server', error('recipient-unavailable', own), 'gone', false],
     ['conflict by our server', error('conflict', own), 'stale', false],
-    ['conflict by our server, as the session is rejoining', error('conflict', { ...own, isRejoining: true }), 'rejoining', false],
+    [
+      'conflict by our server, as the session is rejoining',
+      error('conflict', { ...own, isRejoining: true }),
+      'rejoining',
+      false,
+    ],
     ['resource-constraint by our server', error('resource-constraint', own), 'too large', true],
     ['feature-not-implemented by our server', error('feature-not-implemented', own), 'off', true],
     ['policy-violation by our server', error('policy-violation', own), 'off', true],
@@ -629,18 +751,25 @@ describe('the parts', () => {
 
   it('a queue gives out everyone once, in windows, whatever comes in between', () => {
     const rooms = fc.constantFrom('a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j', 'k');
-    const steps = fc.array(fc.oneof(fc.array(rooms, { maxLength: 40 }), fc.constant('next' as const), fc.constant('hopeless' as const)), { maxLength: 30 });
+    const steps = fc.array(
+      fc.oneof(fc.array(rooms, { maxLength: 40 }), fc.constant('next' as const), fc.constant('hopeless' as const)),
+      { maxLength: 30 },
+    );
     fc.assert(
       fc.property(steps, (script) => {
         const queue = new ReentryQueue();
         const out: number[] = [];
         let count = 0;
         for (const step of script) {
-          if (typeof step !== 'string') queue.add(step.map((room): Lost => ({ join: { room, at: (count += 1) } as StoredJoin, reason: undefined })));
+          if (typeof step !== 'string')
+            queue.add(
+              step.map((room): Lost => ({ join: { room, at: (count += 1) } as StoredJoin, reason: undefined })),
+            );
           const taken = step === 'next' ? queue.next() : step === 'hopeless' ? queue.takeHopeless() : [];
           if (step === 'hopeless') expect(taken).toEqual([]);
           expect(taken.length).toBeLessThanOrEqual(16);
-          for (const { length } of Map.groupBy(taken, ({ join }) => join.room).values()) expect(length).toBeLessThanOrEqual(2);
+          for (const { length } of Map.groupBy(taken, ({ join }) => join.room).values())
+            expect(length).toBeLessThanOrEqual(2);
           out.push(...taken.map(({ join }) => join.at));
           expect(queue.size).toBe(count - out.length);
         }

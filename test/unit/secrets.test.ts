@@ -14,18 +14,31 @@ afterEach(async () => {
 });
 
 /** A Secrets Manager that holds these strings, one after the other; undefined: it is out of order. */
-async function holding(...values: (string | undefined)[]): Promise<{ secrets: Secrets; looks: () => number; later: (seconds: number) => void }> {
+async function holding(
+  ...values: (string | undefined)[]
+): Promise<{ secrets: Secrets; looks: () => number; later: (seconds: number) => void }> {
   const endpoint = await listen((_request, response, n) => {
     const value = values[Math.min(n, values.length) - 1];
-    const [status, body] = value === undefined ? [400, { __type: 'ResourceNotFoundException', message: 'no such secret' }] : [200, { ARN: 'arn', Name: 'name', SecretString: value }];
+    const [status, body] =
+      value === undefined
+        ? [400, { __type: 'ResourceNotFoundException', message: 'no such secret' }]
+        : [200, { ARN: 'arn', Name: 'name', SecretString: value }];
     response.writeHead(status, { 'content-type': 'application/x-amz-json-1.1' }).end(JSON.stringify(body));
   });
   manager = endpoint;
-  const client = new SecretsManagerClient({ endpoint: endpoint.url, region: 'eu-central-1', credentials: { accessKeyId: 'local', secretAccessKey: 'local' } });
+  const client = new SecretsManagerClient({
+    endpoint: endpoint.url,
+    region: 'eu-central-1',
+    credentials: { accessKeyId: 'local', secretAccessKey: 'local' },
+  });
   let passed = 0;
   const real = performance.now.bind(performance);
   vi.spyOn(performance, 'now').mockImplementation(() => real() + passed * 1000);
-  return { secrets: new Secrets(client, 'arn'), looks: () => endpoint.received.length, later: (seconds) => (passed += seconds) };
+  return {
+    secrets: new Secrets(client, 'arn'),
+    looks: () => endpoint.received.length,
+    later: (seconds) => (passed += seconds),
+  };
 }
 
 const stored = (current: unknown, previous?: unknown): string => JSON.stringify({ current, previous });
@@ -36,7 +49,11 @@ describe('the live secrets', () => {
     expect(await secrets.keys()).toEqual([ONE, TWO].map(decodeSecret));
   });
 
-  it.each([['missing', stored(ONE)], ['empty', stored(ONE, '')], ['null', stored(ONE, null)]])('are one where the previous is %s', async (_what, value) => {
+  it.each([
+    ['missing', stored(ONE)],
+    ['empty', stored(ONE, '')],
+    ['null', stored(ONE, null)],
+  ])('are one where the previous is %s', async (_what, value) => {
     const { secrets } = await holding(value);
     expect(await secrets.keys()).toEqual([decodeSecret(ONE)]);
   });
@@ -102,6 +119,8 @@ describe('the live secrets', () => {
     const { secrets } = await holding(value);
     const error: unknown = await secrets.keys().catch((reason: unknown) => reason);
     expect(error).toBeInstanceOf(SecretError);
-    expect(`${(error as Error).stack} ${JSON.stringify(error)} ${String((error as Error).cause)}`).not.toContain(body.slice(0, 8));
+    expect(`${(error as Error).stack} ${JSON.stringify(error)} ${String((error as Error).cause)}`).not.toContain(
+      body.slice(0, 8),
+    );
   });
 });

@@ -12,13 +12,22 @@ import { HOST, REMOTE, Server } from './world.ts';
 
 const secret = (byte: number): string => `whsec_${Buffer.alloc(32, byte).toString('base64')}`;
 const [CURRENT, PREVIOUS, NEXT] = [secret(1), secret(2), secret(3)];
-const join: Join = { host: HOST, remote: REMOTE, room: `room@${REMOTE}`, user: `user@${HOST}/phone`, nick: 'nick', at: 1795355000123456 };
+const join: Join = {
+  host: HOST,
+  remote: REMOTE,
+  room: `room@${REMOTE}`,
+  user: `user@${HOST}/phone`,
+  nick: 'nick',
+  at: 1795355000123456,
+};
 
 let manager: Endpoint;
 let stored: object;
 let api: Endpoint | undefined;
 beforeAll(async () => {
-  manager = await listen((_request, response) => response.end(JSON.stringify({ SecretString: JSON.stringify(stored) })));
+  manager = await listen((_request, response) =>
+    response.end(JSON.stringify({ SecretString: JSON.stringify(stored) })),
+  );
 });
 afterAll(() => manager.close());
 afterEach(async () => {
@@ -38,15 +47,27 @@ async function answering(answer: Parameters<typeof listen>[0], remaining = 900_0
   stored = { current: CURRENT, previous: PREVIOUS };
   const endpoint = await listen(answer);
   api = endpoint;
-  const client = new SecretsManagerClient({ endpoint: manager.url, region: 'eu-central-1', credentials: { accessKeyId: 'local', secretAccessKey: 'local' } });
+  const client = new SecretsManagerClient({
+    endpoint: manager.url,
+    region: 'eu-central-1',
+    credentials: { accessKeyId: 'local', secretAccessKey: 'local' },
+  });
   const secrets = new Secrets(client, 'arn');
   const server = new StanzaApi(endpoint.url, secrets, () => remaining);
   return { endpoint, server, secrets, send: (timeout = 60) => server.send(HOST, [ping(join)], timeout) };
 }
 
-const xmpp = (response: ServerResponse, body = '<xmpp/>'): unknown => response.writeHead(200, { 'content-type': 'application/xmpp+xml' }).end(body);
-const problem = (response: ServerResponse, status: number, headers: Record<string, string> = {}, detail = 'no'): unknown =>
-  response.writeHead(status, { 'content-type': 'application/problem+json', ...headers }).end(JSON.stringify({ type: 'about:blank', title: 'No', status, detail }));
+const xmpp = (response: ServerResponse, body = '<xmpp/>'): unknown =>
+  response.writeHead(200, { 'content-type': 'application/xmpp+xml' }).end(body);
+const problem = (
+  response: ServerResponse,
+  status: number,
+  headers: Record<string, string> = {},
+  detail = 'no',
+): unknown =>
+  response
+    .writeHead(status, { 'content-type': 'application/problem+json', ...headers })
+    .end(JSON.stringify({ type: 'about:blank', title: 'No', status, detail }));
 
 describe('a request to the stanza API', () => {
   it('is what the contract says, and its answers are read', async () => {
@@ -54,7 +75,9 @@ describe('a request to the stanza API', () => {
     xmppServer.sessions.add(join.user);
     xmppServer.joins.set(`${join.room} ${join.user}`, join);
     xmppServer.room(join.room).occupants.set(join.user, join.nick);
-    const { endpoint, send } = await answering((request, response) => xmpp(response, xmppServer.answer(request.body.toString()).document));
+    const { endpoint, send } = await answering((request, response) =>
+      xmpp(response, xmppServer.answer(request.body.toString()).document),
+    );
     expect(await send(45)).toEqual(new Map([[stanzaId(join), { kind: 'result' }]]));
     const [request] = endpoint.received;
     expect(request?.url).toBe('/stanzas');
@@ -67,12 +90,19 @@ describe('a request to the stanza API', () => {
     await send();
     const [{ headers, body }] = endpoint.received as [Endpoint['received'][number]];
     expect(headers['webhook-signature']).toMatch(/^v1,\S+ v1,\S+$/);
-    for (const one of [CURRENT, PREVIOUS]) expect(verify([decodeSecret(one)], headers as Record<string, string>, body, Date.now() / 1000).id).toMatch(/^msg_/);
+    for (const one of [CURRENT, PREVIOUS])
+      expect(verify([decodeSecret(one)], headers as Record<string, string>, body, Date.now() / 1000).id).toMatch(
+        /^msg_/,
+      );
   });
 
-  it('goes to the host\'s own address where the URL has a place for it', async () => {
+  it("goes to the host's own address where the URL has a place for it", async () => {
     const { endpoint, secrets } = await answering((_request, response) => xmpp(response));
-    await new StanzaApi(`${endpoint.url}/{host}/ping_muc/`, secrets, () => 900_000).send('example.org', [notice(join, 'x')], 1);
+    await new StanzaApi(`${endpoint.url}/{host}/ping_muc/`, secrets, () => 900_000).send(
+      'example.org',
+      [notice(join, 'x')],
+      1,
+    );
     expect(endpoint.received[0]?.url).toBe('/example.org/ping_muc/stanzas');
   });
 
@@ -85,20 +115,23 @@ describe('a request to the stanza API', () => {
 });
 
 describe('a server that asks to wait', () => {
-  it.each([429, 503])('by %i and Retry-After gets the same request again, under its id, with a newer timestamp', async (status) => {
-    const times: number[] = [];
-    const { endpoint, send } = await answering((_request, response, n) => {
-      times.push(Date.now());
-      return n === 1 ? problem(response, status, { 'retry-after': '1' }) : xmpp(response);
-    });
-    await send();
-    const [first, second] = endpoint.received.map(({ headers }) => headers);
-    expect(endpoint.received).toHaveLength(2);
-    expect((times[1] ?? 0) - (times[0] ?? 0)).toBeGreaterThanOrEqual(990);
-    expect(second?.['webhook-id']).toBe(first?.['webhook-id']);
-    expect(Number(second?.['webhook-timestamp'])).toBeGreaterThan(Number(first?.['webhook-timestamp']));
-    expect(endpoint.received[1]?.body).toEqual(endpoint.received[0]?.body);
-  });
+  it.each([429, 503])(
+    'by %i and Retry-After gets the same request again, under its id, with a newer timestamp',
+    async (status) => {
+      const times: number[] = [];
+      const { endpoint, send } = await answering((_request, response, n) => {
+        times.push(Date.now());
+        return n === 1 ? problem(response, status, { 'retry-after': '1' }) : xmpp(response);
+      });
+      await send();
+      const [first, second] = endpoint.received.map(({ headers }) => headers);
+      expect(endpoint.received).toHaveLength(2);
+      expect((times[1] ?? 0) - (times[0] ?? 0)).toBeGreaterThanOrEqual(990);
+      expect(second?.['webhook-id']).toBe(first?.['webhook-id']);
+      expect(Number(second?.['webhook-timestamp'])).toBeGreaterThan(Number(first?.['webhook-timestamp']));
+      expect(endpoint.received[1]?.body).toEqual(endpoint.received[0]?.body);
+    },
+  );
 
   it('is waited for here for five seconds in all, and then by the workflow, however long this invocation may yet live', async () => {
     const { endpoint, send } = await answering((_request, response) => problem(response, 503, { 'retry-after': '2' }));
@@ -112,7 +145,9 @@ describe('a server that asks to wait', () => {
     let passed = 0;
     const now = Date.now.bind(Date);
     vi.spyOn(Date, 'now').mockImplementation(() => now() + passed);
-    const { endpoint, send } = await answering((_request, response, n) => (n % 2 === 1 ? problem(response, 429, { 'retry-after': '1' }) : xmpp(response)));
+    const { endpoint, send } = await answering((_request, response, n) =>
+      n % 2 === 1 ? problem(response, 429, { 'retry-after': '1' }) : xmpp(response),
+    );
     await send();
     passed = 10_000;
     await send();
@@ -127,7 +162,10 @@ describe('a server that asks to wait', () => {
     ['with a date, when there is no time for anything', 'Wed, 21 Oct 2026 07:28:00 GMT', 1000],
     ['and the answer could not be waited for', '1', 75_000],
   ])('%s is unreachable for now', async (_what, retryAfter, remaining) => {
-    const { endpoint, send } = await answering((_request, response) => problem(response, 429, retryAfter === undefined ? {} : { 'retry-after': retryAfter }), remaining);
+    const { endpoint, send } = await answering(
+      (_request, response) => problem(response, 429, retryAfter === undefined ? {} : { 'retry-after': retryAfter }),
+      remaining,
+    );
     await expect(send(60)).rejects.toThrow(ServerUnreachableError);
     expect(endpoint.received).toHaveLength(1);
   });
@@ -185,11 +223,19 @@ describe('a kept-alive connection that was dead', () => {
     expect(endpoint.received).toHaveLength(3);
     expect(third?.['webhook-id']).toBe(second?.['webhook-id']);
     expect(Number(third?.['webhook-timestamp'])).toBeGreaterThan(Number(second?.['webhook-timestamp']));
-    expect(() => verify([decodeSecret(CURRENT)], third as Record<string, string>, endpoint.received[2]?.body ?? Buffer.alloc(0), Date.now() / 1000)).not.toThrow();
+    expect(() =>
+      verify(
+        [decodeSecret(CURRENT)],
+        third as Record<string, string>,
+        endpoint.received[2]?.body ?? Buffer.alloc(0),
+        Date.now() / 1000,
+      ),
+    ).not.toThrow();
   });
 
   it('does not hide a server that hangs up on everything, nor is there a second try without time for its answer', async () => {
-    const hangsUp: Parameters<typeof listen>[0] = (_request, response, n) => (n > 1 ? response.socket?.resetAndDestroy() : xmpp(response));
+    const hangsUp: Parameters<typeof listen>[0] = (_request, response, n) =>
+      n > 1 ? response.socket?.resetAndDestroy() : xmpp(response);
     const { endpoint, send } = await answering(hangsUp);
     await send();
     await expect(send()).rejects.toThrow(ServerUnreachableError);
@@ -223,19 +269,28 @@ describe('a stanza that is not taken is no verdict', () => {
     const { send } = await answering((_request, response) => xmpp(response, refusal(HOST)));
     const error = (await send().catch((reason: unknown) => reason)) as Error;
     expect(error).toBeInstanceOf(ServerRefusedError);
-    expect(error.message).toMatch(new RegExp(`^http://\\S+ does not take the stanza ${stanzaId(join)} of ${HOST}: the user must be local; .*our fault.*another host.*\\{host\\}`));
+    expect(error.message).toMatch(
+      new RegExp(
+        `^http://\\S+ does not take the stanza ${stanzaId(join)} of ${HOST}: the user must be local; .*our fault.*another host.*\\{host\\}`,
+      ),
+    );
   });
 
   it('nor is a notice that another host’s module refuses: the row stays', async () => {
     const { server } = await answering((_request, response) => xmpp(response, refusal('other.example', 'presence')));
-    await expect(server.send(HOST, [ping(join), notice({ ...join, at: join.at + 1 }, 'x')], 60)).resolves.toHaveLength(1);
+    await expect(server.send(HOST, [ping(join), notice({ ...join, at: join.at + 1 }, 'x')], 60)).resolves.toHaveLength(
+      1,
+    );
     await expect(server.send(HOST, [notice(join, 'x')], 60)).rejects.toThrow(ServerRefusedError);
   });
 
   it('but a re-entry may be refused so by everyone: an older server does not know it, and the notice follows', async () => {
     for (const by of [HOST, REMOTE, 'other.example']) {
       const { server } = await answering((_request, response) => xmpp(response, refusal(by, 'presence')));
-      expect((await server.send(HOST, [reentry(join)], 60)).get(stanzaId(join)), by).toMatchObject({ condition: 'policy-violation', by });
+      expect((await server.send(HOST, [reentry(join)], 60)).get(stanzaId(join)), by).toMatchObject({
+        condition: 'policy-violation',
+        by,
+      });
     }
   });
 
@@ -251,7 +306,9 @@ describe('a server is unreachable for now, and worth hours of patience', () => {
   });
 
   it.each([404, 500, 502, 504])('when it answers %i', async (status) => {
-    const { send } = await answering((_request, response) => problem(response, status, {}, 'a detail of no end '.repeat(1000)));
+    const { send } = await answering((_request, response) =>
+      problem(response, status, {}, 'a detail of no end '.repeat(1000)),
+    );
     const error: unknown = await send().catch((reason: unknown) => reason);
     expect(error).toBeInstanceOf(ServerUnreachableError);
     expect((error as Error).message).toContain(`answered ${status}: `);
@@ -273,15 +330,18 @@ describe('a server is unreachable for now, and worth hours of patience', () => {
     await expect(send()).rejects.toThrow(ServerUnreachableError);
   });
 
-  it.each(['before it answers', 'in the middle of its answer'])('when it hangs %s: it gets its own time-out and 15 s', async (when) => {
-    const abort = AbortSignal.timeout.bind(AbortSignal);
-    const timeout = vi.spyOn(AbortSignal, 'timeout').mockImplementation(() => abort(50));
-    const { send } = await answering((_request, response) => {
-      if (when !== 'before it answers') response.writeHead(200).write('<xmpp>');
-    });
-    await expect(send(45)).rejects.toThrow(ServerUnreachableError);
-    expect(timeout).toHaveBeenCalledWith(60_000);
-  });
+  it.each(['before it answers', 'in the middle of its answer'])(
+    'when it hangs %s: it gets its own time-out and 15 s',
+    async (when) => {
+      const abort = AbortSignal.timeout.bind(AbortSignal);
+      const timeout = vi.spyOn(AbortSignal, 'timeout').mockImplementation(() => abort(50));
+      const { send } = await answering((_request, response) => {
+        if (when !== 'before it answers') response.writeHead(200).write('<xmpp>');
+      });
+      await expect(send(45)).rejects.toThrow(ServerUnreachableError);
+      expect(timeout).toHaveBeenCalledWith(60_000);
+    },
+  );
 
   it.each([
     ['garbage', '502 Bad Gateway'],
@@ -305,7 +365,9 @@ describe('a server is unreachable for now, and worth hours of patience', () => {
   });
 
   it('but not when its answer is merely large', async () => {
-    const { send } = await answering((_request, response) => xmpp(response, `<xmpp>${' '.repeat(15 * 1024 * 1024)}</xmpp>`));
+    const { send } = await answering((_request, response) =>
+      xmpp(response, `<xmpp>${' '.repeat(15 * 1024 * 1024)}</xmpp>`),
+    );
     expect((await send()).size).toBe(0);
   });
 });
@@ -313,7 +375,9 @@ describe('a server is unreachable for now, and worth hours of patience', () => {
 it.each([400, 413, 415, 302])('a server that answers %i does not take what we send, and never will', async (status) => {
   const { endpoint, server } = await answering((_request, response) => problem(response, status, {}, 'wrong root'));
   await expect(server.send(HOST, [notice(join, 'x')], 60)).rejects.toThrow(ServerRefusedError);
-  await expect(server.send(HOST, [notice(join, 'x')], 60)).rejects.toThrow(new RegExp(`answered ${status}: .*wrong root`));
+  await expect(server.send(HOST, [notice(join, 'x')], 60)).rejects.toThrow(
+    new RegExp(`answered ${status}: .*wrong root`),
+  );
   expect(endpoint.received).toHaveLength(2);
 });
 
@@ -321,7 +385,8 @@ it('no error tells the secret or the stanzas', async () => {
   for (const status of [400, 401, 500]) {
     const { send } = await answering((_request, response) => problem(response, status));
     const error = (await send().catch((reason: unknown) => reason)) as Error;
-    for (const hidden of [CURRENT.slice(6), join.user, 'v1,']) expect(`${error.stack} ${String(error.cause)}`).not.toContain(hidden);
+    for (const hidden of [CURRENT.slice(6), join.user, 'v1,'])
+      expect(`${error.stack} ${String(error.cause)}`).not.toContain(hidden);
     await api?.close();
   }
 });

@@ -19,7 +19,9 @@ const [CURRENT, PREVIOUS] = [decodeSecret(`whsec_${'Y'.repeat(43)}=`), decodeSec
 const NOW = 1_795_355_000;
 const body = Buffer.from('{"host":"example.net"}');
 
-const signedWith = (keys: Parameters<typeof sign>[0], timestamp = NOW): Record<string, string> => ({ ...sign(keys, 'msg_1', timestamp, body) });
+const signedWith = (keys: Parameters<typeof sign>[0], timestamp = NOW): Record<string, string> => ({
+  ...sign(keys, 'msg_1', timestamp, body),
+});
 
 /** Why a message is refused. */
 function refusal(headers: Partial<Record<string, string>>, now = NOW, keys = [CURRENT]): SignatureError | undefined {
@@ -34,15 +36,22 @@ function refusal(headers: Partial<Record<string, string>>, now = NOW, keys = [CU
 
 describe('the vectors of the contract', () => {
   it.each(vectors.sign)('sign: $name', ({ secrets, id, timestamp, body: text, signature }) => {
-    expect(sign(secrets.map(decodeSecret), id, Number(timestamp), Buffer.from(text))).toEqual({ 'webhook-id': id, 'webhook-timestamp': timestamp, 'webhook-signature': signature });
+    expect(sign(secrets.map(decodeSecret), id, Number(timestamp), Buffer.from(text))).toEqual({
+      'webhook-id': id,
+      'webhook-timestamp': timestamp,
+      'webhook-signature': signature,
+    });
   });
 
-  it.each(vectors.verify)('verify: $name ($accepted)', ({ secrets, id, timestamp, body: text, signature, now, accepted }) => {
-    const headers = { 'webhook-id': id, 'webhook-timestamp': timestamp, 'webhook-signature': signature };
-    const verifying = (): unknown => verify(secrets.map(decodeSecret), headers, Buffer.from(text), now);
-    if (accepted) expect(verifying()).toEqual({ id, timestamp: Number(timestamp) });
-    else expect(verifying).toThrow(SignatureError);
-  });
+  it.each(vectors.verify)(
+    'verify: $name ($accepted)',
+    ({ secrets, id, timestamp, body: text, signature, now, accepted }) => {
+      const headers = { 'webhook-id': id, 'webhook-timestamp': timestamp, 'webhook-signature': signature };
+      const verifying = (): unknown => verify(secrets.map(decodeSecret), headers, Buffer.from(text), now);
+      if (accepted) expect(verifying()).toEqual({ id, timestamp: Number(timestamp) });
+      else expect(verifying).toThrow(SignatureError);
+    },
+  );
 });
 
 describe('verify', () => {
@@ -51,8 +60,14 @@ describe('verify', () => {
   it('takes what is at most 300 s away by our clock, to the fraction, either way', () => {
     expect(refusal(signed, NOW + 300)).toBeUndefined();
     expect(refusal(signed, NOW - 300)).toBeUndefined();
-    expect(refusal(signed, NOW + 300.5)).toMatchObject({ reason: 'clock', message: expect.stringContaining('behind this clock') as string });
-    expect(refusal(signed, NOW - 300.5)).toMatchObject({ reason: 'clock', message: expect.stringContaining('ahead of this clock') as string });
+    expect(refusal(signed, NOW + 300.5)).toMatchObject({
+      reason: 'clock',
+      message: expect.stringContaining('behind this clock') as string,
+    });
+    expect(refusal(signed, NOW - 300.5)).toMatchObject({
+      reason: 'clock',
+      message: expect.stringContaining('ahead of this clock') as string,
+    });
   });
 
   it('tells only those who know the secret how our clock stands', () => {
@@ -84,7 +99,9 @@ describe('verify', () => {
   it('looks at four signatures and no more', () => {
     const others = (count: number): string => Array.from({ length: count }, () => 'v1,AAAA').join(' ');
     expect(refusal({ ...signed, 'webhook-signature': `${others(3)} ${signed['webhook-signature']}` })).toBeUndefined();
-    expect(refusal({ ...signed, 'webhook-signature': `${others(4)} ${signed['webhook-signature']}` })).toMatchObject({ reason: 'mismatch' });
+    expect(refusal({ ...signed, 'webhook-signature': `${others(4)} ${signed['webhook-signature']}` })).toMatchObject({
+      reason: 'mismatch',
+    });
   });
 
   it('accepts nothing where there is no secret', () => {
@@ -96,7 +113,8 @@ describe('decodeSecret', () => {
   it('takes 24 to 64 bytes, with the prefix and without, padded or not', () => {
     for (const size of [24, 32, 64]) {
       const base64 = Buffer.alloc(size, 7).toString('base64');
-      for (const secret of [base64, `whsec_${base64}`, `whsec_${base64.replaceAll('=', '')}`]) expect(decodeSecret(secret)).toEqual(Buffer.alloc(size, 7));
+      for (const secret of [base64, `whsec_${base64}`, `whsec_${base64.replaceAll('=', '')}`])
+        expect(decodeSecret(secret)).toEqual(Buffer.alloc(size, 7));
     }
   });
 
@@ -110,6 +128,8 @@ describe('decodeSecret', () => {
   ])('refuses a secret that is %s, and never shows it', (_what, secret) => {
     const decoding = (): unknown => decodeSecret(`whsec_${secret}`);
     expect(decoding).toThrow(SecretError);
-    expect(decoding).toThrow(expect.objectContaining({ message: expect.not.stringContaining(secret || 'nothing') as string }) as Error);
+    expect(decoding).toThrow(
+      expect.objectContaining({ message: expect.not.stringContaining(secret || 'nothing') as string }) as Error,
+    );
   });
 });

@@ -7,7 +7,10 @@ import { lockedPackages, manifest, productionPackages } from '../packages.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const read = (path: string): string => readFileSync(new URL(`../../${path}`, import.meta.url), 'utf8');
-const project = JSON.parse(read('package.json')) as Record<'dependencies' | 'devDependencies' | 'optionalDependencies', Record<string, string>>;
+const project = JSON.parse(read('package.json')) as Record<
+  'dependencies' | 'devDependencies' | 'optionalDependencies',
+  Record<string, string>
+>;
 
 /** Licences that ask for no more than to be named. */
 const ALLOWED = new Set(['MIT', 'Apache-2.0', '0BSD', 'ISC', 'BSD-2-Clause', 'BSD-3-Clause']);
@@ -15,7 +18,11 @@ const REGISTRY = 'https://registry.npmjs.org/';
 
 describe('what is installed', () => {
   it('is asked for by exact versions', () => {
-    const asked = Object.entries({ ...project.dependencies, ...project.devDependencies, ...project.optionalDependencies });
+    const asked = Object.entries({
+      ...project.dependencies,
+      ...project.devDependencies,
+      ...project.optionalDependencies,
+    });
     expect(asked.length).toBeGreaterThan(20);
     expect(asked.filter(([, version]) => !/^\d+\.\d+\.\d+$/.test(version))).toEqual([]);
   });
@@ -24,13 +31,19 @@ describe('what is installed', () => {
     const archives = lockedPackages().filter(({ inBundle }) => inBundle === undefined);
     expect(archives.length).toBeGreaterThan(200);
     // without an address of its own it comes from the registry that npm is set to; no other address, such as a repository's, will do
-    const strays = archives.filter(({ resolved = REGISTRY, integrity }) => !resolved.startsWith(REGISTRY) || !integrity?.startsWith('sha512-'));
+    const strays = archives.filter(
+      ({ resolved = REGISTRY, integrity }) => !resolved.startsWith(REGISTRY) || !integrity?.startsWith('sha512-'),
+    );
     expect(strays.map(({ path }) => path)).toEqual([]);
   });
 
   it('runs no script of its own, and production packages have none', () => {
     expect(read('.npmrc').split('\n')).toEqual(expect.arrayContaining(['ignore-scripts=true', 'save-exact=true']));
-    expect(productionPackages().filter(({ hasInstallScript }) => hasInstallScript).map(({ path }) => path)).toEqual([]);
+    expect(
+      productionPackages()
+        .filter(({ hasInstallScript }) => hasInstallScript)
+        .map(({ path }) => path),
+    ).toEqual([]);
   });
 });
 
@@ -39,7 +52,9 @@ describe('what is deployed', () => {
     const packages = productionPackages();
     expect(packages.length).toBeGreaterThan(20);
     const licences = packages.map((locked) => ({ path: locked.path, locked: locked.version, ...manifest(locked) }));
-    expect(licences.filter(({ license = '' }) => !ALLOWED.has(license)).map(({ path, license }) => `${path}: ${license}`)).toEqual([]);
+    expect(
+      licences.filter(({ license = '' }) => !ALLOWED.has(license)).map(({ path, license }) => `${path}: ${license}`),
+    ).toEqual([]);
     expect(licences.filter(({ locked, version }) => locked !== version).map(({ path }) => path)).toEqual([]);
   });
 
@@ -56,7 +71,11 @@ describe('what is deployed', () => {
       mainFields: ['module', 'main'],
       logLevel: 'silent',
     });
-    const bundled = new Set(Object.keys(metafile.inputs).flatMap((path) => /^(?:.*\/)?node_modules\/(?:@[^/]+\/)?[^/]+/.exec(path)?.[0] ?? []));
+    const bundled = new Set(
+      Object.keys(metafile.inputs).flatMap(
+        (path) => /^(?:.*\/)?node_modules\/(?:@[^/]+\/)?[^/]+/.exec(path)?.[0] ?? [],
+      ),
+    );
     const production = productionPackages();
     const paths = new Set(production.map(({ path }) => path));
     expect([...bundled].filter((path) => !paths.has(path))).toEqual([]);
@@ -70,7 +89,11 @@ describe('what is deployed', () => {
   it('has a bill of materials: each package with its version, its licence and the hash of its archive', () => {
     const bill = JSON.parse(execFileSync(process.execPath, ['test/sbom.ts'], { cwd: root, encoding: 'utf8' })) as {
       bomFormat: string;
-      components: { purl: string; hashes: { alg: string; content: string }[]; licenses: { license: { id: string } }[] }[];
+      components: {
+        purl: string;
+        hashes: { alg: string; content: string }[];
+        licenses: { license: { id: string } }[];
+      }[];
     };
     expect(bill.bomFormat).toBe('CycloneDX');
     expect(bill.components).toHaveLength(productionPackages().length);

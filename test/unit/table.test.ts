@@ -28,12 +28,19 @@ beforeAll(async () => {
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   const endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-  client = new DynamoDBClient({ endpoint, region: 'eu-central-1', credentials: { accessKeyId: 'local', secretAccessKey: 'local' } });
+  client = new DynamoDBClient({
+    endpoint,
+    region: 'eu-central-1',
+    credentials: { accessKeyId: 'local', secretAccessKey: 'local' },
+  });
   const { partition, sort } = TABLE_KEYS;
   await client.send(
     new CreateTableCommand({
       TableName: NAME,
-      KeySchema: [{ AttributeName: partition, KeyType: 'HASH' }, { AttributeName: sort, KeyType: 'RANGE' }],
+      KeySchema: [
+        { AttributeName: partition, KeyType: 'HASH' },
+        { AttributeName: sort, KeyType: 'RANGE' },
+      ],
       AttributeDefinitions: [partition, sort].map((AttributeName) => ({ AttributeName, AttributeType: 'S' as const })),
       BillingMode: 'PAY_PER_REQUEST',
     }),
@@ -51,11 +58,29 @@ afterAll(async () => {
 let hosts = 0;
 const newRemote = (): string => `muc${(hosts += 1)}.host`;
 
-const closeOf = (remote: string, at = T + 1e12): Close => ({ host: 'example.net', remote, at, delay: 60, timeout: 60, patience: 0, dryRun: false, reenter: false, cause: 'close' });
+const closeOf = (remote: string, at = T + 1e12): Close => ({
+  host: 'example.net',
+  remote,
+  at,
+  delay: 60,
+  timeout: 60,
+  patience: 0,
+  dryRun: false,
+  reenter: false,
+  cause: 'close',
+});
 
 function joined(remote: string, at: number, fields: { user?: string; room?: string; nick?: string } = {}): JoinedEvent {
   const { user = 'user', room = 'room', nick = 'nick' } = fields;
-  return { type: 'muc.joined', host: 'example.net', remote, room: `${room}@${remote}`, user: `${user}@example.net/phone`, nick, at };
+  return {
+    type: 'muc.joined',
+    host: 'example.net',
+    remote,
+    room: `${room}@${remote}`,
+    user: `${user}@example.net/phone`,
+    nick,
+    at,
+  };
 }
 
 function left(remote: string, at: number, fields: { user?: string; room?: string } = {}): LeftEvent {
@@ -77,7 +102,10 @@ describe('events that come late, twice and reversed', () => {
     readonly room: number;
   }
   const kind = fc.constantFrom<Step['kind'][]>('join', 'join', 'nick', 'leave', 'refresh', 'end');
-  const steps = fc.array(fc.record<Step>({ kind, session: fc.nat({ max: 2 }), room: fc.nat({ max: 1 }) }), { minLength: 1, maxLength: 12 });
+  const steps = fc.array(fc.record<Step>({ kind, session: fc.nat({ max: 2 }), room: fc.nat({ max: 1 }) }), {
+    minLength: 1,
+    maxLength: 12,
+  });
 
   /** What a server reports of a history, in order: an event carries a new moment, a refresh that of its join. */
   function report(remote: string, history: readonly Step[]): (JoinedEvent | LeftEvent)[] {
@@ -93,7 +121,8 @@ describe('events that come late, twice and reversed', () => {
     for (const step of history) {
       const user = `user${step.session}`;
       if (step.kind === 'end') {
-        for (const join of [...present.values()].filter((one) => one.user.startsWith(`${user}@`))) say({ ...left(remote, (at += 1)), room: join.room, user: join.user });
+        for (const join of [...present.values()].filter((one) => one.user.startsWith(`${user}@`)))
+          say({ ...left(remote, (at += 1)), room: join.room, user: join.user });
         continue;
       }
       const place = { user, room: `room${step.room}` };
@@ -117,7 +146,13 @@ describe('events that come late, twice and reversed', () => {
         const throwDie = (): number => dice.next().value as number;
         // some come twice, at any distance
         const delivered = [...events, ...events.filter(() => throwDie() % 3 === 0)];
-        const shuffled = order === 'reversed' ? delivered.reverse() : delivered.map((event) => ({ event, place: throwDie() })).sort((one, other) => one.place - other.place).map(({ event }) => event);
+        const shuffled =
+          order === 'reversed'
+            ? delivered.reverse()
+            : delivered
+                .map((event) => ({ event, place: throwDie() }))
+                .sort((one, other) => one.place - other.place)
+                .map(({ event }) => event);
         await inParallel(
           shuffled.map((event) => async () => {
             await table.record(event, NOW);
@@ -163,8 +198,19 @@ describe('a leave', () => {
     const [join] = await readAll(closeOf(remote));
     await table.markUndecided(join as StoredJoin, T + 9);
     await table.record(left(remote, T + 2), NOW);
-    const { Item } = await client.send(new GetItemCommand({ TableName: NAME, Key: { pk: { S: `JOIN#example.net#${remote}` }, sk: { S: join?.key ?? '' } } }));
-    expect(Item).toEqual({ pk: { S: `JOIN#example.net#${remote}` }, sk: { S: join?.key }, at: { N: String(T + 2) }, state: { S: 'left' }, expires: { N: String(NOW + 3600) } });
+    const { Item } = await client.send(
+      new GetItemCommand({
+        TableName: NAME,
+        Key: { pk: { S: `JOIN#example.net#${remote}` }, sk: { S: join?.key ?? '' } },
+      }),
+    );
+    expect(Item).toEqual({
+      pk: { S: `JOIN#example.net#${remote}` },
+      sk: { S: join?.key },
+      at: { N: String(T + 2) },
+      state: { S: 'left' },
+      expires: { N: String(NOW + 3600) },
+    });
   });
 });
 
@@ -194,8 +240,8 @@ describe('a join', () => {
   });
 
   it.each([
-    ['# in the room\'s localpart', '#irc#%net', 'user', 'nick'],
-    ['# in the user\'s localpart', 'room', 'us#er#', 'nick'],
+    ["# in the room's localpart", '#irc#%net', 'user', 'nick'],
+    ["# in the user's localpart", 'room', 'us#er#', 'nick'],
     ['# everywhere', '#', '#', '#'],
     ['letters of all alphabets', 'zimmer-ßжע', '用户🦊', '🦊 & "<nick>" / #@'],
   ])('comes back as it was recorded: %s', async (_what, room, user, nick) => {
@@ -204,14 +250,18 @@ describe('a join', () => {
     const longer = { ...join, user: `${join.user}/a#b@c` };
     await table.record({ type: 'muc.joined', ...join }, NOW);
     await table.record({ type: 'muc.joined', ...longer }, NOW);
-    expect(await readAll(closeOf(remote))).toEqual([join, longer].map((one) => ({ ...one, key: `${one.room}#${one.user}` })));
+    expect(await readAll(closeOf(remote))).toEqual(
+      [join, longer].map((one) => ({ ...one, key: `${one.room}#${one.user}` })),
+    );
   });
 });
 
 describe('a row that the table does not take', () => {
   it('is refused for what it is, and not as if the table were out of order', async () => {
     const remote = newRemote();
-    const refusal: unknown = await table.record(joined(remote, T, { room: 'r'.repeat(1023) }), NOW).catch((error: unknown) => error);
+    const refusal: unknown = await table
+      .record(joined(remote, T, { room: 'r'.repeat(1023) }), NOW)
+      .catch((error: unknown) => error);
     expect(refusal).toBeInstanceOf(RowRefusedError);
     expect((refusal as Error).message).toMatch(/exceeded .*limit of ?1024 bytes/);
     expect((refusal as Error).message.length).toBeLessThanOrEqual(200);
@@ -224,8 +274,12 @@ describe('a row that the table does not take', () => {
 describe('reading', () => {
   it('goes on over pages on which everyone has left, by the bytes of the keys, and on from any cursor', async () => {
     const remote = newRemote();
-    const gone = Array.from({ length: 1000 }, (_, index) => left(remote, T + index, { room: 'a', user: `user${index}` }));
-    const here = Array.from({ length: 60 }, (_, index) => joined(remote, T + index, { room: 'b', user: `${['a', '🦊', 'é', '｡', 'z'][index % 5]}${(index * 37) % 60}` }));
+    const gone = Array.from({ length: 1000 }, (_, index) =>
+      left(remote, T + index, { room: 'a', user: `user${index}` }),
+    );
+    const here = Array.from({ length: 60 }, (_, index) =>
+      joined(remote, T + index, { room: 'b', user: `${['a', '🦊', 'é', '｡', 'z'][index % 5]}${(index * 37) % 60}` }),
+    );
     const model = new MapTable();
     await inParallel(
       [...gone, ...here].map((event) => async () => {
@@ -247,18 +301,25 @@ describe('reading', () => {
 });
 
 describe('one room', () => {
-  const ofRoom = (remote: string, room = 'room', at = T + 1e12): Close => ({ ...closeOf(remote, at), cause: 'silence', room: `${room}@${remote}` });
+  const ofRoom = (remote: string, room = 'room', at = T + 1e12): Close => ({
+    ...closeOf(remote, at),
+    cause: 'silence',
+    room: `${room}@${remote}`,
+  });
 
   it('is read alone, whatever the names of its neighbours, on from any cursor', async () => {
     const remote = newRemote();
     const names = ['room', 'room2', 'roo', 'a#room', 'room#'];
     const users = ['a', 'b', 'c'];
-    for (const [n, room] of names.entries()) for (const user of users) await table.record(joined(remote, T + n, { room, user }), NOW);
+    for (const [n, room] of names.entries())
+      for (const user of users) await table.record(joined(remote, T + n, { room, user }), NOW);
     await table.record(joined(`${remote}.example`, T, { user: 'd' }), NOW); // begins as the host does
     for (const room of names) {
       const close = ofRoom(remote, room);
       const all = await readAll(close);
-      expect(all.map((join) => [join.room, join.user])).toEqual(users.map((user) => [`${room}@${remote}`, `${user}@example.net/phone`]));
+      expect(all.map((join) => [join.room, join.user])).toEqual(
+        users.map((user) => [`${room}@${remote}`, `${user}@example.net/phone`]),
+      );
       expect(await readAll(close, all[0]?.key)).toEqual(all.slice(1));
     }
   });
@@ -315,7 +376,13 @@ describe('what a check writes', () => {
     await table.forget(join);
     await table.markUndecided(join, T + 9);
     await table.markDecided(join, T + 9);
-    const { Items } = await client.send(new ScanCommand({ TableName: NAME, FilterExpression: 'pk = :pk', ExpressionAttributeValues: { ':pk': { S: `JOIN#example.net#${remote}` } } }));
+    const { Items } = await client.send(
+      new ScanCommand({
+        TableName: NAME,
+        FilterExpression: 'pk = :pk',
+        ExpressionAttributeValues: { ':pk': { S: `JOIN#example.net#${remote}` } },
+      }),
+    );
     expect(Items).toEqual([]);
   });
 
@@ -368,7 +435,10 @@ describe('closes', () => {
     const seen = await table.readClose(closeOf(remote));
     await table.recordClose(closeOf(remote, T + 9), NOW);
     expect(await table.claimClose(closeOf(remote, T + 5), seen ?? { at: 0, delay: 0 }, T)).toBe(false);
-    expect(await table.claimClose(closeOf(newRemote(), T + 5), { at: T + 5, delay: 60 }, T), 'nor does one without a record').toBe(false);
+    expect(
+      await table.claimClose(closeOf(newRemote(), T + 5), { at: T + 5, delay: 60 }, T),
+      'nor does one without a record',
+    ).toBe(false);
   });
 
   it('what a check leaves to a newer one counts from the oldest close that is unanswered', async () => {
@@ -391,7 +461,9 @@ describe('closes', () => {
 
   it('whatever happens to them, the plain map of the other tests does the same', async () => {
     const kind = fc.constantFrom('record', 'claim', 'pass on');
-    const operations = fc.array(fc.record({ kind, at: fc.integer({ min: 1, max: 6 }), stale: fc.boolean() }), { maxLength: 10 });
+    const operations = fc.array(fc.record({ kind, at: fc.integer({ min: 1, max: 6 }), stale: fc.boolean() }), {
+      maxLength: 10,
+    });
     await fc.assert(
       fc.asyncProperty(operations, async (some) => {
         const remote = newRemote();

@@ -20,7 +20,11 @@ it('what rooms answered is known for as many joins as can wait to be written, an
 it('a room that lets a session in again is told apart from one that knew it all the time', () => {
   const trail = new Trail();
   const error = (condition: string): Answer => ({ kind: 'error', type: 'cancel', condition });
-  const say = (at: number, answer?: Answer): void => void trail.keep([{ id: stanzaId({ at }), xml: '' }], new Map(answer === undefined ? [] : [[stanzaId({ at }), answer]]));
+  const say = (at: number, answer?: Answer): void =>
+    void trail.keep(
+      [{ id: stanzaId({ at }), xml: '' }],
+      new Map(answer === undefined ? [] : [[stanzaId({ at }), answer]]),
+    );
   for (const at of [1, 2, 3]) say(at, error('not-acceptable'));
   for (const at of [1, 4]) say(at, { kind: 'result' });
   say(2, { kind: 'result', hasGap: true });

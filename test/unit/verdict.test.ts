@@ -4,7 +4,12 @@ import { pingVerdict, roomVerdict, speakForHost } from '../../functions/core/ver
 
 const HOST = 'example.net';
 type ErrorAnswer = Extract<Answer, { kind: 'error' }>;
-const error = (type: string, condition: string, more: Partial<ErrorAnswer> = {}): Answer => ({ kind: 'error', type, condition, ...more });
+const error = (type: string, condition: string, more: Partial<ErrorAnswer> = {}): Answer => ({
+  kind: 'error',
+  type,
+  condition,
+  ...more,
+});
 const own = { by: HOST };
 
 /** Rule 6 (docs/rules.md), row by row: the answer, the verdict on a ping, the verdict on a question to the room, does it speak for the host. */
@@ -17,15 +22,63 @@ const rows: [answer: string, Answer | undefined, ping: string, room: string, hos
   ['remote-server-not-found', error('cancel', 'remote-server-not-found'), 'undecided', 'undecided', false],
   ['remote-server-timeout', error('wait', 'remote-server-timeout'), 'undecided', 'undecided', false],
   ['remote-server-timeout of another type', error('cancel', 'remote-server-timeout'), 'undecided', 'undecided', false],
-  ['remote-server-not-found by the room\'s host', error('cancel', 'remote-server-not-found', { by: 'muc.host' }), 'undecided', 'undecided', false],
+  [
+    "remote-server-not-found by the room's host",
+    error('cancel', 'remote-server-not-found', { by: 'muc.host' }),
+    'undecided',
+    'undecided',
+    false,
+  ],
   ['remote-server-timeout by our server', error('wait', 'remote-server-timeout', own), 'undecided', 'undecided', true],
-  ['remote-server-not-found by our server', error('cancel', 'remote-server-not-found', own), 'undecided', 'undecided', true],
-  ['a silent room, as our server says', error('wait', 'remote-server-timeout', { ...own, silence: 'room' }), 'undecided', 'undecided', false],
-  ['silence of all of its host, as our server says', error('wait', 'remote-server-timeout', { ...own, silence: 'host' }), 'undecided', 'undecided', false],
-  ['a stream that broke, as our server says', error('wait', 'remote-server-timeout', { ...own, silence: 'broken' }), 'inconclusive', 'inconclusive', false],
-  ['a stream that broke, as somebody else says', error('wait', 'remote-server-timeout', { silence: 'broken' }), 'undecided', 'undecided', false],
-  ['a silent room, as somebody else says', error('wait', 'remote-server-timeout', { silence: 'room' }), 'undecided', 'undecided', false],
-  ['a silent room, as the room\'s host says', error('wait', 'remote-server-timeout', { silence: 'room', by: 'muc.host' }), 'undecided', 'undecided', false],
+  [
+    'remote-server-not-found by our server',
+    error('cancel', 'remote-server-not-found', own),
+    'undecided',
+    'undecided',
+    true,
+  ],
+  [
+    'a silent room, as our server says',
+    error('wait', 'remote-server-timeout', { ...own, silence: 'room' }),
+    'undecided',
+    'undecided',
+    false,
+  ],
+  [
+    'silence of all of its host, as our server says',
+    error('wait', 'remote-server-timeout', { ...own, silence: 'host' }),
+    'undecided',
+    'undecided',
+    false,
+  ],
+  [
+    'a stream that broke, as our server says',
+    error('wait', 'remote-server-timeout', { ...own, silence: 'broken' }),
+    'inconclusive',
+    'inconclusive',
+    false,
+  ],
+  [
+    'a stream that broke, as somebody else says',
+    error('wait', 'remote-server-timeout', { silence: 'broken' }),
+    'undecided',
+    'undecided',
+    false,
+  ],
+  [
+    'a silent room, as somebody else says',
+    error('wait', 'remote-server-timeout', { silence: 'room' }),
+    'undecided',
+    'undecided',
+    false,
+  ],
+  [
+    "a silent room, as the room's host says",
+    error('wait', 'remote-server-timeout', { silence: 'room', by: 'muc.host' }),
+    'undecided',
+    'undecided',
+    false,
+  ],
   ['no answer', undefined, 'undecided', 'undecided', false],
   ['resource-constraint', error('wait', 'resource-constraint'), 'undecided', 'undecided', false],
   ['internal-server-error for now', error('wait', 'internal-server-error'), 'undecided', 'undecided', false],
@@ -43,8 +96,20 @@ const rows: [answer: string, Answer | undefined, ping: string, room: string, hos
   ['policy-violation by our server', error('modify', 'policy-violation', own), 'inconclusive', 'inconclusive', false],
   ['recipient-unavailable from the room', error('cancel', 'recipient-unavailable'), 'left', 'joined', false],
   ['conflict from the room', error('cancel', 'conflict'), 'left', 'joined', false],
-  ['recipient-unavailable by the room\'s host', error('cancel', 'recipient-unavailable', { by: 'muc.host' }), 'left', 'joined', false],
-  ['conflict by a name that is nearly ours', error('cancel', 'conflict', { by: 'example.net.evil' }), 'left', 'joined', false],
+  [
+    "recipient-unavailable by the room's host",
+    error('cancel', 'recipient-unavailable', { by: 'muc.host' }),
+    'left',
+    'joined',
+    false,
+  ],
+  [
+    'conflict by a name that is nearly ours',
+    error('cancel', 'conflict', { by: 'example.net.evil' }),
+    'left',
+    'joined',
+    false,
+  ],
   ['conflict by a user of ours', error('cancel', 'conflict', { by: 'user@example.net' }), 'left', 'joined', false],
   ['conflict by nobody', error('cancel', 'conflict', { by: '' }), 'left', 'joined', false],
 ];
@@ -64,7 +129,8 @@ describe.each(rows)('%s', (_what, answer, ping, room, host) => {
 });
 
 describe('several pings', () => {
-  const silent = (silence: 'room' | 'host' | 'broken'): Answer => error('wait', 'remote-server-timeout', { ...own, silence });
+  const silent = (silence: 'room' | 'host' | 'broken'): Answer =>
+    error('wait', 'remote-server-timeout', { ...own, silence });
   const bounced = error('cancel', 'remote-server-not-found', own);
 
   it.each<[what: string, answers: (Answer | undefined)[], host: boolean]>([
@@ -74,7 +140,11 @@ describe('several pings', () => {
     ['of which one was lost with its stream', [silent('host'), silent('broken')], false],
     ['of which one is missing', [silent('host'), undefined], false],
     ['that are silent while others are heard', [silent('room'), silent('room')], false],
-    ['that another server calls out of reach', [error('cancel', 'remote-server-not-found'), error('cancel', 'remote-server-not-found')], false],
+    [
+      'that another server calls out of reach',
+      [error('cancel', 'remote-server-not-found'), error('cancel', 'remote-server-not-found')],
+      false,
+    ],
   ])('%s', (_what, answers, host) => {
     expect(speakForHost(answers, HOST)).toBe(host);
   });

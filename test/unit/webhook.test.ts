@@ -12,8 +12,23 @@ const HOST = 'example.net';
 const AT = Date.now() * 1000;
 const SPARE_MS = (WEBHOOK_TIME.functionTimeoutSeconds - WEBHOOK_TIME.answerWithinSeconds) * 1000;
 
-const joined = (n: number): object => ({ type: 'muc.joined', at: AT + n, user: `user@${HOST}/${n}`, room: 'room@muc.host', nick: 'nick' });
-const closed = (n: number): object => ({ type: 's2s.closed', at: AT + n, remote: `muc${n}.host`, direction: 'outgoing', delay: 60, timeout: 60, patience: 0, dry_run: false });
+const joined = (n: number): object => ({
+  type: 'muc.joined',
+  at: AT + n,
+  user: `user@${HOST}/${n}`,
+  room: 'room@muc.host',
+  nick: 'nick',
+});
+const closed = (n: number): object => ({
+  type: 's2s.closed',
+  at: AT + n,
+  remote: `muc${n}.host`,
+  direction: 'outgoing',
+  delay: 60,
+  timeout: 60,
+  patience: 0,
+  dry_run: false,
+});
 
 let makeHandler: typeof webhookHandler;
 let lines: string[];
@@ -33,7 +48,10 @@ interface World {
 }
 
 /** Sends events, and returns the answer and the names of the checks that were started. */
-async function send(events: readonly unknown[], { record, recordClose, keys, milliseconds = 20_000 }: World = {}): Promise<{ answer: APIGatewayProxyStructuredResultV2; body: unknown; started: string[] }> {
+async function send(
+  events: readonly unknown[],
+  { record, recordClose, keys, milliseconds = 20_000 }: World = {},
+): Promise<{ answer: APIGatewayProxyStructuredResultV2; body: unknown; started: string[] }> {
   lines = [];
   vi.spyOn(process.stdout, 'write').mockImplementation((line) => lines.push(String(line)) > 0);
   const started: string[] = [];
@@ -51,12 +69,15 @@ async function send(events: readonly unknown[], { record, recordClose, keys, mil
   return { answer, body: JSON.parse(answer.body ?? ''), started };
 }
 
-const line = (message: string): Record<string, unknown> | undefined => lines.map((text) => JSON.parse(text) as Record<string, unknown>).find((one) => one['message'] === message);
+const line = (message: string): Record<string, unknown> | undefined =>
+  lines.map((text) => JSON.parse(text) as Record<string, unknown>).find((one) => one['message'] === message);
 
 it('stores what it can, and says which events the table does not take, by their places and with its reason', async () => {
   const { answer, body, started } = await send([joined(0), 'nonsense', joined(2), closed(3), joined(4), closed(5)], {
-    record: ({ user }) => (/[24]$/.test(user) ? Promise.reject(new RowRefusedError(`no ${user}`)) : Promise.resolve(true)),
-    recordClose: ({ remote }) => (remote === 'muc3.host' ? Promise.reject(new RowRefusedError('too long')) : Promise.resolve()),
+    record: ({ user }) =>
+      /[24]$/.test(user) ? Promise.reject(new RowRefusedError(`no ${user}`)) : Promise.resolve(true),
+    recordClose: ({ remote }) =>
+      remote === 'muc3.host' ? Promise.reject(new RowRefusedError('too long')) : Promise.resolve(),
   });
   expect(answer.statusCode).toBe(200);
   expect(body).toEqual({
@@ -73,23 +94,52 @@ it('stores what it can, and says which events the table does not take, by their 
 });
 
 it('counts the checks that it starts, in all and by cause, and says of which rooms', async () => {
-  const requested = (n: number, cause: string): object => ({ ...closed(n), type: 'check.requested', remote: 'muc.host', room: `room${n}@muc.host`, cause, delay: 0 });
-  await send([joined(0), closed(1), closed(2), requested(3, 'room-error'), requested(4, 'silence'), requested(5, 'silence')]);
+  const requested = (n: number, cause: string): object => ({
+    ...closed(n),
+    type: 'check.requested',
+    remote: 'muc.host',
+    room: `room${n}@muc.host`,
+    cause,
+    delay: 0,
+  });
+  await send([
+    joined(0),
+    closed(1),
+    closed(2),
+    requested(3, 'room-error'),
+    requested(4, 'silence'),
+    requested(5, 'silence'),
+  ]);
   const stored = line('webhook stored');
-  expect(stored).toMatchObject({ ChecksStarted: 5, ChecksByClose: 2, ChecksByRoomError: 1, ChecksBySilence: 2, closed: ['muc1.host', 'muc2.host'] });
+  expect(stored).toMatchObject({
+    ChecksStarted: 5,
+    ChecksByClose: 2,
+    ChecksByRoomError: 1,
+    ChecksBySilence: 2,
+    closed: ['muc1.host', 'muc2.host'],
+  });
   expect(stored).not.toHaveProperty('ChecksByOperator');
   expect(stored?.['requested']).toEqual(
-    [[3, 'room-error'], [4, 'silence'], [5, 'silence']].map(([n, cause]) => ({ remote: 'muc.host', room: `room${n}@muc.host`, cause })),
+    [
+      [3, 'room-error'],
+      [4, 'silence'],
+      [5, 'silence'],
+    ].map(([n, cause]) => ({ remote: 'muc.host', room: `room${n}@muc.host`, cause })),
   );
   await send([requested(6, 'operator')]);
   expect(line('webhook stored')).toMatchObject({ ChecksStarted: 1, ChecksByOperator: 1 });
   expect(line('webhook stored')).not.toHaveProperty('closed');
   await send([joined(0)]);
-  expect(Object.keys(line('webhook stored') ?? {}).filter((name) => name.startsWith('Checks'))).toEqual(['ChecksStarted']);
+  expect(Object.keys(line('webhook stored') ?? {}).filter((name) => name.startsWith('Checks'))).toEqual([
+    'ChecksStarted',
+  ]);
 });
 
 it('asks for the whole request again where the table fails in any other way', async () => {
-  const { answer } = await send([joined(0), joined(1)], { record: ({ user }) => (user.endsWith('1') ? Promise.reject(new Error('down')) : Promise.reject(new RowRefusedError('no'))) });
+  const { answer } = await send([joined(0), joined(1)], {
+    record: ({ user }) =>
+      user.endsWith('1') ? Promise.reject(new Error('down')) : Promise.reject(new RowRefusedError('no')),
+  });
   expect(answer).toMatchObject({ statusCode: 503, headers: { 'retry-after': '5' } });
 });
 
@@ -100,7 +150,10 @@ it.each<[string, World]>([
   const began = Date.now();
   const { answer, body } = await send([joined(0), joined(1)], { ...world, milliseconds: 100 });
   expect(Date.now() - began).toBeLessThan(2000);
-  expect(answer).toMatchObject({ statusCode: 503, headers: { 'retry-after': '5', 'content-type': 'application/problem+json' } });
+  expect(answer).toMatchObject({
+    statusCode: 503,
+    headers: { 'retry-after': '5', 'content-type': 'application/problem+json' },
+  });
   expect(body).toMatchObject({ status: 503, detail: 'the events could not be stored; send them again' });
   expect(line('webhook not stored; the sender is asked to send it again')).toMatchObject({ error: 'OutOfTimeError' });
 });

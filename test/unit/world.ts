@@ -1,7 +1,13 @@
 import { setImmediate as turn } from 'node:timers/promises';
 import xml, { Parser, type Element } from '@xmpp/xml';
 import { runCheck } from '../../functions/core/check.ts';
-import { type CheckPorts, type CheckState, type CloseRecord, type StoredJoin, firstState } from '../../functions/core/check-state.ts';
+import {
+  type CheckPorts,
+  type CheckState,
+  type CloseRecord,
+  type StoredJoin,
+  firstState,
+} from '../../functions/core/check-state.ts';
 import type { Close, Join, JoinedEvent, LeftEvent } from '../../functions/core/events.ts';
 import { batch, readAnswers } from '../../functions/core/stanzas.ts';
 import { waitSeconds } from '../../functions/core/supersession.ts';
@@ -47,21 +53,29 @@ export class MapTable {
     if (known !== undefined && known.at > event.at) return;
     if (known === undefined) this.#order = undefined;
     const { host, remote, room, user, at } = event;
-    const mark = known?.undecidedBy === undefined || event.type === 'muc.left' ? {} : { undecidedBy: known.undecidedBy };
+    const mark =
+      known?.undecidedBy === undefined || event.type === 'muc.left' ? {} : { undecidedBy: known.undecidedBy };
     const [nick, state] = event.type === 'muc.joined' ? ([event.nick, 'joined'] as const) : (['', 'left'] as const);
     this.rows.set(slot, { host, remote, room, user, nick, at, key, state, ...mark });
   }
 
   /** A page of joins made before the close, after `cursor`, and whether there are more rows. */
   page(close: Close, cursor: string | undefined, size: number): { joins: StoredJoin[]; last: string | undefined } {
-    this.#order ??= [...this.rows].map(([slot, { key }]) => ({ slot, bytes: Buffer.from(key) })).sort((one, other) => Buffer.compare(one.bytes, other.bytes));
+    this.#order ??= [...this.rows]
+      .map(([slot, { key }]) => ({ slot, bytes: Buffer.from(key) }))
+      .sort((one, other) => Buffer.compare(one.bytes, other.bytes));
     const start = Buffer.from(cursor ?? '');
     const rows = this.#order
       .filter(({ bytes }) => Buffer.compare(bytes, start) > 0)
       .flatMap(({ slot }) => this.rows.get(slot) ?? [])
-      .filter(({ host, remote, room }) => host === close.host && remote === close.remote && room === (close.room ?? room));
+      .filter(
+        ({ host, remote, room }) => host === close.host && remote === close.remote && room === (close.room ?? room),
+      );
     const joins = rows.slice(0, size).filter(({ state, at }) => state === 'joined' && at < close.at);
-    return { joins: joins.map(({ state: _state, ...join }) => join), last: rows.length > size ? rows[size - 1]?.key : undefined };
+    return {
+      joins: joins.map(({ state: _state, ...join }) => join),
+      last: rows.length > size ? rows[size - 1]?.key : undefined,
+    };
   }
 
   forget(join: StoredJoin): void {
@@ -99,7 +113,12 @@ export class MapTable {
     const known = this.closes.get(slot);
     if (known?.at !== seen.at) return false;
     const { since: _since, ...rest } = known;
-    this.closes.set(slot, { ...rest, checked: close.at, answers: oldest, ...(seen.at > close.at ? { since: close.at } : {}) });
+    this.closes.set(slot, {
+      ...rest,
+      checked: close.at,
+      answers: oldest,
+      ...(seen.at > close.at ? { since: close.at } : {}),
+    });
     return true;
   }
 
@@ -112,7 +131,8 @@ export class MapTable {
 }
 
 /** What a script says of a stanza: nothing comes back, or an error of a type and a condition, perhaps with a text. */
-export type Scripted = 'silence' | 'broken' | 'host silence' | { type: string; condition: string; text?: string; by?: string };
+export type Scripted =
+  'silence' | 'broken' | 'host silence' | { type: string; condition: string; text?: string; by?: string };
 
 /** What a room is asked. */
 export type Kind = 'ping' | 'disco' | 'reentry';
@@ -167,7 +187,10 @@ export class Server {
   /** Answers a request of the contract. */
   answer(request: string): { document: string; timedOut: boolean } {
     const answers = elements(request).map((stanza) => this.#answer(stanza));
-    return { document: `<xmpp>${answers.filter((answer) => answer !== undefined).join('')}</xmpp>`, timedOut: answers.some((answer) => answer?.includes('remote-server-timeout')) };
+    return {
+      document: `<xmpp>${answers.filter((answer) => answer !== undefined).join('')}</xmpp>`,
+      timedOut: answers.some((answer) => answer?.includes('remote-server-timeout')),
+    };
   }
 
   #answer(stanza: Element): string | undefined {
@@ -175,14 +198,16 @@ export class Server {
     const [user, occupant] = stanza.attrs['type'] === 'unavailable' ? [to, from] : [from, to];
     const [room = '', ...nickParts] = occupant.split('/');
     const nick = nickParts.join('/');
-    if (!this.sessions.has(user)) return error(stanza, { type: 'cancel', condition: 'recipient-unavailable', by: HOST });
+    if (!this.sessions.has(user))
+      return error(stanza, { type: 'cancel', condition: 'recipient-unavailable', by: HOST });
     if (stanza.getChild('query', 'http://jabber.org/protocol/disco#info')) {
       this.queries.push(room);
       return this.#fromRoom(stanza, room, 'disco', user, nick);
     }
     const at = Number(stanza.getChild('join', NS_JOIN)?.attrs['at']);
     const join = this.joins.get(`${room} ${user}`);
-    if (join?.at !== at || join.nick !== nick) return error(stanza, { type: 'cancel', condition: 'conflict', by: HOST });
+    if (join?.at !== at || join.nick !== nick)
+      return error(stanza, { type: 'cancel', condition: 'conflict', by: HOST });
     if (stanza.name === 'iq') {
       this.pings.push(`${room} ${user}`);
       return this.#fromRoom(stanza, room, 'ping', user, nick);
@@ -206,12 +231,17 @@ export class Server {
   #fromRoom(stanza: Element, jid: string, kind: Kind, user: string, nick: string): string {
     const closed = this.closed === undefined ? [] : [xml('closed', { xmlns: NS_JOIN, at: String(this.closed) })];
     const unreached = { type: 'wait', condition: 'remote-server-timeout', by: HOST };
-    if (this.link === 'remote-server-not-found') return error(stanza, { ...unreached, condition: this.link }, ...closed);
+    if (this.link === 'remote-server-not-found')
+      return error(stanza, { ...unreached, condition: this.link }, ...closed);
     if (this.link === 'remote-server-timeout') return error(stanza, unreached, ...closed);
     const room = this.rooms.get(jid);
     const scripted = room?.script?.(kind, user);
     if (typeof scripted === 'string') {
-      const [streams, heard] = { silence: ['kept', 'true'], broken: ['broken', 'true'], 'host silence': ['kept', 'false'] }[scripted];
+      const [streams, heard] = {
+        silence: ['kept', 'true'],
+        broken: ['broken', 'true'],
+        'host silence': ['kept', 'false'],
+      }[scripted];
       return error(stanza, unreached, xml('no-answer', { xmlns: NS_JOIN, streams, heard }), ...closed);
     }
     if (scripted !== undefined) return error(stanza, scripted);
@@ -307,7 +337,15 @@ export class World {
   /** A session enters a room, and the server reports it. */
   join(user: string, room: string, nick = 'nick'): JoinedEvent {
     const full = `${user}@${HOST}/phone`;
-    const event = { type: 'muc.joined', host: HOST, remote: REMOTE, room: `${room}@${REMOTE}`, user: full, nick, at: this.nextAt() } as const;
+    const event = {
+      type: 'muc.joined',
+      host: HOST,
+      remote: REMOTE,
+      room: `${room}@${REMOTE}`,
+      user: full,
+      nick,
+      at: this.nextAt(),
+    } as const;
     this.server.sessions.add(full);
     this.server.joins.set(`${event.room} ${full}`, { nick, at: event.at });
     this.server.room(event.room).occupants.set(full, nick);
@@ -322,7 +360,18 @@ export class World {
   }
 
   close(options: Partial<Close> = {}): Close {
-    const close = { host: HOST, remote: REMOTE, at: this.nextAt(), delay: 60, timeout: 60, patience: 0, dryRun: false, reenter: false, cause: 'close' as const, ...options };
+    const close = {
+      host: HOST,
+      remote: REMOTE,
+      at: this.nextAt(),
+      delay: 60,
+      timeout: 60,
+      patience: 0,
+      dryRun: false,
+      reenter: false,
+      cause: 'close' as const,
+      ...options,
+    };
     this.table.recordClose(close);
     return close;
   }
@@ -334,7 +383,11 @@ export class World {
 
   ports(ends = this.now + this.limit): CheckPorts {
     const { table, server } = this;
-    const around = async <Result>(port: PortName, act: () => Result | Promise<Result>, stanzas?: string): Promise<Result> => {
+    const around = async <Result>(
+      port: PortName,
+      act: () => Result | Promise<Result>,
+      stanzas?: string,
+    ): Promise<Result> => {
       const n = (this.calls += 1);
       const call = { port, n, ...(stanzas === undefined ? {} : { stanzas }) };
       await this.hook?.({ ...call, phase: 'before' });
@@ -362,7 +415,11 @@ export class World {
       },
       send: (_host, stanzas, timeout) => {
         const request = batch(stanzas, timeout);
-        return around('send', () => worldOf(request, stanzas.length, timeout, () => server.answer(request), hold), request);
+        return around(
+          'send',
+          () => worldOf(request, stanzas.length, timeout, () => server.answer(request), hold),
+          request,
+        );
       },
       forget: (join) => write('forget', () => table.forget(join)),
       markUndecided: (join, checkAt) => write('markUndecided', () => table.markUndecided(join, checkAt)),
@@ -399,7 +456,11 @@ export class World {
     return readAnswers(document);
   }
 
-  async #counting<Result>(what: 'requests' | 'pings' | 'reentries' | 'writes', count: number, act: () => Promise<Result>): Promise<Result> {
+  async #counting<Result>(
+    what: 'requests' | 'pings' | 'reentries' | 'writes',
+    count: number,
+    act: () => Promise<Result>,
+  ): Promise<Result> {
     this.#flying[what] += count;
     this.most[what] = Math.max(this.most[what], this.#flying[what]);
     try {
@@ -423,7 +484,9 @@ export class World {
     for (let invocations = 1; invocations < 10_000; invocations += 1) {
       try {
         // an execution's state travels as JSON
-        state = JSON.parse(JSON.stringify(await runCheck(JSON.parse(JSON.stringify(state)) as CheckState, this.ports()))) as CheckState;
+        state = JSON.parse(
+          JSON.stringify(await runCheck(JSON.parse(JSON.stringify(state)) as CheckState, this.ports())),
+        ) as CheckState;
       } catch (error) {
         if (error instanceof Crash) continue;
         throw error;
