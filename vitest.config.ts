@@ -4,7 +4,7 @@ import { defineConfig } from 'vitest/config';
 const BUSY = ['faults', 'flap', 'fuzz', 'reentry-scale', 'scale', 'sender-load'].map(
   (name) => `test/e2e/${name}.test.ts`,
 );
-const E2E = { globalSetup: ['test/lab/assembly.ts'], testTimeout: 60_000, hookTimeout: 90_000 };
+const E2E = { globalSetup: ['lab/assembly.ts'], testTimeout: 60_000, hookTimeout: 90_000 };
 
 export default defineConfig({
   test: {
@@ -15,7 +15,7 @@ export default defineConfig({
         test: {
           name: 'infra',
           include: ['test/infra/**/*.test.ts'],
-          globalSetup: ['test/lab/assembly.ts'],
+          globalSetup: ['lab/assembly.ts'],
           testTimeout: 60_000,
           hookTimeout: 60_000,
         },

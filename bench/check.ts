@@ -1,10 +1,10 @@
 import { randomBytes } from 'node:crypto';
 import { batch, ping, readAnswers } from '../functions/core/stanzas.ts';
-import type { Told } from '../test/lab/crowd.ts';
-import { sleep, until } from '../test/lab/lab.ts';
-import { post } from '../test/lab/requests.ts';
-import { type Loss, Scale } from '../test/lab/scale.ts';
-import { startSink } from '../test/lab/sink.ts';
+import type { Told } from '../lab/crowd.ts';
+import { sleep, until } from '../lab/lab.ts';
+import { post } from '../lab/requests.ts';
+import { type Loss, Scale } from '../lab/scale.ts';
+import { startSink } from '../lab/sink.ts';
 import { Collection, type Findings, type Progress, REPETITIONS, median } from './measure.ts';
 import { BENCH_GLOBAL, BenchModule, type Pair, benchModules, openPair } from './server.ts';
 

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import { type Lab, sleep, until } from '../test/lab/lab.ts';
-import { startSink } from '../test/lab/sink.ts';
+import { type Lab, sleep, until } from '../lab/lab.ts';
+import { startSink } from '../lab/sink.ts';
 import { type Findings, type Progress, REPETITIONS } from './measure.ts';
 import { type Pair, benchModules, openPair } from './server.ts';
 

@@ -1,4 +1,4 @@
-import { Scale } from '../test/lab/scale.ts';
+import { Scale } from '../lab/scale.ts';
 import { Collection, type Findings, type Progress } from './measure.ts';
 
 /**

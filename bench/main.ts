@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { synthesize } from '../local/assembly.ts';
-import { ensurePackage } from '../test/debian.ts';
+import { ensurePackage } from '../scripts/debian.ts';
 import { benchCheck } from './check.ts';
 import { benchColdStart } from './cold-start.ts';
 import { benchComfort } from './comfort.ts';

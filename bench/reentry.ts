@@ -1,5 +1,5 @@
-import type { Fates } from '../test/lab/crowd.ts';
-import { type Loss, Scale } from '../test/lab/scale.ts';
+import type { Fates } from '../lab/crowd.ts';
+import { type Loss, Scale } from '../lab/scale.ts';
 import { Collection, type Findings, type Progress } from './measure.ts';
 import { BENCH_GLOBAL, BenchModule, benchModules, forgetPeak, peak } from './server.ts';
 

@@ -1,8 +1,8 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
-import { Crowd, RealRooms } from '../test/lab/crowd.ts';
-import { Lab } from '../test/lab/lab.ts';
-import { Prosody } from '../test/lab/prosody.ts';
+import { Crowd, RealRooms } from '../lab/crowd.ts';
+import { Lab } from '../lab/lab.ts';
+import { Prosody } from '../lab/prosody.ts';
 
 const folder = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
 

@@ -5,9 +5,9 @@ import { fileURLToPath } from 'node:url';
 import { decodeSecret, sign, verify } from '../functions/core/signature.ts';
 import { readWebhook } from '../functions/core/events.ts';
 import { ENV } from '../functions/names.ts';
-import { Lab } from '../test/lab/lab.ts';
-import { post } from '../test/lab/requests.ts';
-import { Runtime } from '../test/lab/runtime.ts';
+import { Lab } from '../lab/lab.ts';
+import { post } from '../lab/requests.ts';
+import { Runtime } from '../lab/runtime.ts';
 import { Collection, type Findings, type Progress, REPETITIONS, type Sample, median, quantile } from './measure.ts';
 
 /** The webhook function: by itself on one core, with a table in memory; and one request on the embedded database. */

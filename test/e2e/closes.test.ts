@@ -1,12 +1,12 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { sleep, until } from '../lab/lab.ts';
-import type { Prosody } from '../lab/prosody.ts';
-import { S2sPeer } from '../lab/s2s-peer.ts';
-import { mucPresence } from '../lab/scripted-muc.ts';
-import { type Reported, ScriptedScene } from '../lab/scripted-scene.ts';
-import { User } from '../lab/user.ts';
+import { sleep, until } from '../../lab/lab.ts';
+import type { Prosody } from '../../lab/prosody.ts';
+import { S2sPeer } from '../../lab/s2s-peer.ts';
+import { mucPresence } from '../../lab/scripted-muc.ts';
+import { type Reported, ScriptedScene } from '../../lab/scripted-scene.ts';
+import { User } from '../../lab/user.ts';
 
 /** Rules 2 and 5 (docs/rules.md): which closes are reported, how often at most, and how often a change of one join is. */
 const DELAY = 4;

@@ -8,13 +8,13 @@ import { decodeSecret, sign, verify } from '../../functions/core/signature.ts';
 import { batch, notice, ping, readAnswers, reentry, roomQuery, stanzaId } from '../../functions/core/stanzas.ts';
 import { startDynamoDB } from '../../local/dynamodb.ts';
 import { readAssembly } from '../../local/assembly.ts';
-import { Lab, sleep, until } from '../lab/lab.ts';
-import { Prosody } from '../lab/prosody.ts';
-import { type Reply, type SignedRequest, post } from '../lab/requests.ts';
-import { Runtime } from '../lab/runtime.ts';
-import { ScriptedMuc, silence } from '../lab/scripted-muc.ts';
-import { Tap } from '../lab/tap.ts';
-import { User } from '../lab/user.ts';
+import { Lab, sleep, until } from '../../lab/lab.ts';
+import { Prosody } from '../../lab/prosody.ts';
+import { type Reply, type SignedRequest, post } from '../../lab/requests.ts';
+import { Runtime } from '../../lab/runtime.ts';
+import { ScriptedMuc, silence } from '../../lab/scripted-muc.ts';
+import { Tap } from '../../lab/tap.ts';
+import { User } from '../../lab/user.ts';
 
 /** The two doors: the webhook on our side, the stanza API on the server's. What does not belong in does not get in. */
 const WRONG = `whsec_${Buffer.alloc(32, 7).toString('base64')}`;

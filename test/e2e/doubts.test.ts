@@ -3,14 +3,14 @@ import { join } from 'node:path';
 import { xml } from '@xmpp/client';
 import type { Element } from '@xmpp/xml';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { sleep, until } from '../lab/lab.ts';
-import { PlainClient } from '../lab/plain-client.ts';
-import { S2sPeer } from '../lab/s2s-peer.ts';
-import { Scene } from '../lab/scene.ts';
-import { error, failure, silence } from '../lab/scripted-muc.ts';
-import { ScriptedScene } from '../lab/scripted-scene.ts';
-import { Instead } from '../lab/tap.ts';
-import type { User } from '../lab/user.ts';
+import { sleep, until } from '../../lab/lab.ts';
+import { PlainClient } from '../../lab/plain-client.ts';
+import { S2sPeer } from '../../lab/s2s-peer.ts';
+import { Scene } from '../../lab/scene.ts';
+import { error, failure, silence } from '../../lab/scripted-muc.ts';
+import { ScriptedScene } from '../../lab/scripted-scene.ts';
+import { Instead } from '../../lab/tap.ts';
+import type { User } from '../../lab/user.ts';
 
 /** Rule 11 (docs/rules.md): a room that says to a session that it is not in is checked, and no stranger can have one checked. */
 /** For so long a room is not checked for this cause again: the least, as the delay is shorter. */

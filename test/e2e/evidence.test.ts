@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import type { Totals } from '../../functions/core/check-state.ts';
-import { sleep, until } from '../lab/lab.ts';
-import { error, held, mucPresence, silence } from '../lab/scripted-muc.ts';
-import { ScriptedScene } from '../lab/scripted-scene.ts';
-import type { User } from '../lab/user.ts';
+import { sleep, until } from '../../lab/lab.ts';
+import { error, held, mucPresence, silence } from '../../lab/scripted-muc.ts';
+import { ScriptedScene } from '../../lab/scripted-scene.ts';
+import type { User } from '../../lab/user.ts';
 
 /** Rule 6 (docs/rules.md), between real servers, without patience: what proves that a user is in, and who speaks for a host. */
 const TIMEOUT = 2;

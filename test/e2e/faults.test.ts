@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { FAULTS, SHORT_EXTENT, Theatre } from '../lab/faults.ts';
+import { FAULTS, SHORT_EXTENT, Theatre } from '../../lab/faults.ts';
 
 /** Each fault in short, several at a time; longer: npm run test:faults. */
 const STAGES = 4;

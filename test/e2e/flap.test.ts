@@ -1,12 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import xml, { type Element } from '@xmpp/xml';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { sleep, until } from '../lab/lab.ts';
-import type { LogLine } from '../lab/runtime.ts';
-import { NS_DISCO_INFO } from '../lab/scripted-muc.ts';
-import { Scale } from '../lab/scale.ts';
-import { Scene } from '../lab/scene.ts';
-import type { User } from '../lab/user.ts';
+import { sleep, until } from '../../lab/lab.ts';
+import type { LogLine } from '../../lab/runtime.ts';
+import { NS_DISCO_INFO } from '../../lab/scripted-muc.ts';
+import { Scale } from '../../lab/scale.ts';
+import { Scene } from '../../lab/scene.ts';
+import type { User } from '../../lab/user.ts';
 
 /**
  * Rules 5 to 7 (docs/rules.md) at size: the streams break again while a check asks, and nobody whose room still has it is told.

@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest';
-import { fuzzStanzas } from '../lab/fuzz-stanzas.ts';
-import { fuzzWebhook } from '../lab/fuzz-webhook.ts';
+import { fuzzStanzas } from '../../lab/fuzz-stanzas.ts';
+import { fuzzWebhook } from '../../lab/fuzz-webhook.ts';
 
 /** A short run of `npm run fuzz`: the seeds that are meant to hurt, and the same random inputs each time. */
 const SEED = 20_250_614;

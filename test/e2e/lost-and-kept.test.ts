@@ -1,8 +1,8 @@
 import xml from '@xmpp/xml';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { sleep, until } from '../lab/lab.ts';
-import { Scene } from '../lab/scene.ts';
-import { type User, canonical } from '../lab/user.ts';
+import { sleep, until } from '../../lab/lab.ts';
+import { Scene } from '../../lab/scene.ts';
+import { type User, canonical } from '../../lab/user.ts';
 
 const DELAY = 3;
 let scene: Scene;

@@ -4,7 +4,7 @@ import { promisify } from 'node:util';
 import { expect, it } from 'vitest';
 
 const run = promisify(execFile);
-const PLAY = fileURLToPath(new URL('../lab/any-lua.lua', import.meta.url));
+const PLAY = fileURLToPath(new URL('../../lab/any-lua.lua', import.meta.url));
 const MODULE = fileURLToPath(new URL('../../prosody/mod_ping_muc_webhook', import.meta.url));
 
 /** Prosody runs on each of these, though Debian's own packages on one alone: the parts in C are simple stand-ins here. */

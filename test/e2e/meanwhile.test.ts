@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { sleep, until } from '../lab/lab.ts';
-import { Scene } from '../lab/scene.ts';
+import { sleep, until } from '../../lab/lab.ts';
+import { Scene } from '../../lab/scene.ts';
 
 /** What happens between the close and its check. */
 let scene: Scene;

@@ -1,9 +1,9 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { BoshClient } from '../lab/bosh.ts';
-import { sleep, until } from '../lab/lab.ts';
-import type { Prosody, Stream } from '../lab/prosody.ts';
-import { Scene } from '../lab/scene.ts';
-import type { User } from '../lab/user.ts';
+import { BoshClient } from '../../lab/bosh.ts';
+import { sleep, until } from '../../lab/lab.ts';
+import type { Prosody, Stream } from '../../lab/prosody.ts';
+import { Scene } from '../../lab/scene.ts';
+import type { User } from '../../lab/user.ts';
 
 /**
  * Servers as they are in production: TLS between them, certificates and nothing else believed, one managed stream for both

@@ -1,8 +1,8 @@
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
-import { sleep, until } from '../lab/lab.ts';
-import { silence } from '../lab/scripted-muc.ts';
-import { ScriptedScene } from '../lab/scripted-scene.ts';
-import type { User } from '../lab/user.ts';
+import { sleep, until } from '../../lab/lab.ts';
+import { silence } from '../../lab/scripted-muc.ts';
+import { ScriptedScene } from '../../lab/scripted-scene.ts';
+import type { User } from '../../lab/user.ts';
 
 /** Rule 11 (docs/rules.md): a session that has heard nothing from its room for long is asked about, once in each interval. */
 /** The least that may be set. */

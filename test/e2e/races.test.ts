@@ -1,12 +1,12 @@
 import { readFile, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { sleep, until } from '../lab/lab.ts';
-import { post } from '../lab/requests.ts';
-import { error, held, refusal, result, silence } from '../lab/scripted-muc.ts';
-import { ScriptedScene } from '../lab/scripted-scene.ts';
-import type { Tap } from '../lab/tap.ts';
-import type { User } from '../lab/user.ts';
+import { sleep, until } from '../../lab/lab.ts';
+import { post } from '../../lab/requests.ts';
+import { error, held, refusal, result, silence } from '../../lab/scripted-muc.ts';
+import { ScriptedScene } from '../../lab/scripted-scene.ts';
+import type { Tap } from '../../lab/tap.ts';
+import type { User } from '../../lab/user.ts';
 
 /**
  * Rule 5 (docs/rules.md) and what `docs/decisions.md` says of it: whatever meets whatever, each lost user is told exactly once, and nobody

@@ -1,11 +1,11 @@
 import { xml } from '@xmpp/client';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { batch, notice, readAnswers } from '../../functions/core/stanzas.ts';
-import { sleep, until } from '../lab/lab.ts';
-import { post } from '../lab/requests.ts';
-import { type Reaction, error, held, mucPresence, refusal, silence } from '../lab/scripted-muc.ts';
-import { ScriptedScene } from '../lab/scripted-scene.ts';
-import { type User, statusCodes } from '../lab/user.ts';
+import { sleep, until } from '../../lab/lab.ts';
+import { post } from '../../lab/requests.ts';
+import { type Reaction, error, held, mucPresence, refusal, silence } from '../../lab/scripted-muc.ts';
+import { ScriptedScene } from '../../lab/scripted-scene.ts';
+import { type User, statusCodes } from '../../lab/user.ts';
 
 /**
  * Rule 10 (docs/rules.md), in an order that the chat service forces: whatever happens between the verdict, the re-entry and its

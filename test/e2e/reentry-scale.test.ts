@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import type { Fates } from '../lab/crowd.ts';
-import { Scale } from '../lab/scale.ts';
+import type { Fates } from '../../lab/crowd.ts';
+import { Scale } from '../../lab/scale.ts';
 
 /** Rule 10 (docs/rules.md) at size: 200 joins in rooms of 20. `npm run bench -- reentry` plays it with 5,000. */
 const [JOINS, PER_ROOM] = [200, 20];

@@ -1,8 +1,8 @@
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
-import { BoshClient } from '../lab/bosh.ts';
-import { sleep, until } from '../lab/lab.ts';
-import { Scene } from '../lab/scene.ts';
-import { type User, statusCodes } from '../lab/user.ts';
+import { BoshClient } from '../../lab/bosh.ts';
+import { sleep, until } from '../../lab/lab.ts';
+import { Scene } from '../../lab/scene.ts';
+import { type User, statusCodes } from '../../lab/user.ts';
 
 /** Rule 10 (docs/rules.md), between servers as in production: whatever the way to the client, it is back in its room. */
 const AFTERMATH_MS = 1000;

@@ -1,9 +1,9 @@
 import { xml } from '@xmpp/client';
 import type { Element } from '@xmpp/xml';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { sleep, until } from '../lab/lab.ts';
-import { Scene } from '../lab/scene.ts';
-import { type User, statusCodes } from '../lab/user.ts';
+import { sleep, until } from '../../lab/lab.ts';
+import { Scene } from '../../lab/scene.ts';
+import { type User, statusCodes } from '../../lab/user.ts';
 
 /** Rule 10 (docs/rules.md), between real servers: whoever is out of a room that is there is brought back, and hears nothing of it. */
 const DELAY = 1;

@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest';
-import { Scale } from '../lab/scale.ts';
-import { ScriptedMuc } from '../lab/scripted-muc.ts';
+import { Scale } from '../../lab/scale.ts';
+import { ScriptedMuc } from '../../lab/scripted-muc.ts';
 
 /** The same at up to 50,000: npm run bench. */
 const JOINS = 2000;

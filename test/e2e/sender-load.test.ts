@@ -1,8 +1,8 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { sleep, until } from '../lab/lab.ts';
-import { type Reported, ScriptedScene } from '../lab/scripted-scene.ts';
-import { Instead, Tap } from '../lab/tap.ts';
-import type { User } from '../lab/user.ts';
+import { sleep, until } from '../../lab/lab.ts';
+import { type Reported, ScriptedScene } from '../../lab/scripted-scene.ts';
+import { Instead, Tap } from '../../lab/tap.ts';
+import type { User } from '../../lab/user.ts';
 
 /** In what order, how much at a time and how often the module's sender sends, when there is much to say. */
 const SESSIONS = 5;

@@ -1,8 +1,8 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { sleep, until } from '../lab/lab.ts';
-import { ScriptedScene } from '../lab/scripted-scene.ts';
-import { Instead } from '../lab/tap.ts';
-import type { User } from '../lab/user.ts';
+import { sleep, until } from '../../lab/lab.ts';
+import { ScriptedScene } from '../../lab/scripted-scene.ts';
+import { Instead } from '../../lab/tap.ts';
+import type { User } from '../../lab/user.ts';
 
 /** What an operator sees of the module's sender: Prosody's own metrics, the module's status, the log. */
 let scene: ScriptedScene;

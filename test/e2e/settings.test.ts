@@ -3,9 +3,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { until } from '../lab/lab.ts';
-import { ScriptedScene } from '../lab/scripted-scene.ts';
-import type { User } from '../lab/user.ts';
+import { until } from '../../lab/lab.ts';
+import { ScriptedScene } from '../../lab/scripted-scene.ts';
+import type { User } from '../../lab/user.ts';
 
 /** What happens to a module that runs when its settings, or its own code, become others. */
 const OURS = fileURLToPath(new URL('../../prosody', import.meta.url));

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { sleep, until } from '../lab/lab.ts';
-import { Prosody } from '../lab/prosody.ts';
-import { Scene } from '../lab/scene.ts';
+import { sleep, until } from '../../lab/lab.ts';
+import { Prosody } from '../../lab/prosody.ts';
+import { Scene } from '../../lab/scene.ts';
 
 let scene: Scene;
 

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { sleep, until } from '../lab/lab.ts';
-import { Scene } from '../lab/scene.ts';
-import type { User } from '../lab/user.ts';
+import { sleep, until } from '../../lab/lab.ts';
+import { Scene } from '../../lab/scene.ts';
+import type { User } from '../../lab/user.ts';
 
 /** Rooms that know their users, and answers that do not come (issue 10): nobody is told. */
 const DELAY = 2;

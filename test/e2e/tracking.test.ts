@@ -1,9 +1,9 @@
 import xml from '@xmpp/xml';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { until } from '../lab/lab.ts';
-import { mucPresence, refusal, silence } from '../lab/scripted-muc.ts';
-import { ScriptedScene } from '../lab/scripted-scene.ts';
-import type { User } from '../lab/user.ts';
+import { until } from '../../lab/lab.ts';
+import { mucPresence, refusal, silence } from '../../lab/scripted-muc.ts';
+import { ScriptedScene } from '../../lab/scripted-scene.ts';
+import type { User } from '../../lab/user.ts';
 
 /** Rule 1 (docs/rules.md): what a server takes for a join, and for its end. What counts is what reaches the functions. */
 const HIBERNATION_SECONDS = 25;

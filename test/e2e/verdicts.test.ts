@@ -1,11 +1,11 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Totals } from '../../functions/core/check-state.ts';
 import { DEFAULT_REASON } from '../../functions/core/stanzas.ts';
-import { sleep, until } from '../lab/lab.ts';
-import { type Reaction, as, error, held, rawError, result, silence, through } from '../lab/scripted-muc.ts';
-import { ScriptedScene } from '../lab/scripted-scene.ts';
-import type { User } from '../lab/user.ts';
-import type { Way } from '../lab/link-apart.ts';
+import { sleep, until } from '../../lab/lab.ts';
+import { type Reaction, as, error, held, rawError, result, silence, through } from '../../lab/scripted-muc.ts';
+import { ScriptedScene } from '../../lab/scripted-scene.ts';
+import type { User } from '../../lab/user.ts';
+import type { Way } from '../../lab/link-apart.ts';
 
 /** Without `ping_muc_reenter`, nobody is brought back. */
 const NO_REENTRY = { reentered: 0, gaps: 0, refused: 0 };

@@ -5,10 +5,10 @@ import { Parser, type Element } from '@xmpp/xml';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import type { Call } from '../../local/calls.ts';
 import { readRequestBody } from '../../local/http.ts';
-import { Lab } from '../lab/lab.ts';
-import { functionsByRole, permissions, readCalls, refusedCalls } from '../lab/permissions.ts';
-import { post } from '../lab/requests.ts';
-import { Runtime } from '../lab/runtime.ts';
+import { Lab } from '../../lab/lab.ts';
+import { functionsByRole, permissions, readCalls, refusedCalls } from '../../lab/permissions.ts';
+import { post } from '../../lab/requests.ts';
+import { Runtime } from '../../lab/runtime.ts';
 
 /**
  * The stack on one machine, led through everything that its functions do, with every AWS call recorded. The server is a

@@ -2,7 +2,7 @@ import type { ServerResponse } from 'node:http';
 import { DeleteItemCommand, DynamoDBClient } from '@aws-sdk/client-dynamodb';
 import { afterEach, describe, expect, it } from 'vitest';
 import { AWS_CLIENT, PATIENT_AWS_CLIENT } from '../../functions/adapters/aws.ts';
-import { type Endpoint, listen } from './http.ts';
+import { type Endpoint, listen } from '../../lab/endpoint.ts';
 
 let aws: Endpoint | undefined;
 afterEach(() => aws?.close());

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, beforeEach, expect, it, vi } from 'vitest';
 import { type CheckState, firstState } from '../../functions/core/check-state.ts';
 import type { Close } from '../../functions/core/events.ts';
 import { ENV } from '../../functions/names.ts';
-import { type Endpoint, listen } from './http.ts';
+import { type Endpoint, listen } from '../../lab/endpoint.ts';
 
 /** The check function itself, between a table and a server that do as they are told: three joins, none of which their room knows. */
 const HOST = 'example.net';

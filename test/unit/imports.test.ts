@@ -34,7 +34,7 @@ const strays = (folder: string, allowed: RegExp): string[] =>
   );
 
 /** A package, which has no path of ours. */
-const PACKAGE = '(?!(?:functions|infra|local|test|bench|protocol)/)';
+const PACKAGE = '(?!(?:functions|infra|local|lab|scripts|test|bench|protocol)/)';
 
 describe('imports point one way', () => {
   it('are found at all', () => {
@@ -72,8 +72,16 @@ describe('imports point one way', () => {
     expect(strays('local', new RegExp(`^(?:local/|functions/|infra/|${PACKAGE})`))).toEqual([]);
   });
 
-  it('nobody imports test, but for tests', () => {
+  it('the product imports nothing of what shows, tests or measures it', () => {
     const all = ['functions', 'infra', 'local'].flatMap((folder) => sources(folder).flatMap(imports));
+    expect(all.filter((imported) => /^(?:lab|scripts|test|bench)\//.test(imported))).toEqual([]);
+  });
+
+  it('the lab imports the product alone; nothing imports tests', () => {
+    expect(
+      strays('lab', new RegExp(`^(?:lab/|functions/|infra/|local/|scripts/(?:debian|packages)\\.ts$|${PACKAGE})`)),
+    ).toEqual([]);
+    const all = ['lab', 'scripts', 'bench'].flatMap((folder) => sources(folder).flatMap(imports));
     expect(all.filter((imported) => imported.startsWith('test/'))).toEqual([]);
   });
 });

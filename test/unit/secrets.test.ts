@@ -2,7 +2,7 @@ import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { Secrets } from '../../functions/adapters/secrets.ts';
 import { SecretError, decodeSecret } from '../../functions/core/signature.ts';
-import { type Endpoint, listen } from './http.ts';
+import { type Endpoint, listen } from '../../lab/endpoint.ts';
 
 const ONE = `whsec_${Buffer.alloc(32, 1).toString('base64')}`;
 const TWO = `whsec_${Buffer.alloc(32, 2).toString('base64')}`;

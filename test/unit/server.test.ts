@@ -7,7 +7,7 @@ import type { Join } from '../../functions/core/events.ts';
 import { decodeSecret, verify } from '../../functions/core/signature.ts';
 import { notice, ping, reentry, stanzaId } from '../../functions/core/stanzas.ts';
 import { ERRORS } from '../../functions/names.ts';
-import { type Endpoint, listen } from './http.ts';
+import { type Endpoint, listen } from '../../lab/endpoint.ts';
 import { HOST, REMOTE, Server } from './world.ts';
 
 const secret = (byte: number): string => `whsec_${Buffer.alloc(32, byte).toString('base64')}`;

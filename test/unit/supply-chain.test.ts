@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url';
 import { execFileSync } from 'node:child_process';
 import { build } from 'esbuild';
 import { describe, expect, it } from 'vitest';
-import { lockedPackages, manifest, productionPackages } from '../packages.ts';
+import { lockedPackages, manifest, productionPackages } from '../../scripts/packages.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const read = (path: string): string => readFileSync(new URL(`../../${path}`, import.meta.url), 'utf8');
@@ -87,7 +87,7 @@ describe('what is deployed', () => {
   });
 
   it('has a bill of materials: each package with its version, its licence and the hash of its archive', () => {
-    const bill = JSON.parse(execFileSync(process.execPath, ['test/sbom.ts'], { cwd: root, encoding: 'utf8' })) as {
+    const bill = JSON.parse(execFileSync(process.execPath, ['scripts/sbom.ts'], { cwd: root, encoding: 'utf8' })) as {
       bomFormat: string;
       components: {
         purl: string;

@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { afterEach, describe, expect, it } from 'vitest';
 import { Workflow, executionName } from '../../functions/adapters/workflow.ts';
 import type { Close } from '../../functions/core/events.ts';
-import { type Endpoint, listen } from './http.ts';
+import { type Endpoint, listen } from '../../lab/endpoint.ts';
 
 const T = 1_795_355_000;
 const close: Close = {

@@ -1,0 +1,39 @@
+import { debianVersion } from '../../scripts/debian.ts';
+import { until } from '../lab.ts';
+import type { Client, Seat } from './client.ts';
+import { makeHome } from './person.ts';
+import { Terminal } from './terminal.ts';
+
+/** Poezio, in a terminal. */
+export async function poezio({ lab, server, user, room, nick }: Seat): Promise<Client> {
+  const settings = {
+    jid: `${user}@${server.host}/poezio`,
+    password: server.password,
+    custom_host: server.host,
+    custom_port: 5222,
+    force_encryption: false,
+    rooms: `${room}/${nick}`,
+    use_log: false,
+    plugins_autoload: '',
+  };
+  const text = Object.entries(settings)
+    .map(([name, value]) => `${name} = ${value}\n`)
+    .join('');
+  const home = await makeHome(lab, { 'config/poezio/poezio.cfg': `[Poezio]\n${text}` });
+  const terminal = await Terminal.start(lab, home, ['poezio']);
+  await until(
+    'Poezio has a tab for the room',
+    async () => (await terminal.screen()).includes(`1.${room.split('@')[0]}`),
+    20_000,
+  );
+  await terminal.press('C-n');
+  return {
+    name: `Poezio ${debianVersion('poezio')}`,
+    say: (line) => terminal.type(line),
+    shown: () => terminal.screen(),
+    occupants: async () =>
+      (await terminal.screen()).split('\n').flatMap((line) => /│\S{2}(\w+)\s*$/.exec(line)?.[1] ?? []),
+    farewell: async () =>
+      /(?:\S+ has left the room due to an error|Not connected)[^│]*/.exec(await terminal.screen())?.[0].trim(),
+  };
+}

@@ -1,0 +1,863 @@
+import { readFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { Agent, type IncomingHttpHeaders, request as httpRequest } from 'node:http';
+import { fileURLToPath } from 'node:url';
+import { Parser, escapeXML } from '@xmpp/xml';
+import { Ajv2020 } from 'ajv/dist/2020.js';
+import fc from 'fast-check';
+import { type Key, decodeSecret, sign } from '../functions/core/signature.ts';
+import { batch, notice, ping, readAnswers } from '../functions/core/stanzas.ts';
+import { type FuzzOptions, type Signing, Tally, type Violation, fuzz, mangled, signing, strangeText } from './fuzz.ts';
+import { Lab, sleep, until } from './lab.ts';
+import { Prosody } from './prosody.ts';
+import { ScriptedMuc } from './scripted-muc.ts';
+import { startSink } from './sink.ts';
+import { User } from './user.ts';
+
+/**
+ * Fuzzes the stanza API of a running Prosody: a session that is really in a room, requests that are nearly right about
+ * it, and a chat service that hears whatever gets through.
+ */
+export interface StanzaResult {
+  readonly inputs: number;
+  readonly answers: Readonly<Record<string, number>>;
+  /** Stanzas that were answered one by one, by the condition. */
+  readonly stanzas: Readonly<Record<string, number>>;
+  /**
+   * How long another request had to wait at most, in milliseconds: with nothing else to do, and beside each seed sent alone. The
+   * machine may be busy with others; the server's own part is the processor time that it took during that wait.
+   */
+  readonly stall: { readonly baseline: number; readonly wait: number; readonly own: number; readonly worst: string };
+  readonly luaKb: { readonly before: number; readonly after: number };
+  readonly rssMb: { readonly before: number; readonly after: number };
+  readonly violations: readonly Violation[];
+}
+
+const SECRET = decodeSecret(Buffer.alloc(32, 'fuzz').toString('base64'));
+const WRONG = decodeSecret(Buffer.alloc(32, 'zzuf').toString('base64'));
+const AT_ONCE = 8;
+/** No bad input may hold up the server's event loop for longer. */
+const MAX_STALL_MS = 100;
+/** A stall is the request's own if it comes back each time: what else the machine does only ever adds. */
+const TURNS = 5;
+/** What may be left over in the server's memory, in kB of Lua and in MB of the process. */
+const MAX_GROWTH = { luaKb: 8192, rssMb: 64 } as const;
+/** So many requests that are taken are remembered, against replays, for ten minutes; beyond that come 503s. */
+const MAX_TAKEN = 9500;
+
+const NS_PING = 'urn:xmpp:ping';
+const NS_DISCO = 'http://jabber.org/protocol/disco#info';
+const NS_MUC_USER = 'http://jabber.org/protocol/muc#user';
+const NS_JOIN = 'urn:ping-muc:0';
+
+/** Whom the requests are about. */
+interface World {
+  readonly host: string;
+  /** A session that is in a room. */
+  readonly user: string;
+  readonly room: string;
+  readonly nick: string;
+  /** Since when it is in, but for three digits: what names another `at` is to change nothing. */
+  readonly at: string;
+  /** A room on the same service, in which it is not. */
+  readonly other: string;
+}
+
+interface Node {
+  readonly name: string;
+  /** Values as they are written. */
+  readonly attributes: readonly (readonly [name: string, written: string])[];
+  /** Text as it is written. */
+  readonly children: readonly (Node | string)[];
+}
+
+const node = (name: string, attributes: Record<string, string>, ...children: readonly (Node | string)[]): Node => ({
+  name,
+  attributes: Object.entries(attributes).map(([key, value]) => [key, escapeXML(value)]),
+  children,
+});
+
+function write(element: Node | string): string {
+  if (typeof element === 'string') return element;
+  const attributes = element.attributes.map(([name, written]) => ` ${name}="${written}"`).join('');
+  return `<${element.name}${attributes}>${element.children.map(write).join('')}</${element.name}>`;
+}
+
+/** The three stanzas, each of which would be taken if its join, or room, were the one that there is. */
+function good({ user, room, nick, at, other }: World): readonly Node[] {
+  const named = node('join', { xmlns: NS_JOIN, at });
+  const statuses = ['110', '330', '333'].map((code) => node('status', { code }));
+  return [
+    node('iq', { type: 'get', id: 'a', from: user, to: `${room}/${nick}` }, node('ping', { xmlns: NS_PING }), named),
+    node('iq', { type: 'get', id: 'b', from: user, to: other }, node('query', { xmlns: NS_DISCO })),
+    node(
+      'presence',
+      { type: 'unavailable', id: 'c', from: `${room}/${nick}`, to: user },
+      node(
+        'x',
+        { xmlns: NS_MUC_USER },
+        node('item', { affiliation: 'none', role: 'none' }, node('reason', {}, 'Connection lost')),
+        ...statuses,
+      ),
+      named,
+    ),
+  ];
+}
+
+const JUNK = [
+  '<!-- c -->',
+  '<?a b?>',
+  '<![CDATA[x]]>',
+  '<!DOCTYPE a>',
+  '<!ENTITY a "b">',
+  '&amp;',
+  '&lt;',
+  '&lol;',
+  '&#0;',
+  '&#1;',
+  '&#10;',
+  '&#xD800;',
+  '&#xFFFF;',
+  '&#x1F600;',
+  '&#1114112;',
+  '&',
+  '<',
+  '>',
+  ']]>',
+  '"',
+  "'",
+  '<a/>',
+  '<x:a/>',
+  '<x:a xmlns:x="urn:x"/>',
+  '<a xmlns=""/>',
+  '<xml:a/>',
+  '<a xml:lang="en"/>',
+  '<message id="m"/>',
+  '<iq/>',
+  '<xmpp/>',
+  '</iq>',
+  '</xmpp>',
+  'text',
+  ' ',
+  '\n',
+  '\u0000',
+  '\u0001',
+  '\ufffe',
+  '\r',
+  `<ping xmlns="${NS_PING}"/>`,
+  `<query xmlns="${NS_DISCO}"/>`,
+  '<query xmlns="jabber:iq:roster"/>',
+  `<x xmlns="${NS_MUC_USER}"/>`,
+  `<x xmlns="${NS_MUC_USER}"><invite/></x>`,
+  '<status code="110"/>',
+  '<status code="307"/>',
+  '<item affiliation="none" role="none"/>',
+  '<item affiliation="owner" role="none" jid="a@b"/>',
+  '<reason>r</reason>',
+  `<join xmlns="${NS_JOIN}" at="1"/>`,
+  '<body>b</body>',
+  '<error type="cancel"/>',
+];
+const ATTRIBUTES = [
+  'id',
+  'type',
+  'from',
+  'to',
+  'by',
+  'at',
+  'code',
+  'role',
+  'affiliation',
+  'jid',
+  'nick',
+  'node',
+  'timeout',
+  'xmlns',
+  'xml:lang',
+  'xmlns:x',
+  'x:id',
+  'xmlns:xml',
+  'xml:id',
+  '__index',
+  '1',
+];
+const ELEMENTS = [
+  'iq',
+  'presence',
+  'message',
+  'xmpp',
+  'ping',
+  'query',
+  'join',
+  'x',
+  'item',
+  'status',
+  'reason',
+  'a',
+  'x:iq',
+  'stream:stream',
+  'root',
+  'IQ',
+];
+const values = ({ host, user, room, nick, at }: World): readonly string[] => [
+  user,
+  host,
+  `${room}/${nick}`,
+  `${room}/other`,
+  `nobody@${host}/x`,
+  user.split('/')[0] ?? '',
+  `a@${host}`,
+  `conference.${host}`,
+  'a@b.example/c',
+  'a@b.example',
+  at,
+  `0${at}`,
+  `${at}.0`,
+  `-${at}`,
+  '1e9',
+  '0x1',
+  `${at} `,
+  'get',
+  'set',
+  'result',
+  'error',
+  'unavailable',
+  'subscribe',
+  'probe',
+  'none',
+  'owner',
+  '110',
+  '330',
+  '333',
+  '307',
+  '60',
+  '0',
+  '301',
+  '1.5',
+  ' 60',
+  NS_PING,
+  NS_DISCO,
+  NS_MUC_USER,
+  NS_JOIN,
+  'jabber:client',
+  'jabber:server',
+  'urn:x',
+];
+
+type Fault = (stanza: Node) => Node;
+
+/** The n-th of an element and all below it, changed. */
+function changed(element: Node, n: number, change: Fault): Node {
+  let left = n % count(element);
+  const walk = (here: Node): Node => {
+    if (left-- === 0) return change(here);
+    return {
+      ...here,
+      children: here.children.map((child) => (typeof child === 'string' || left < 0 ? child : walk(child))),
+    };
+  };
+  return walk(element);
+}
+
+const count = (element: Node): number =>
+  element.children.reduce((sum, child) => sum + (typeof child === 'string' ? 0 : count(child)), 1);
+
+/** One thing that is wrong with a stanza, anywhere in it. */
+function faults(world: World): fc.Arbitrary<Fault> {
+  const value = fc.oneof(
+    { weight: 3, arbitrary: fc.constantFrom(...values(world)).map(escapeXML) },
+    { weight: 3, arbitrary: strangeText.map((text) => escapeXML(text)) },
+    { weight: 1, arbitrary: strangeText },
+  );
+  const junk = fc.oneof(
+    { weight: 4, arbitrary: fc.constantFrom(...JUNK) },
+    { weight: 1, arbitrary: strangeText.map((text) => escapeXML(text)) },
+  );
+  const n = fc.nat({ max: 50 });
+  const at = (list: readonly unknown[], index: number): number => (list.length === 0 ? 0 : index % list.length);
+  const local = fc.oneof<fc.Arbitrary<Fault>[]>(
+    fc.tuple(n, value).map(([index, written]) => (it) => ({
+      ...it,
+      attributes: it.attributes.map(
+        ([name, old], i) => [name, i === at(it.attributes, index) ? written : old] as const,
+      ),
+    })),
+    n.map((index) => (it) => ({ ...it, attributes: it.attributes.filter((_, i) => i !== at(it.attributes, index)) })),
+    fc.tuple(fc.constantFrom(...ATTRIBUTES), value).map(([name, written]) => (it) => ({
+      ...it,
+      attributes: [...it.attributes.filter(([old]) => old !== name), [name, written] as const],
+    })),
+    fc
+      .tuple(fc.constantFrom(...ATTRIBUTES), value)
+      .map(([name, written]) => (it) => ({ ...it, attributes: [...it.attributes, [name, written] as const] })),
+    fc.constantFrom(...ELEMENTS).map((name) => (it) => ({ ...it, name })),
+    fc.tuple(n, junk).map(([index, text]) => (it) => ({
+      ...it,
+      children: it.children.toSpliced(at([...it.children, ''], index), 0, text),
+    })),
+    n.map((index) => (it) => ({ ...it, children: it.children.toSpliced(at(it.children, index), 1) })),
+    n.map((index) => (it) => ({
+      ...it,
+      children: [...it.children, ...it.children.slice(at(it.children, index), at(it.children, index) + 1)],
+    })),
+    fc.tuple(fc.constantFrom(...ELEMENTS), fc.constantFrom(1, 1, 2, 500)).map(
+      ([name, depth]) =>
+        (it) =>
+          Array.from({ length: depth }).reduce<Node>((inner) => node(name, {}, inner), it),
+    ),
+  );
+  return fc.tuple(n, local).map(
+    ([index, change]) =>
+      (stanza) =>
+        changed(stanza, index, change),
+  );
+}
+
+interface Input {
+  readonly body: Buffer;
+  readonly signing: Signing;
+  readonly strange: readonly [id: string, timestamp: string, signature: string];
+  readonly type: string;
+}
+
+function inputs(world: World): fc.Arbitrary<Input> {
+  const stanza = fc
+    .tuple(fc.constantFrom(...good(world)), fc.array(faults(world), { minLength: 0, maxLength: 3 }))
+    .map(([right, wrongs]) => wrongs.reduce((bad, wrong) => wrong(bad), right));
+  /** Mostly ids of their own, or the first fault would hide all others. */
+  const renamed = (all: readonly Node[]): Node[] =>
+    all.map((it, index) => ({
+      ...it,
+      attributes: it.attributes.map(
+        ([name, value]) => [name, name === 'id' && /^[abc]$/.test(value) ? `${value}${index}` : value] as const,
+      ),
+    }));
+  const root = fc.oneof(
+    { weight: 12, arbitrary: fc.constant<Fault>((it) => it) },
+    {
+      weight: 1,
+      arbitrary: faults(world).map(
+        (wrong): Fault =>
+          (it) =>
+            wrong({ ...it, children: [] }).name === it.name
+              ? { ...wrong({ ...it, children: [] }), children: it.children }
+              : wrong(it),
+      ),
+    },
+  );
+  const prolog = fc.oneof(
+    { weight: 20, arbitrary: fc.constant('') },
+    {
+      weight: 1,
+      arbitrary: fc.constantFrom(
+        '<?xml version="1.0"?>',
+        '<?xml version="1.0" encoding="ISO-8859-1"?>',
+        '<?xml version="1.1"?>',
+        '\ufeff',
+        ' ',
+        '<!DOCTYPE xmpp>',
+        '<!-- -->',
+      ),
+    },
+  );
+  const structured = fc
+    .tuple(fc.array(stanza, { minLength: 1, maxLength: 4 }), root, prolog, fc.boolean())
+    .map(([stanzas, wrong, before, unique]) =>
+      Buffer.from(
+        before + write(wrong(node('xmpp', { timeout: '2' }, ...(unique ? renamed(stanzas) : stanzas.slice(0, 1))))),
+      ),
+    );
+  const whole = good(world).map((it) => write(node('xmpp', { timeout: '2' }, it)));
+  const samples = [...whole, write(node('xmpp', { timeout: '2' }, ...good(world)))];
+  return fc.record({
+    body: fc.oneof(
+      { weight: 1, arbitrary: structured },
+      {
+        weight: 1,
+        arbitrary: mangled(samples, [
+          ...JUNK,
+          '="',
+          '"/>',
+          ' xmlns="',
+          ' xmlns:x="urn:x"',
+          '<?xml version="1.0" encoding="utf-16"?>',
+          '<iq ',
+          '<xmpp timeout="1">',
+        ]),
+      },
+    ),
+    signing,
+    strange: fc.tuple(strangeText, strangeText, strangeText),
+    type: fc.oneof(
+      { weight: 20, arbitrary: fc.constant('application/xmpp+xml') },
+      {
+        weight: 1,
+        arbitrary: fc.oneof(
+          fc.constantFrom(
+            'Application/XMPP+XML; charset=utf-8',
+            'application/xmpp+xmlx',
+            'text/xml',
+            'application/xmpp+xml;',
+          ),
+          strangeText,
+        ),
+      },
+    ),
+  });
+}
+
+const open = '<xmpp timeout="2">';
+const close = '</xmpp>';
+const entities = (levels: number): string =>
+  Array.from({ length: levels }, (_, n) => `<!ENTITY e${n + 1} "${`&e${n};`.repeat(10)}">`).join('');
+const many = (times: number, of: (n: number) => string): string =>
+  Array.from({ length: times }, (_, n) => of(n)).join('');
+
+/** Bodies that are meant to hurt. */
+function seeds(world: World): Readonly<Record<string, string | Buffer>> {
+  const [pinging, asking, telling] = good(world).map(write) as [string, string, string];
+  const to = (address: string, n: number): string =>
+    `<iq type="get" id="${n}" from="${world.user}" to="${address}"><ping xmlns="${NS_PING}"/><join xmlns="${NS_JOIN}" at="1"/></iq>`;
+  const marks = '\u0301\u0323'.repeat(250);
+  return {
+    'nothing at all': '',
+    NUL: '\u0000',
+    'NUL within': `${open}${pinging}\u0000${close}`,
+    'entities that grow (billion laughs)': `<!DOCTYPE a [<!ENTITY e0 "lol">${entities(9)}]>${open}&e9;${close}`,
+    'an entity without end (quadratic blow-up)': `<!DOCTYPE a [<!ENTITY e "${'x'.repeat(50_000)}">]>${open}${'&e;'.repeat(50_000)}${close}`,
+    'an external entity': `<!DOCTYPE a [<!ENTITY e SYSTEM "file:///etc/passwd">]>${open}<iq id="&e;"/>${close}`,
+    'an external document type': `<!DOCTYPE a SYSTEM "http://${world.host}:5280/x.dtd">${open}${pinging}${close}`,
+    'a parameter entity': `<!DOCTYPE a [<!ENTITY % p SYSTEM "http://${world.host}:5280/x.dtd"> %p;]>${open}${close}`,
+    'default attributes': `<!DOCTYPE xmpp [<!ATTLIST iq from CDATA "${world.user}">]>${open}${pinging}${close}`,
+    'a document type alone': `<!DOCTYPE xmpp>${open}${pinging}${close}`,
+    'an undefined entity': `${open}&nbsp;${pinging}${close}`,
+    comments: `<!-- before -->${open}<!-- within -->${pinging}${close}<!-- after -->`,
+    'a comment within a stanza': `${open}<iq type="get" id="a" from="${world.user}" to="${world.room}/x"><!-- c --><ping xmlns="${NS_PING}"/></iq>${close}`,
+    'a comment without end': `${open}<!--${'-x'.repeat(300_000)}`,
+    'processing instructions': `<?xml-stylesheet href="x"?>${open}<?php echo 1 ?>${pinging}${close}`,
+    'an XML declaration': `<?xml version="1.0"?>${open}${pinging}${close}`,
+    'an XML declaration in the middle': `${open}<?xml version="1.0"?>${pinging}${close}`,
+    'XML 1.1': `<?xml version="1.1"?>${open}${pinging}${close}`,
+    'UTF-16, little endian': Buffer.from(`\ufeff${open}${pinging}${close}`, 'utf16le'),
+    'UTF-16, big endian': Buffer.from(`\ufeff${open}${pinging}${close}`, 'utf16le').swap16(),
+    'declared as UTF-16': `<?xml version="1.0" encoding="utf-16"?>${open}${pinging}${close}`,
+    'declared as UTF-7': `<?xml version="1.0" encoding="utf-7"?>${open}+ADw-iq+AD4-${close}`,
+    'declared as ISO 8859-1': `<?xml version="1.0" encoding="ISO-8859-1"?>${open}${to('ré@b.example/é', 1)}${close}`,
+    'declared as nothing known': `<?xml version="1.0" encoding="EBCDIC"?>${open}${close}`,
+    'a byte order mark': `\ufeff${open}${pinging}${close}`,
+    'ISO 8859-1 bytes': Buffer.from(`${open}${to('r\u00e9@b.example/x', 1)}${close}`, 'latin1'),
+    'overlong UTF-8': Buffer.concat([Buffer.from(open), Buffer.from('c0bc', 'hex'), Buffer.from(close)]),
+    'half a surrogate in UTF-8': Buffer.concat([Buffer.from(open), Buffer.from('eda080', 'hex'), Buffer.from(close)]),
+    'mixed encodings': Buffer.concat([
+      Buffer.from(`${open}${pinging}`),
+      Buffer.from(pinging, 'utf16le'),
+      Buffer.from(close),
+    ]),
+    'references to what is no character': `${open}&#0;&#xD800;&#xFFFF;&#x110000;${close}`,
+    'nested 14,000 deep': open + '<a>'.repeat(14_000) + '</a>'.repeat(14_000) + close,
+    'nested 14,000 deep in a stanza': `${open}<iq type="get" id="a" from="${world.user}" to="${world.room}/x">${'<a>'.repeat(14_000)}${'</a>'.repeat(14_000)}</iq>${close}`,
+    'nested 250,000 deep': open + '<a>'.repeat(250_000),
+    'elements in rows': open + '<a/>'.repeat(29_900) + close,
+    'an attribute without end': `${open}<iq type="get" id="a" from="${'x'.repeat(1_000_000)}" to="b"/>${close}`,
+    'an id without end': `${open}<iq id="${'x'.repeat(1_000_000)}"/>${close}`,
+    'a name without end': `${open}<${'x'.repeat(1_000_000)}/>${close}`,
+    'a text without end': open + 'x'.repeat(1_040_000) + close,
+    'a namespace without end': `${open}<iq id="a" xmlns="urn:${'x'.repeat(1_000_000)}"/>${close}`,
+    'a reason without end': `${open}${telling.replace('Connection lost', 'x'.repeat(1_000_000))}${close}`,
+    'a reason of references': `${open}${telling.replace('Connection lost', '&#120;'.repeat(29_000))}${close}`,
+    'a reason of CDATA': `${open}${telling.replace('Connection lost', '<![CDATA[<b>]]>'.repeat(10_000))}${close}`,
+    'line ends without end': open + '\r\n'.repeat(14_900) + close,
+    'attributes in plenty': `${open}<iq id="a" ${many(29_900, (n) => `a${n}="" `)}/>${close}`,
+    'attributes in plenty, of stanzas in plenty':
+      open + many(900, (n) => `<iq id="${n}" ${many(30, (m) => `a${m}="" `)}/>`) + close,
+    'attributes twice': `${open}<iq id="a" id="b"/>${close}`,
+    'attributes twice by their namespaces': `${open}<iq id="a" xmlns:p="urn:p" xmlns:q="urn:p" p:a="1" q:a="2"/>${close}`,
+    'namespaces in plenty': `${open}<iq id="a" ${many(29_900, (n) => `xmlns:a${n}="urn:${n}" `)}/>${close}`,
+    'namespaces in plenty, over elements in plenty': `<xmpp timeout="2" ${many(14_900, (n) => `xmlns:a${n}="urn:${n}" `)}>${many(14_900, (n) => `<a${n}:b/>`)}${close}`,
+    'default namespaces in plenty': open + many(9000, (n) => `<a xmlns="urn:${n}">`) + '</a>'.repeat(9000) + close,
+    'wrong namespaces': `<xmpp xmlns="urn:x" timeout="2">${pinging}${close}`,
+    'the namespace of servers': `${open}${pinging.replace('<iq', '<iq xmlns="jabber:server"')}${close}`,
+    'a prefix that is not bound': `${open}<x:iq id="a"/>${close}`,
+    'the prefix xml bound anew': `${open}<iq xmlns:xml="urn:x" id="a"/>${close}`,
+    'a stanza by a prefix': `<c:xmpp xmlns:c="jabber:client" timeout="2">${pinging.replaceAll('iq', 'c:iq')}</c:xmpp>`,
+    'two roots': `${open}${close}${open}${close}`,
+    'text around the root': `x${open}${close}y`,
+    'cut short': `${open}${pinging}`,
+    'one stanza too many': open + many(1001, (n) => to('a@b.example/c', n)) + close,
+    'a thousand stanzas': open + many(1000, (n) => pinging.replace('id="a"', `id="${n}"`)) + close,
+    'a thousand notices': open + many(1000, (n) => telling.replace('id="c"', `id="${n}"`)) + close,
+    'a thousand notices for nobody':
+      open +
+      many(1000, (n) => telling.replace('id="c"', `id="${n}"`).replace(`to="${world.user}`, `to="${world.user}-${n}`)) +
+      close,
+    'a thousand questions': open + many(1000, (n) => asking.replace('id="b"', `id="${n}"`)) + close,
+    'a thousand messages':
+      open +
+      many(1000, (n) => `<message id="${n}" from="${world.user}" to="${world.room}"><body>b</body></message>`) +
+      close,
+    'a thousand ids, all one': open + many(1000, () => pinging) + close,
+    'long names to prepare': open + many(950, (n) => to(`${'a'.repeat(880)}@b.example/c`, n)) + close,
+    'names that take long to prepare': open + many(850, (n) => to(`a${marks.slice(0, 480)}@b.example/c`, n)) + close,
+    'names that take long to prepare, thrice': open + many(320, (n) => to(`a${marks}@a${marks}/a${marks}`, n)) + close,
+    'names that grow when prepared': open + many(850, (n) => to(`b@b.example/${'ﷺ'.repeat(300)}`, n)) + close,
+    'addresses of slashes and ats': open + many(900, (n) => to('@/'.repeat(450), n)) + close,
+    'one byte too many': open + ' '.repeat(1_048_576 + 1 - open.length - close.length) + close,
+    'as many bytes as are taken': open + ' '.repeat(1_048_576 - open.length - close.length) + close,
+    'eight megabytes': Buffer.alloc(8_000_000, '<'),
+  };
+}
+
+interface Reply {
+  readonly status: number;
+  readonly headers: IncomingHttpHeaders;
+  readonly body: string;
+}
+
+/** Header values as an HTTP client can send them. */
+const inHeader = (text: string): string =>
+  text
+    .replace(/[^\t\x20-\x7e\x80-\xff]/g, '?')
+    .trim()
+    .slice(0, 2000);
+
+function headersOf(given: Input): Record<string, string> {
+  const seconds = Math.floor(Date.now() / 1000);
+  const [id, timestamp, signature] = given.strange.map(inHeader) as [string, string, string];
+  const signed = (key: Key, at = seconds, body = given.body): Record<string, string> => ({
+    ...sign([key], `msg_${crypto.randomUUID()}`, at, body),
+  });
+  switch (given.signing) {
+    case 'right':
+      return signed(SECRET);
+    case 'none':
+      return {};
+    case 'wrong secret':
+      return signed(WRONG);
+    case 'old':
+      return signed(SECRET, seconds - 400);
+    case 'other body':
+      return signed(SECRET, seconds, Buffer.concat([given.body, Buffer.from(' ')]));
+    case 'strange headers':
+      return { ...signed(SECRET), 'webhook-id': id, 'webhook-timestamp': timestamp, 'webhook-signature': signature };
+  }
+}
+
+const DETAILS: Readonly<Record<number, RegExp>> = {
+  400: /^(?:the body is not (?:UTF-8|XML as XMPP has it)|the body has too much markup|the root must be <xmpp>|timeout must be|more than 1000 stanzas|child \d+ is not a stanza|stanza \d+ (?:needs an id|has the id))/,
+  401: /webhook-(?:id|timestamp|signature)/,
+  413: /^the body has more than 1048576 bytes$/,
+  415: /^the content type must be application\/xmpp\+xml$/,
+};
+
+/** How many stanzas a body holds, read by another parser than the server's. */
+function stanzasIn(body: Buffer): number {
+  let found = 0;
+  const parser = new Parser();
+  parser.on('element', () => {
+    found += 1;
+  });
+  parser.on('error', () => undefined);
+  parser.write(body.toString().replace(/^(?:\ufeff)?<\?xml [^>]*>/, ''));
+  return found;
+}
+
+/** How long another request had to wait, and how much of that the server was at work, in milliseconds. */
+interface Cost {
+  readonly wait: number;
+  readonly own: number;
+}
+
+/** A server, a session in a room of another one, and the way to the API. */
+class Scene {
+  readonly lab: Lab;
+  readonly home: Prosody;
+  readonly juliet: User;
+  readonly muc: ScriptedMuc;
+  readonly world: World;
+  /** The join as it really is. */
+  readonly join: Parameters<typeof ping>[0];
+  readonly #agent = new Agent({ keepAlive: true, maxSockets: AT_ONCE });
+  #pid: string | undefined;
+  readonly #prober = new Agent({ keepAlive: true, maxSockets: 1 });
+
+  private constructor(lab: Lab, home: Prosody, juliet: User, muc: ScriptedMuc, join: Parameters<typeof ping>[0]) {
+    [this.lab, this.home, this.juliet, this.muc, this.join] = [lab, home, juliet, muc, join];
+    const digits = Array.from(String(join.at), (digit, index) =>
+      index % 5 === 2 ? String((Number(digit) + 5) % 10) : digit,
+    );
+    this.world = {
+      host: home.host,
+      user: juliet.jid,
+      room: join.room,
+      nick: join.nick,
+      at: digits.join(''),
+      other: muc.room('elsewhere'),
+    };
+  }
+
+  static async open(): Promise<Scene> {
+    const lab = await Lab.open();
+    try {
+      const { url, events } = await startSink(lab);
+      const host = lab.address(2);
+      const home = await Prosody.start(lab, {
+        host,
+        users: ['juliet'],
+        global: `plugin_paths = { ${JSON.stringify(fileURLToPath(new URL('../prosody', import.meta.url)))} }`,
+        forHost: `modules_enabled = { "ping_muc_webhook" }
+ping_muc_webhook_url = "${url}"
+ping_muc_secret = "whsec_${SECRET.toString('base64')}"`,
+      });
+      const domain = lab.address(4);
+      const away = await Prosody.start(lab, { host: lab.address(3), components: [domain] });
+      const muc = await ScriptedMuc.open(lab, away, domain);
+      const juliet = await User.connect(lab, home, 'juliet', 'phone');
+      const room = muc.room('fuzzed');
+      await juliet.join(room, 'Juliet');
+      const joined = await until('the join is reported', () => events.find(({ type }) => type === 'muc.joined'));
+      return new Scene(lab, home, juliet, muc, {
+        host,
+        remote: domain,
+        room,
+        user: juliet.jid,
+        nick: 'Juliet',
+        at: joined.at,
+      });
+    } catch (error) {
+      await lab.close();
+      throw error;
+    }
+  }
+
+  post(path: string, headers: Record<string, string>, body: Buffer, agent = this.#agent): Promise<Reply> {
+    return new Promise((resolve, reject) => {
+      const options = {
+        host: this.home.host,
+        port: 5280,
+        path,
+        method: 'POST',
+        agent,
+        timeout: 30_000,
+        headers: { ...headers, 'content-length': body.length },
+      };
+      const request = httpRequest(options, (response) => {
+        const chunks: Buffer[] = [];
+        response.on('data', (chunk: Buffer) => chunks.push(chunk));
+        response.on('end', () =>
+          resolve({
+            status: response.statusCode ?? 0,
+            headers: response.headers,
+            body: Buffer.concat(chunks).toString(),
+          }),
+        );
+        response.on('error', reject);
+      });
+      request.on('timeout', () => request.destroy(new Error('no answer within 30 seconds')));
+      request.on('error', reject);
+      request.end(body);
+    });
+  }
+
+  send(given: Input): Promise<Reply> {
+    return this.post('/ping_muc/stanzas', { ...headersOf(given), 'content-type': inHeader(given.type) }, given.body);
+  }
+
+  /**
+   * Asks the server for a page that it does not have, again and again while something goes on. Returns how long it took at most
+   * to say so, and how long it was at work itself meanwhile, in milliseconds.
+   */
+  async longestWait(meanwhile: () => Promise<unknown>): Promise<Cost> {
+    const file = `/proc/${await this.#process()}/schedstat`;
+    const worked = (): number => Number(readFileSync(file, 'utf8').split(' ')[0]) / 1e6;
+    const nothing = Buffer.alloc(0);
+    const longest = { wait: 0, own: 0 };
+    let over = false as boolean;
+    const end = (): void => {
+      over = true;
+    };
+    meanwhile().then(end, end);
+    do {
+      const [began, before] = [performance.now(), worked()];
+      await this.post('/', {}, nothing, this.#prober);
+      const wait = performance.now() - began;
+      longest.wait = Math.max(longest.wait, wait);
+      longest.own = Math.max(longest.own, Math.min(wait, worked() - before));
+    } while (!over);
+    return longest;
+  }
+
+  /** What the admin shell prints for an expression of Lua. */
+  async lua(expression: string): Promise<string> {
+    const said = await this.home.shell(`>return ${expression}`);
+    const value = /Result: (.*)/.exec(said)?.[1];
+    if (value === undefined) throw new Error(`the shell did not evaluate ${expression}: ${said}`);
+    return value.trim();
+  }
+
+  async memory(): Promise<{ luaKb: number; rssMb: number }> {
+    const luaKb = Number(
+      await this.lua('(collectgarbage() == 0 and collectgarbage() == 0) and collectgarbage("count")'),
+    );
+    const rss = /VmRSS:\s+(\d+) kB/.exec(await readFile(`/proc/${await this.#process()}/status`, 'utf8'))?.[1];
+    return { luaKb, rssMb: Number(rss) / 1024 };
+  }
+
+  async #process(): Promise<string> {
+    this.#pid ??= await this.lua('require"util.pposix".getpid()');
+    return this.#pid;
+  }
+
+  async close(): Promise<void> {
+    this.#agent.destroy();
+    this.#prober.destroy();
+    await this.lab.close();
+  }
+}
+
+const problemSchema = (): ((value: unknown) => boolean) =>
+  new Ajv2020().compile(
+    JSON.parse(readFileSync(new URL('../protocol/problem.schema.json', import.meta.url), 'utf8')) as object,
+  );
+
+/** @param measured whether each seed's stall is measured, which takes a minute */
+export async function fuzzStanzas(options: FuzzOptions & { readonly measured: boolean }): Promise<StanzaResult> {
+  const scene = await Scene.open();
+  const { home, juliet, muc, world } = scene;
+  const tally = new Tally();
+  const conditions: Record<string, number> = {};
+  const isProblem = problemSchema();
+  let taken = 0;
+
+  function judge(given: Input, { status, headers, body }: Reply): string | undefined {
+    const type = headers['content-type'];
+    if (given.signing !== 'right' && status !== 401 && given.body.length <= 1_048_576)
+      return `answered ${status} to what is not signed`;
+    if (status !== 200) {
+      const details = DETAILS[status];
+      if (details === undefined) return `answered ${status}: ${body}`;
+      const problem = JSON.parse(body) as { status: number; detail: string };
+      if (type !== 'application/problem+json' || !isProblem(problem) || problem.status !== status)
+        return `the problem is none: ${body}`;
+      return details.test(problem.detail) ? undefined : `the problem names no field: ${body}`;
+    }
+    taken += 1;
+    if (type !== 'application/xmpp+xml') return `answered 200 with ${type}`;
+    const answers = [...readAnswers(body).values()];
+    const there = stanzasIn(given.body);
+    if (answers.length !== there) return `${there} stanzas, ${answers.length} answers: ${body}`;
+    for (const answer of answers) {
+      if (answer.kind !== 'error') return `a stanza got through: ${body}`;
+      if (answer.by !== home.host) return `an error that the server did not make: ${body}`;
+      if (!['policy-violation', 'conflict', 'recipient-unavailable'].includes(answer.condition))
+        return `${answer.condition}: ${body}`;
+      if (answer.condition === 'policy-violation' && (answer.text ?? '') === '') return `nothing says why: ${body}`;
+      conditions[answer.condition] = (conditions[answer.condition] ?? 0) + 1;
+    }
+    return undefined;
+  }
+
+  async function send(given: Input, name: string): Promise<void> {
+    try {
+      let reply = await scene.send(given);
+      for (
+        let turn = 0;
+        turn < 20 && (reply.status === 503 || reply.status === 429) && reply.headers['retry-after'] !== undefined;
+        turn += 1
+      ) {
+        tally.count(`${reply.status}, tried again`);
+        await sleep(Number(reply.headers['retry-after']) * 1000);
+        reply = await scene.send(given);
+      }
+      tally.count(String(reply.status));
+      const wrong = judge(given, reply);
+      if (wrong !== undefined) tally.violate(name, wrong.slice(0, 500), given.body);
+    } catch (error) {
+      tally.count('no answer');
+      tally.violate(name, String(error), given.body);
+    }
+  }
+
+  try {
+    await sleep(500); // what comes of the login has come
+    const before = { asked: muc.asked.length, received: juliet.received.length };
+    const stall = { baseline: 0, wait: 0, own: 0, worst: '' };
+    if (options.measured) stall.baseline = (await scene.longestWait(() => sleep(5000))).wait;
+    for (const [name, body] of Object.entries(seeds(world))) {
+      options.progress?.(name);
+      const given: Input = {
+        body: Buffer.from(body),
+        signing: 'right',
+        strange: ['', '', ''],
+        type: 'application/xmpp+xml',
+      };
+      if (!options.measured) {
+        await send(given, name);
+        continue;
+      }
+      let [wait, own] = [Infinity, Infinity];
+      for (let turn = 0; turn < TURNS && own > MAX_STALL_MS / 4; turn += 1) {
+        const cost = await scene.longestWait(() => send(given, name));
+        [wait, own] = [Math.min(wait, cost.wait), Math.min(own, cost.own)];
+      }
+      options.progress?.(`${name}: ${wait.toFixed(0)} ms, ${own.toFixed(0)} ms its own`);
+      stall.wait = Math.max(stall.wait, wait);
+      if (own > stall.own) Object.assign(stall, { own, worst: name });
+      if (own > MAX_STALL_MS)
+        tally.violate(name, `held up the server for ${own.toFixed(0)} ms, ${TURNS} times`, given.body);
+    }
+
+    const memory = await scene.memory();
+    const arbitrary = inputs(world);
+    await fuzz(arbitrary, options, tally, AT_ONCE, async (given, name) => {
+      await send(taken < MAX_TAKEN ? given : { ...given, signing: 'other body' }, name);
+    });
+    const after = await scene.memory();
+
+    await sleep(500); // what got through has arrived
+    const nowhere = Buffer.alloc(0);
+    for (const { kind, to, user } of muc.asked.slice(before.asked))
+      tally.violate('all', `the chat service was asked: ${kind} ${to} by ${user}`, nowhere);
+    for (const { stanza } of juliet.received.slice(before.received))
+      tally.violate('all', `the client received ${stanza.toString()}`, nowhere);
+    if (after.luaKb - memory.luaKb > MAX_GROWTH.luaKb)
+      tally.violate('all', `Lua's memory grew from ${memory.luaKb} to ${after.luaKb} kB`, nowhere);
+    if (after.rssMb - memory.rssMb > MAX_GROWTH.rssMb)
+      tally.violate('all', `the process grew from ${memory.rssMb} to ${after.rssMb} MB`, nowhere);
+    const log = await home.log();
+    const errors = log
+      .split('\n')
+      .filter((line) => /\terror\t|[Tt]raceback/.test(line) && !line.includes('certmanager\t')); // it has none
+    if (errors.length > 0) tally.violate('all', `the server logged ${errors.slice(0, 3).join(' ')}`, nowhere);
+    if (log.includes(SECRET.toString('base64'))) tally.violate('all', 'the secret is in the log', nowhere);
+
+    // the same stanzas about the join that there is do get through: the door was open, and these were nearly right
+    const right = await scene.send({
+      body: Buffer.from(batch([ping(scene.join)], 5)),
+      signing: 'right',
+      strange: ['', '', ''],
+      type: 'application/xmpp+xml',
+    });
+    const told = await scene.send({
+      body: Buffer.from(batch([notice(scene.join, undefined)], 5)),
+      signing: 'right',
+      strange: ['', '', ''],
+      type: 'application/xmpp+xml',
+    });
+    if (readAnswers(right.body).values().next().value?.kind !== 'result' || readAnswers(told.body).size > 0)
+      tally.violate('all', `the right ones were refused: ${right.body} ${told.body}`, nowhere);
+    return {
+      inputs: Object.entries(tally.counts).reduce(
+        (sum, [name, count]) => sum + (name.includes('again') ? 0 : count),
+        0,
+      ),
+      answers: tally.counts,
+      stanzas: conditions,
+      stall,
+      luaKb: { before: memory.luaKb, after: after.luaKb },
+      rssMb: { before: memory.rssMb, after: after.rssMb },
+      violations: tally.violations,
+    };
+  } finally {
+    await scene.close();
+  }
+}

@@ -1,0 +1,143 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { appendFileSync } from 'node:fs';
+import { createInterface } from 'node:readline';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { type Lab, until } from './lab.ts';
+
+const MAIN = fileURLToPath(new URL('../local/main.ts', import.meta.url));
+
+export type LogLine = Readonly<Record<string, unknown>>;
+
+/** Settings of the server's module. */
+export type Settings = Readonly<Record<string, string | number | boolean | readonly string[]>>;
+
+/** `npm start`, as a process of the lab. */
+export class Runtime {
+  readonly host: string;
+  readonly port = 8787;
+  readonly data: string;
+  readonly lines: LogLine[] = [];
+  /** What it printed to be pasted into the server's configuration. */
+  settings = '';
+  /** What it is started with, beside this process's own. */
+  readonly environment: NodeJS.ProcessEnv;
+  #process: ChildProcess | undefined;
+
+  private constructor(lab: Lab, host: string, environment: NodeJS.ProcessEnv) {
+    this.host = host;
+    this.data = join(lab.directory, 'data');
+    this.environment = environment;
+  }
+
+  static async start(
+    lab: Lab,
+    options: { host?: string; serverApi?: string; environment?: NodeJS.ProcessEnv } = {},
+  ): Promise<Runtime> {
+    const runtime = new Runtime(lab, options.host ?? lab.address(1), {
+      PING_MUC_SERVER_API: options.serverApi ?? 'http://{host}:5280/ping_muc',
+      ...options.environment,
+    });
+    lab.keep(runtime);
+    await runtime.start();
+    return runtime;
+  }
+
+  async start(): Promise<void> {
+    const child = spawn(
+      process.execPath,
+      [MAIN, '--host', this.host, '--port', String(this.port), '--data', this.data],
+      {
+        env: { ...process.env, ...this.environment },
+        stdio: ['ignore', 'pipe', 'pipe'],
+      },
+    );
+    this.#process = child;
+    let said = '';
+    let isListening = false;
+    let output = '';
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      output += text;
+    });
+    createInterface({ input: child.stderr }).on('line', (line) => {
+      said = `${said}${line}\n`.slice(-4000);
+      appendFileSync(`${this.data}.log`, `${line}\n`);
+      const parsed = parse(line);
+      if (parsed === undefined) return;
+      this.lines.push(parsed);
+      if (parsed['message'] === 'listening') isListening = true;
+    });
+    child.on('exit', () => {
+      if (this.#process === child) this.#process = undefined;
+    });
+    await until(
+      'the runtime listens',
+      () => {
+        if (this.#process === undefined) throw new Error(`the runtime ended: ${said}`);
+        return isListening;
+      },
+      60_000,
+    );
+    this.settings = output;
+  }
+
+  get webhookUrl(): string {
+    return `http://${this.host}:${this.port}/webhooks`;
+  }
+
+  /** The webhook secret that it printed. */
+  get secret(): string {
+    return /ping_muc_secret = "(.*)"/.exec(this.settings)?.[1] ?? '';
+  }
+
+  /** What it printed for the global section and for the host's, with other values where a test needs them. */
+  prosodySettings(changes: Settings = {}): { global: string; forHost: string } {
+    const [, globalPart = '', hostPart = ''] = this.settings.split(/^-- (?:at the top|below the line).*$/m);
+    const lua = (value: Settings[string]): string =>
+      typeof value === 'object' ? `{ ${value.map(lua).join(', ')} }` : JSON.stringify(value);
+    const changed = (part: string, isOf: (name: string) => boolean): string => {
+      const own = Object.entries(changes).filter(([name]) => isOf(name));
+      const kept = part.split('\n').filter((line) => !own.some(([name]) => line.startsWith(`${name} =`)));
+      return [...kept, ...own.map(([name, value]) => `${name} = ${lua(value)}`)].join('\n');
+    };
+    const isGlobal = (name: string): boolean => globalPart.split('\n').some((line) => line.startsWith(`${name} =`));
+    return { global: changed(globalPart, isGlobal), forHost: changed(hostPart, (name) => !isGlobal(name)) };
+  }
+
+  /** Waits for a log line. */
+  line(message: string, matches: (line: LogLine) => boolean = () => true, milliseconds = 30_000): Promise<LogLine> {
+    return until(
+      `the log says "${message}"`,
+      () => this.lines.find((line) => line['message'] === message && matches(line)),
+      milliseconds,
+    );
+  }
+
+  async end(signal: 'SIGTERM' | 'SIGKILL'): Promise<number | null> {
+    const child = this.#process;
+    if (child === undefined) return null;
+    return new Promise((resolve) => {
+      child.once('exit', (status) => resolve(status));
+      child.kill(signal);
+    });
+  }
+
+  /** Ends it at once, and starts it with other variables; undefined: without one. */
+  async restart(changes: NodeJS.ProcessEnv = {}): Promise<void> {
+    await this.end('SIGKILL');
+    Object.assign(this.environment, changes);
+    await this.start();
+  }
+
+  async stop(): Promise<void> {
+    await this.end('SIGTERM');
+  }
+}
+
+function parse(line: string): LogLine | undefined {
+  try {
+    return JSON.parse(line) as LogLine;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,33 @@
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { readRequestBody } from '../local/http.ts';
+import type { Lab } from './lab.ts';
+
+export interface SunkEvent {
+  readonly type: string;
+  readonly at: number;
+  readonly user?: string;
+  readonly room?: string;
+  readonly nick?: string;
+}
+
+/** Takes webhooks in the place of the functions, and does nothing but keep their events. */
+export async function startSink(lab: Lab): Promise<{ readonly url: string; readonly events: readonly SunkEvent[] }> {
+  const events: SunkEvent[] = [];
+  const server = createServer((request, response) => {
+    void readRequestBody(request, 1_000_000).then((body) => {
+      events.push(...(JSON.parse(body.toString()) as { events: SunkEvent[] }).events);
+      response.end('{"accepted":1,"rejected":[]}');
+    });
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  lab.keep({
+    async stop() {
+      server.closeAllConnections();
+      await new Promise<void>((resolve) => server.close(() => resolve()));
+    },
+  });
+  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/`, events };
+}

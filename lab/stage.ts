@@ -1,0 +1,63 @@
+import type { Totals } from '../functions/core/check-state.ts';
+import { type Lab, until } from './lab.ts';
+import type { Prosody } from './prosody.ts';
+import type { LogLine, Runtime } from './runtime.ts';
+import { User } from './user.ts';
+
+/** What every scene has: the functions, the users' own server, and another with chat rooms. */
+export class Stage {
+  readonly lab: Lab;
+  readonly runtime: Runtime;
+  readonly home: Prosody;
+  readonly away: Prosody;
+
+  constructor(lab: Lab, runtime: Runtime, home: Prosody, away: Prosody) {
+    this.lab = lab;
+    this.runtime = runtime;
+    this.home = home;
+    this.away = away;
+  }
+
+  /** @param service where it logs in, where that is not by TCP */
+  user(name: string, resource = 'phone', service?: string): Promise<User> {
+    return User.connect(this.lab, this.home, name, resource, service);
+  }
+
+  /** A user of the other server, who is in its rooms as a neighbour. */
+  guest(name: string): Promise<User> {
+    return User.connect(this.lab, this.away, name, 'phone');
+  }
+
+  /** Enters a room, and waits until the join is recorded. */
+  async join(
+    user: Pick<User, 'jid'> & { join(room: string, nick: string): Promise<unknown> },
+    room: string,
+    nick: string,
+  ): Promise<void> {
+    const recorded = this.recorded();
+    await user.join(room, nick);
+    await until(`${user.jid} in ${room} is recorded`, () => this.recorded() > recorded);
+  }
+
+  /** How many joins have been recorded, in all. */
+  recorded(): number {
+    return this.runtime.lines.reduce((sum, line) => sum + Number(line['JoinsRecorded'] ?? 0), 0);
+  }
+
+  /** Cuts all streams; new ones pass. Returns the moment, in milliseconds. */
+  dropStreams(): number {
+    const moment = Date.now();
+    for (const server of [this.home, this.away]) for (const link of server.links.values()) link.drop();
+    return moment;
+  }
+
+  /** Waits for the end of a check that began after `since` (milliseconds), and returns its totals. */
+  async checkDone(since: number, remote: string, milliseconds?: number): Promise<Totals> {
+    const isIt = (line: LogLine): boolean => line['remote'] === remote && Date.parse(String(line['time'])) >= since;
+    return (await this.runtime.line('check done', isIt, milliseconds))['totals'] as Totals;
+  }
+
+  close(): Promise<void> {
+    return this.lab.close();
+  }
+}

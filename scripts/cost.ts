@@ -1,0 +1,254 @@
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { readResources, synthesize } from '../local/assembly.ts';
+import type { Counts } from '../bench/counted-stack.ts';
+import { SAMPLE, SILENT_ROOM, countCosts } from '../bench/counts.ts';
+
+/** Counts what AWS would bill, and writes docs/cost.md. */
+
+/** When the pages below were looked at. */
+const PRICES_READ = '2026-11-22';
+/** US dollars, us-east-1, list prices without free tiers. */
+const PRICES = {
+  'HTTP API, a million requests': 1,
+  'Lambda, a million invocations': 0.2,
+  'Lambda arm64, a GB-second': 0.0000133334,
+  'DynamoDB on demand, a million write units': 0.625,
+  'DynamoDB on demand, a million read units': 0.125,
+  'Step Functions Standard, a thousand transitions': 0.025,
+  'CloudWatch Logs, a GB taken in': 0.5,
+  'Secrets Manager, a secret and month': 0.4,
+  'CloudWatch, a custom metric and month': 0.3,
+  'CloudWatch, an alarm and month': 0.1,
+  'CloudWatch, a dashboard and month': 3,
+  'KMS, a key and month': 1,
+} as const;
+const SOURCES = [
+  'https://aws.amazon.com/api-gateway/pricing/',
+  'https://aws.amazon.com/lambda/pricing/',
+  'https://aws.amazon.com/dynamodb/pricing/on-demand/',
+  'https://aws.amazon.com/step-functions/pricing/',
+  'https://aws.amazon.com/cloudwatch/pricing/',
+  'https://aws.amazon.com/secrets-manager/pricing/',
+  'https://aws.amazon.com/kms/pricing/',
+];
+
+/** What a day looks like; joins last a day on average, so each is renewed once. */
+const DAYS = [
+  { joins: 100, checks: 5, joinsPerCheck: 5, eventsPerRequest: 1 },
+  { joins: 10_000, checks: 50, joinsPerCheck: 100, eventsPerRequest: 1 },
+  { joins: 1_000_000, checks: 500, joinsPerCheck: 2000, eventsPerRequest: 3 },
+] as const;
+/** Joins on a server, and of how many of its users each room is, where all rooms are silent all the time. */
+const SILENT_JOINS = 10_000;
+const SILENT_ROOMS = [1, 10, 100];
+/** `ping_muc_silence`, unless set. */
+const CHECKS_A_DAY = 4;
+/** Joins that a check finds lost. */
+const LOST_SHARE = 0.1;
+const DAYS_PER_MONTH = 30.4;
+
+const NAMES: readonly (keyof Counts)[] = [
+  'requests',
+  'writeUnits',
+  'readUnits',
+  'transitions',
+  'invocations',
+  'functionMs',
+  'logBytes',
+];
+
+function combine(parts: readonly (readonly [number, Counts])[]): Counts {
+  return Object.fromEntries(
+    NAMES.map((name) => [name, parts.reduce((sum, [times, counts]) => sum + times * counts[name], 0)]),
+  ) as unknown as Counts;
+}
+
+function day(
+  counted: Record<string, Counts>,
+  { joins, checks, joinsPerCheck, eventsPerRequest }: (typeof DAYS)[number],
+): Counts {
+  const get = (name: string): Counts => counted[name] as Counts;
+  const requestOverhead: Counts = combine([
+    [1, get('a join, alone in its request')],
+    [-1 / SAMPLE, get(`${SAMPLE} joins in one request`)],
+  ]);
+  const event: Counts = combine([[1 / SAMPLE, get(`${SAMPLE} joins in one request`)]]);
+  const events = 3 * joins; // join, renewal, leave
+  const empty = get('a close and a check that finds nobody');
+  const perJoin = (answers: string): Counts =>
+    combine([
+      [1 / SAMPLE, get(`a close and a check of ${SAMPLE}, all ${answers}`)],
+      [-1 / SAMPLE, empty],
+    ]);
+  return combine([
+    [events, event],
+    [events / eventsPerRequest, requestOverhead],
+    [checks, empty],
+    [checks * joinsPerCheck * (1 - LOST_SHARE), perJoin('joined')],
+    [checks * joinsPerCheck * LOST_SHARE, perJoin('left')],
+  ]);
+}
+
+/** What a day costs in which each room is asked about as often as may be. A room of many is read and pinged for more. */
+function silentDay(counted: Record<string, Counts>, roomSize: number): Counts {
+  const perJoin = combine([
+    [1 / SAMPLE, counted[`a close and a check of ${SAMPLE}, all joined`] as Counts],
+    [-1 / SAMPLE, counted['a close and a check that finds nobody'] as Counts],
+  ]);
+  const checks = (CHECKS_A_DAY * SILENT_JOINS) / roomSize;
+  return combine([
+    [checks, counted[SILENT_ROOM] as Counts],
+    [checks * (roomSize - 10), perJoin],
+  ]);
+}
+
+interface Fixed {
+  readonly memoryGb: number;
+  readonly metrics: number;
+  readonly alarms: number;
+  readonly keys: number;
+}
+
+function dollars(counts: Counts, { memoryGb }: Fixed): Record<string, number> {
+  return {
+    'HTTP API': (counts.requests / 1e6) * PRICES['HTTP API, a million requests'],
+    Lambda:
+      (counts.invocations / 1e6) * PRICES['Lambda, a million invocations'] +
+      (counts.functionMs / 1000) * memoryGb * PRICES['Lambda arm64, a GB-second'],
+    DynamoDB:
+      (counts.writeUnits / 1e6) * PRICES['DynamoDB on demand, a million write units'] +
+      (counts.readUnits / 1e6) * PRICES['DynamoDB on demand, a million read units'],
+    'Step Functions': (counts.transitions / 1000) * PRICES['Step Functions Standard, a thousand transitions'],
+    Logs: (counts.logBytes / 1e9) * PRICES['CloudWatch Logs, a GB taken in'],
+  };
+}
+
+const round = (value: number): string =>
+  value === 0
+    ? '0'
+    : value < 0.01
+      ? '< 0.01'
+      : value.toLocaleString('en', { maximumFractionDigits: value < 10 ? 2 : 0 });
+const table = (head: readonly string[], rows: readonly (readonly string[])[]): string =>
+  [head, head.map((_, index) => (index === 0 ? '---' : '---:')), ...rows]
+    .map((cells) => `| ${cells.join(' | ')} |`)
+    .join('\n');
+
+function document(counted: Record<string, Counts>, fixed: Fixed): string {
+  const units = Object.entries(counted).map(([name, counts]) => [name, ...NAMES.map((key) => round(counts[key]))]);
+  const days = DAYS.map((one) => ({ one, counts: day(counted, one) }));
+  const daily = days.map(({ one, counts }) => [
+    one.joins.toLocaleString('en'),
+    ...NAMES.slice(0, 5).map((key) => round(counts[key])),
+    round((counts.functionMs / 1000) * fixed.memoryGb),
+  ]);
+  const kinds = Object.keys(dollars(days[0]?.counts as Counts, fixed));
+  const fixedDollars =
+    PRICES['Secrets Manager, a secret and month'] +
+    fixed.metrics * PRICES['CloudWatch, a custom metric and month'] +
+    fixed.alarms * PRICES['CloudWatch, an alarm and month'] +
+    PRICES['CloudWatch, a dashboard and month'] +
+    fixed.keys * PRICES['KMS, a key and month'];
+  const monthly = days.map(({ one, counts }) => {
+    const each = dollars(counts, fixed);
+    const sum = Object.values(each).reduce((total, value) => total + value * DAYS_PER_MONTH, 0);
+    return [
+      one.joins.toLocaleString('en'),
+      ...kinds.map((kind) => round((each[kind] ?? 0) * DAYS_PER_MONTH)),
+      round(fixedDollars),
+      round(sum + fixedDollars),
+    ];
+  });
+  const silent = SILENT_ROOMS.map((roomSize) => {
+    const sum = Object.values(dollars(silentDay(counted, roomSize), fixed)).reduce((total, value) => total + value, 0);
+    const [checks, pings] = [(CHECKS_A_DAY * SILENT_JOINS) / roomSize, CHECKS_A_DAY * SILENT_JOINS];
+    return [
+      String(roomSize),
+      checks.toLocaleString('en'),
+      pings.toLocaleString('en'),
+      round(sum),
+      round(sum * DAYS_PER_MONTH),
+    ];
+  });
+  return `# What it costs
+
+\`npm run cost\` writes this page. It runs the stack's own bundles on one machine and counts what AWS would bill. Do
+not edit the page.
+
+## Counted
+
+${table(['what happens', 'requests', 'write units', 'read units', 'transitions', 'invocations', 'function ms', 'log bytes'], units)}
+
+A join costs one write unit, the least that a stored item can cost. A close of a connection to a host on which no user
+is in a room is not reported, and costs nothing. Milliseconds were measured on the machine that ran the count: for
+functions with ${fixed.memoryGb * 1024} MB, take them as an order of magnitude.
+
+## A day
+
+Assumptions:
+
+- Each join lasts a day, and so is recorded, renewed and left once.
+${DAYS.map(({ joins, checks, joinsPerCheck }) => `- At ${joins.toLocaleString('en')} joins a day, there are ${checks} checks of ${joinsPerCheck.toLocaleString('en')} joins each.`).join('\n')}
+- A check finds one join in ten lost.
+- Each request has one event. At a million joins a day it has three, because several events occur within the 0.1 s for
+  which the module gathers them.
+
+${table(['joins a day', 'requests', 'write units', 'read units', 'transitions', 'invocations', 'GB-seconds'], daily)}
+
+## Silent rooms
+
+The table shows what \`ping_muc_silence\` costs at most, at ${SILENT_JOINS.toLocaleString('en')} joins: no room sends anything all day, and each room is
+checked every six hours. A room that sends something to every session within six hours costs nothing. With twelve hours
+the cost is half of this, with 0 there is none. Each check is counted as if it were alone in its request.
+
+${table(['users of the server in a room', 'checks a day', 'pings a day', 'US dollars a day', 'a month'], silent)}
+
+## A month, in US dollars
+
+${table(['joins a day', ...kinds, 'fixed', 'sum'], monthly)}
+
+Fixed: one secret, ${fixed.metrics} custom metrics, ${fixed.alarms} alarms, one dashboard, ${fixed.keys} key (alarms are sent through an encrypted topic).
+
+The prices are without any free tier. With the permanent free tiers of CloudWatch (10 metrics, 10 alarms, 3 dashboards)
+and Lambda (a million invocations, 400,000 GB-seconds a month), the first two rows fall to little more than the secret,
+the key and the metrics and alarms beyond ten.
+
+Not counted: data transfer, X-Ray traces, a NAT gateway where the functions run in a VPC.
+
+## Prices
+
+US East (N. Virginia), list prices, read from stored copies of these pages on ${PRICES_READ}. Check the current prices
+before you rely on them.
+
+${SOURCES.map((source) => `- <${source}>`).join('\n')}
+
+${table(
+  ['what', 'US dollars'],
+  Object.entries(PRICES).map(([name, price]) => [name, String(price)]),
+)}
+`;
+}
+
+const directory = await mkdtemp(join(tmpdir(), 'ping-muc-cost-'));
+try {
+  await synthesize(directory, { serverApiUrl: 'https://xmpp.example.net:5281/ping_muc' });
+  const resources = Object.values(await readResources(directory));
+  const ofType = (type: string): typeof resources => resources.filter((resource) => resource.Type === type);
+  const { METRICS } = await import('../functions/names.ts');
+  const fixed: Fixed = {
+    memoryGb:
+      Math.max(...ofType('AWS::Lambda::Function').map(({ Properties }) => Number(Properties['MemorySize']))) / 1024,
+    metrics: Object.keys(METRICS).length,
+    alarms: ofType('AWS::CloudWatch::Alarm').length,
+    keys: ofType('AWS::KMS::Key').length,
+  };
+  const text = document(await countCosts(directory, [10, SAMPLE], (step) => process.stderr.write(`${step}\n`)), fixed);
+  const file = new URL('../docs/cost.md', import.meta.url);
+  const before = await readFile(file, 'utf8').catch(() => '');
+  await writeFile(file, text);
+  process.stdout.write(`${before === '' ? 'Written' : 'Rewritten'}: docs/cost.md\n\n${text}`);
+} finally {
+  await rm(directory, { recursive: true, force: true });
+}

@@ -1,0 +1,77 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { synthesize } from '../local/assembly.ts';
+import { ensurePackage } from './debian.ts';
+import { type Extent, FAULTS, type FaultResult, LONG_EXTENT, SHORT_EXTENT, Theatre } from '../lab/faults.ts';
+
+/** Plays every fault on real servers, at length, and prints who was told: `npm run test:faults [-- --short] [-- --seed n] [-- part of a name …]`. */
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    short: { type: 'boolean', default: false },
+    seed: { type: 'string', default: String(Date.now() % 1_000_000) },
+    stages: { type: 'string', default: '4' },
+  },
+});
+const extent: Extent = { ...(values.short ? SHORT_EXTENT : LONG_EXTENT), seed: Number(values.seed) };
+const names = Object.keys(FAULTS).filter(
+  (name) => positionals.length === 0 || positionals.some((part) => name.includes(part)),
+);
+
+const say = (text: string): void => void process.stderr.write(`${text}\n`);
+ensurePackage('prosody', 'prosody');
+ensurePackage('faketime', 'faketime');
+say(
+  `${names.length} faults, ${values.stages} at a time, seed ${extent.seed}. ${values.short ? '' : 'All of them take about a quarter of an hour.'}`,
+);
+const began = Date.now();
+const elapsed = (): string => `${String(Math.round((Date.now() - began) / 1000)).padStart(5)} s`;
+const assembly = await mkdtemp(join(tmpdir(), 'ping-muc-bench-'));
+process.env['PING_MUC_ASSEMBLY'] = assembly;
+const theatre = new Theatre(Number(values.stages));
+let results: readonly (FaultResult | undefined)[];
+try {
+  await synthesize(assembly, { serverApiUrl: 'http://127.0.0.1:5280/ping_muc' });
+  results = await Promise.all(
+    names.map((name) =>
+      theatre.play(name, extent).then(
+        (result) => {
+          say(`${elapsed()}  ${name}`);
+          return result;
+        },
+        (error: unknown) => {
+          say(`${elapsed()}  ${name}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+          return undefined;
+        },
+      ),
+    ),
+  );
+} finally {
+  await theatre.close();
+  await rm(assembly, { recursive: true, force: true });
+}
+console.table(
+  names.map((fault, index) => {
+    const { events, expected, lost, doubled, wrong, seconds } = results[index] ?? {};
+    return {
+      fault,
+      events,
+      expected,
+      lost,
+      doubled,
+      wrong,
+      'seconds to recover': seconds?.toFixed(1) ?? 'not played to its end',
+    };
+  }),
+);
+const isWell = results.every(
+  (result) => result !== undefined && result.lost === 0 && result.doubled === 0 && result.wrong === 0,
+);
+process.stdout.write(
+  isWell
+    ? 'No notice was lost, none was doubled, none was wrong.\n'
+    : 'A notice was lost, doubled or wrong, or a fault was not played to its end.\n',
+);
+process.exitCode = isWell ? 0 : 1;
