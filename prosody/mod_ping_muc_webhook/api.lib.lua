@@ -257,6 +257,7 @@ return function (settings, state, signature, joins, queries, closes, rosters, re
 	local function reentry_answer(item, what, ...)
 		if what == "entered" then return entered(item, ...); end
 		if what == "error" then return room_answer(item, ...); end
+		if what == "new" then return server_error(item, "cancel", "item-not-found"); end
 		if what == "gone" then return server_error(item, "cancel", "recipient-unavailable"); end
 		return server_error(item, "cancel", "conflict", nil, what == "rejoining" and what or nil);
 	end
@@ -289,7 +290,9 @@ return function (settings, state, signature, joins, queries, closes, rosters, re
 			respond_when_done(request);
 		end
 		if is_reentry then
-			item.entry = reentry.enter(session, item.room, join, request.timeout, on_answer);
+			local why;
+			item.entry, why = reentry.enter(session, item.room, join, request.timeout, on_answer);
+			if why == "full" then return server_error(item, "wait", "unexpected-request"); end
 			if not item.entry then return server_error(item, "cancel", "conflict", nil, "rejoining"); end
 			id = item.entry.id;
 		elseif item.kind == "ping" then

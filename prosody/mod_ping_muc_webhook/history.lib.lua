@@ -49,8 +49,9 @@ return function (settings, state)
 		local now = monotonic();
 		local moment = now;
 		if is_delayed then
-			local stamp = parse_datetime(stanza:get_child("delay", xmlns_delay).attr.stamp or "");
-			if stamp then moment = now - math.max(0, time_now() - stamp); end
+			-- Where it is of before 1970, the parser raises an error. An occupant may have chosen it.
+			local fine, stamp = pcall(parse_datetime, stanza:get_child("delay", xmlns_delay).attr.stamp or "");
+			if fine and stamp then moment = now - math.max(0, time_now() - stamp); end
 		end
 		local own, other = names_of(room, stanza);
 		local lines = join.lines or {};

@@ -186,6 +186,8 @@ return function (settings, state, sender, queries, folds, closes, history, roste
 			drop_idle_track(full);
 			return true;
 		end
+		-- What nobody asked for: the session has something held back, from this room or another.
+		if not join and not asked then return drop_idle_track(full); end
 
 		-- To one who is entering again a room sends the others' presence before it has said that it lets it in.
 		if join and is_occupant and not join.attempt and not reentry.is_awaited(join) then prove(join, event.origin, stanza); end
@@ -195,6 +197,7 @@ return function (settings, state, sender, queries, folds, closes, history, roste
 			if join and join.attempt then end_join(full, room, "room"); end
 			drop_idle_track(full);
 		elseif presence_type == nil and nick and is_self then
+			if join and statuses["201"] and reentry.takes_new_room(full, room, join) then return true; end
 			if not join or join.attempt or join.nick ~= nick or reentry.is_awaited(join) then record_join(full, room, nick); end
 			join = find_join(full, room);
 			if not join then return; end

@@ -17,6 +17,8 @@ local xmlns_muc = "http://jabber.org/protocol/muc";
 local xmlns_muc_user = "http://jabber.org/protocol/muc#user";
 
 local MAX_HOLDS = 100; -- rooms of a session from which something is held back; the oldest is forgotten
+local MAX_ANNOUNCED = 2000; -- occupants whom a room shows to one who enters again; as many as rosters know
+local BESIDE_PRESENCE = 50; -- stanzas that a room sends to one who enters, beside who is there: its history
 local HISTORY_WITHIN = 2; -- seconds from the self-presence that the answer waits for the history
 local FILTER_WITHIN = 30; -- seconds in which the history may come, where no subject ends it
 
@@ -57,6 +59,24 @@ return function (state, queries, history, rosters)
 		return entry ~= nil and entry.phase == "asked" and not entry.overdue and (waiters[entry] ~= nil or monotonic() < entry.deadline);
 	end
 
+	-- Whether the room's self-presence is, or may be, the answer to a re-entry: a new join
+	local function is_awaited(join)
+		return join.entry ~= nil and join.entry.phase == "asked";
+	end
+
+	-- What is sent to a session that hibernates waits in mod_smacks' queue, which drops its oldest when it is full: then
+	-- the session cannot resume, and what waited is lost. Whether half of the queue holds what waits there, and what this
+	-- entry brings, and those that are under way; the other half is for what else comes until the client is back.
+	local function has_space(session, room)
+		local queue = session.hibernating and session.outgoing_stanza_queue;
+		if not queue then return true; end
+		local expected = queue:count_unacked() + rosters.size(room) + BESIDE_PRESENCE;
+		for other, join in pairs(state.tracks[session.full_jid].rooms) do
+			if is_awaited(join) then expected = expected + rosters.size(other) + BESIDE_PRESENCE; end
+		end
+		return expected <= (tonumber(module:get_option("smacks_max_queue_size")) or 500) / 2;
+	end
+
 	-- Built from what the server knows: the session's last presence, and what was missed
 	local function build(entry, session, join)
 		local presence = session.presence and st.clone(session.presence) or st.presence();
@@ -71,8 +91,9 @@ return function (state, queries, history, rosters)
 	end
 
 	-- Enters again. `on_answer` is called once, unless it is forgotten: with "entered" and whether lines are missing, with
-	-- "error", the stanza and whether it is genuine, or with "rejoining", "conflict" or "gone", where others were faster.
-	-- Returns the entry; nil where one is under way already.
+	-- "error", the stanza and whether it is genuine, with "new", where it made the room, or with "rejoining", "conflict" or
+	-- "gone", where others were faster.
+	-- Returns the entry; nil where one is under way already; nil and "full" where the session hibernates, and has no space.
 	local function enter(session, room, join, timeout, on_answer)
 		local earlier = join.entry;
 		if earlier and is_under_way(join) then
@@ -80,6 +101,7 @@ return function (state, queries, history, rosters)
 			wait_for(earlier, on_answer); -- whoever waited for it is gone
 			return earlier;
 		end
+		if not has_space(session, room) then return nil, "full"; end
 		local entry = {
 			phase = "asked", id = new_id.medium(), occupant = room.."/"..join.nick, remote = jid.host(room),
 			deadline = monotonic() + timeout, announced = {}, lines = 0,
@@ -132,6 +154,14 @@ return function (state, queries, history, rosters)
 		track.holds:set(room, { ids = { [entry.id] = true, [entry.earlier or entry.id] = true }, nick = jid.resource(entry.occupant), told = told });
 	end
 
+	-- On the session's behalf, in the place of its client
+	local function leave(full, room, entry)
+		local stanza = st.presence({ type = "unavailable", to = entry.occupant, id = new_id.medium() });
+		state.tracks[full].holds:get(room).ids[stanza.attr.id] = true;
+		sent[stanza] = {};
+		send_as(full_sessions[full], stanza);
+	end
+
 	-- A join ends. `by`: "user", who left; "room", or the "notice", of which the client knows; nil: for a reason of ours.
 	local function ended(full, room, join, by)
 		local entry = join.entry;
@@ -143,11 +173,7 @@ return function (state, queries, history, rosters)
 		answer(entry, session and "conflict" or "gone");
 		if not session or not by then return; end
 		hold(full, room, entry, by ~= "user");
-		if by == "user" then return; end -- its own leave comes behind the entry
-		local leave = st.presence({ type = "unavailable", to = entry.occupant, id = new_id.medium() });
-		state.tracks[full].holds:get(room).ids[leave.attr.id] = true;
-		sent[leave] = {};
-		send_as(session, leave);
+		if by ~= "user" then leave(full, room, entry); end -- its own leave comes behind the entry
 	end
 
 	-- The user enters by itself a room from which something is held back.
@@ -190,20 +216,42 @@ return function (state, queries, history, rosters)
 	local function takes_error(join, stanza, genuine)
 		local entry, id = join.entry, stanza.attr.id;
 		if not entry or entry.phase ~= "asked" then return false; end
-		if id ~= entry.id and (id ~= nil or join.attempt) then return id == entry.earlier; end
+		if id == nil and join.attempt then
+			-- Rather the client's: it must learn that it is not let in. The room has answered what came before that, if ever.
+			join.entry = nil;
+			return false;
+		end
+		if id ~= nil and id ~= entry.id then return id == entry.earlier; end
 		if genuine then join.entry = nil; else entry.overdue = true; end
 		answer(entry, "error", stanza, genuine);
 		return true;
 	end
 
-	-- Whether the room's self-presence is, or may be, the answer to a re-entry: a new join
-	local function is_awaited(join)
-		return join.entry ~= nil and join.entry.phase == "asked";
+	-- An occupant whom the room shows to one who is entering again. Where there are too many, or it takes too long, nobody
+	-- knows them all: then nobody is said to have left.
+	local function announced(join, nick)
+		local entry = join.entry;
+		if not is_awaited(join) or entry.announced[nick] then return; end
+		local count = entry.announced_count or 0;
+		if entry.overdue or count >= MAX_ANNOUNCED then
+			entry.snapshot = nil;
+			return;
+		end
+		entry.announced[nick], entry.announced_count = true, count + 1;
 	end
 
-	-- An occupant whom the room shows to one who is entering again
-	local function announced(join, nick)
-		if is_awaited(join) then join.entry.announced[nick] = true; end
+	-- The room says that it is a new one (status 201), with the user as its owner. Where that is the answer to a re-entry the
+	-- session leaves at once, and its client hears nothing of it. The join stays, for a notice.
+	local function takes_new_room(full, room, join)
+		local entry = join.entry;
+		if not is_awaited(join) or entry.withdrawn or not full_sessions[full] then return false; end
+		module:log("debug", "Re-entry of %s into %s: the room was gone, and is left again", full, room);
+		join.entry, entry.over = nil, true;
+		hold(full, room, entry, true);
+		state.tracks[full].holds:get(room).admitted = true;
+		leave(full, room, entry);
+		answer(entry, "new");
+		return true;
 	end
 
 	-- The history has come, or will not.
@@ -256,6 +304,7 @@ return function (state, queries, history, rosters)
 		enter = enter, expire = expire, forget = forget, is_under_way = is_under_way, is_ours = is_ours;
 		withdraw = withdraw, ended = ended, user_enters = user_enters;
 		holds_presence = holds_presence, holds_message = holds_message;
-		takes_error = takes_error, takes_message = takes_message, is_awaited = is_awaited, announced = announced, entered = entered;
+		takes_error = takes_error, takes_new_room = takes_new_room, takes_message = takes_message;
+		is_awaited = is_awaited, announced = announced, entered = entered;
 	};
 end

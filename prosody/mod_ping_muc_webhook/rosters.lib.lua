@@ -165,6 +165,13 @@ return function (settings, state, next_at)
 	local none = {};
 	local function joins_in(room) return locals[room] or none; end
 
+	-- How many occupants a room has, as far as we know
+	local function size(room)
+		local count = 0;
+		for _ in pairs(joins_in(room)) do count = count + 1; end
+		return math.max(count, rosters[room] and rosters[room].count or 0);
+	end
+
 	-- Sessions that asked to enter were shown who is there, and then not let in.
 	module:add_timer(SWEEP, function ()
 		local now = monotonic();
@@ -181,6 +188,6 @@ return function (settings, state, next_at)
 
 	return {
 		keep = keep, lose = lose, see = see, snapshot = snapshot, entered = entered, give_up = give_up, is_larger = is_larger;
-		joins_in = joins_in, follow_settings = follow_settings;
+		size = size, joins_in = joins_in, follow_settings = follow_settings;
 	};
 end

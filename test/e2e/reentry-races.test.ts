@@ -1,5 +1,5 @@
 import { xml } from '@xmpp/client';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 import { batch, notice, readAnswers } from '../../functions/core/stanzas.ts';
 import { sleep, until } from '../../lab/lab.ts';
 import { post } from '../../lab/requests.ts';
@@ -79,6 +79,14 @@ const done = (since: number, count = 1): Promise<unknown> =>
 async function settled(): Promise<void> {
   await scene.settle(juliet);
   await sleep(300);
+}
+
+/** What Lua says on the user's server, where `session` is the user's, and `entry` the re-entry that is under way. */
+async function inside(code: string): Promise<string> {
+  const state = `prosody.hosts["${scene.home.host}"].modules.ping_muc_webhook.module:shared("state")`;
+  const known = `local session, entry = prosody.full_sessions["${juliet.jid}"], ${state}.tracks["${juliet.jid}"].rooms["${room}"].entry`;
+  const shown = await scene.home.shell(`>${known}; ${code}`);
+  return /Result: (.*)/.exec(shown)?.[1] ?? shown;
 }
 
 /** Streams close, and the server enters the room, which does not answer before the door is opened. */
@@ -193,6 +201,66 @@ describe('the room refuses:', () => {
   });
 });
 
+describe('the room was gone, and the re-entry has made it anew (201):', () => {
+  const made: Reaction = (question) => scene.muc().admit(question, [110, 201]) + said('Welcome, owner!', DELAYED);
+
+  it('the server leaves it at once, and the user is told, and hears nothing else of it', async () => {
+    const at = await reentering(made);
+    scene
+      .muc()
+      .script(
+        'leave',
+        room,
+        (question) =>
+          said('later') + mucPresence({ from: question.to, to: question.user, type: 'unavailable', codes: [110] }),
+      );
+    door.open();
+    await done(at);
+    await settled();
+    expect(heard(at)).toEqual([TOLD]);
+    expect(scene.muc().count('leave', room)).toBe(1);
+    expect(totals(at)).toMatchObject([{ left: 1, reentered: 0, notified: 1 }]);
+    expect(scene.story(room)).toEqual(['joined Juliet']);
+
+    // the client may enter as ever, and may make the room itself
+    scene.muc().script('enter', room, made);
+    await juliet.enter(room, 'Juliet');
+    await scene.told(room, ['joined Juliet', 'joined Juliet']);
+    expect(scene.muc().count('leave', room)).toBe(1);
+  });
+
+  it('the user enters by itself before the room has let it go: it is in, and sees nothing of what was before', async () => {
+    const at = await reentering(made);
+    const { promise, resolve } = Promise.withResolvers<undefined>();
+    scene.muc().script(
+      'leave',
+      room,
+      held(
+        () => promise,
+        (question) => mucPresence({ from: question.to, to: question.user, type: 'unavailable', codes: [110] }),
+      ),
+    );
+    door.open();
+    await until('the server leaves on its behalf', () => scene.muc().count('leave', room) === 1);
+    const own = Date.now();
+    scene.muc().script(
+      'enter',
+      room,
+      held(
+        () => promise,
+        (question) => scene.muc().admit(question),
+      ),
+    );
+    await juliet.enter(room, 'Juliet');
+    await until('the room has its wish', () => entries() === 3);
+    resolve(undefined);
+    await scene.told(room, ['joined Juliet', 'joined Juliet']);
+    await done(at);
+    await settled();
+    expect(heard(own).filter((what) => what !== TOLD)).toEqual(['there Juliet 110']);
+  });
+});
+
 describe('before the room answers, the user', () => {
   it('leaves: it stays out, is not told, and sees nothing but its own leave', async () => {
     const at = await reentering();
@@ -235,6 +303,18 @@ describe('before the room answers, the user', () => {
     await settled();
     expect(heard(at)).toEqual(['error Juliet']);
     expect(scene.story(room)).toEqual(['joined Juliet', 'left']);
+  });
+
+  it('enters by itself, and the room refuses that alone, without an id: it learns of it', async () => {
+    const at = await reentering(silence);
+    scene.muc().script('enter', room, (question) => refusal('auth', 'forbidden')({ ...question, id: '' }));
+    await juliet.enter(room, 'Juliet');
+    await until('the room has both', () => entries() === 3);
+    await settled();
+    expect(heard(at)).toEqual(['error Juliet']); // long before the re-entry's time is over
+    await done(at);
+    expect(scene.story(room)).toEqual(['joined Juliet', 'left']);
+    expect(scene.muc().count('leave', room)).toBe(0); // nothing is left to take back
   });
 
   it('takes another nick: it has that one, and is not told', async () => {
@@ -380,6 +460,64 @@ describe('before the room answers,', () => {
   });
 });
 
+describe('a session that hibernates, for which its server keeps 500 stanzas,', () => {
+  const crowd = (from: string, to: string, count: number): string =>
+    Array.from({ length: count }, (_, n) => mucPresence({ from: `${from}/${n}`, to })).join('');
+  const history = (from: string, to: string): string =>
+    Array.from(
+      { length: 20 },
+      (_, n) => `<message type="groupchat" id="${n}" from="${from}/0" to="${to}"><body>${n}</body>${DELAYED}</message>`,
+    ).join('') + `<message type="groupchat" from="${from}" to="${to}"><subject/></message>`;
+  /** Lets in who enters a room with so many others in it. */
+  const withCrowd =
+    (count: number): Reaction =>
+    (question) =>
+      crowd(question.room, question.user, count) + scene.muc().admit(question) + history(question.room, question.user);
+
+  const fallAsleep = async (): Promise<void> => {
+    await settled();
+    const waiting = async (): Promise<string> => inside('return session.outgoing_stanza_queue:count_unacked()');
+    await until('the client has acknowledged all', async () => Number(await waiting()) < 10);
+    await juliet.die();
+  };
+
+  it('is out of a room that would send more than that: it resumes, and is told; one that is awake is back', async () => {
+    const romeo = await scene.user('romeo');
+    onTestFinished(() => romeo.leaveServer());
+    await scene.join(romeo, room, 'Romeo');
+    scene.muc().send(crowd(room, juliet.jid, 490));
+    await fallAsleep();
+    for (const one of [juliet, romeo]) scene.muc().forget(room, one.jid);
+    scene.muc().script('enter', room, withCrowd(490));
+    const at = scene.dropOutgoing();
+    await done(at);
+    expect(totals(at)).toMatchObject([{ left: 2, reentered: 1, notified: 1 }]);
+    await scene.told(room, ['joined Romeo', 'joined Romeo'], romeo);
+    await juliet.resume();
+    await settled();
+    expect(heard(at)).toEqual([TOLD]);
+  });
+
+  it('is out of two rooms that would do so together: it is back in one, and told of the other', async () => {
+    const pair = ['one', 'other'].map((name) => scene.muc().room(`the-${name}-${rooms}`)); // asked about together, after `room`
+    for (const each of pair) {
+      await scene.join(juliet, each, 'Juliet');
+      scene.muc().send(crowd(each, juliet.jid, 130));
+    }
+    await fallAsleep();
+    for (const each of [room, ...pair]) {
+      scene.muc().forget(each, juliet.jid);
+      scene.muc().script('enter', each, withCrowd(each === room ? 0 : 130));
+    }
+    const at = scene.dropOutgoing();
+    await done(at);
+    expect(totals(at)).toMatchObject([{ left: 3, reentered: 2, notified: 1 }]);
+    await juliet.resume();
+    await settled();
+    expect(juliet.notices()).toHaveLength(1);
+  });
+});
+
 it('the answer to a re-entry is lost: the user is back and is not told', async () => {
   let losses = 0;
   scene.stanzas.gate.after = (body) => {
@@ -419,4 +557,63 @@ it("what the session had is known by the room's own name of it, whatever else ha
   await settled();
   expect(heard(at)).toEqual(['there Juliet 110', 'two', 'three', 'live', 'subject']);
   expect(totals(at)).toMatchObject([{ reentered: 1, gaps: 0 }]);
+});
+
+it('the room shows occupants without end to one who enters again: no more are kept than rosters know, and nobody is said to have left', async () => {
+  onTestFinished(() => scene.set({}));
+  await scene.set({ ping_muc_timeout: 20 }); // they take their time
+  scene.muc().send(nurse());
+  await settled();
+  const at = await reentering();
+  for (let n = 0; n < 2100; n += 1) scene.muc().send(mucPresence({ from: `${room}/${n}`, to: juliet.jid }));
+  await until('all have come', () => heard(at).length === 2100, 20_000);
+  expect(await inside('local n = 0; for _ in pairs(entry.announced) do n = n + 1; end; return n')).toBe('2000');
+  door.open(); // and with it the nurse
+  await done(at);
+  await settled();
+  expect(heard(at).filter((what) => what.startsWith('unavailable'))).toEqual([]);
+  expect(heard(at).slice(2100)).toEqual(BACK);
+});
+
+it('nobody answers for a re-entry, and the room goes on showing occupants: these are not kept', async () => {
+  scene.muc().send(nurse());
+  await settled();
+  const gate = Promise.withResolvers<undefined>();
+  scene.stanzas.gate.before = (body) => (isNotice(body) ? gate.promise : undefined);
+  const at = await reentering();
+  await until('its time is over', async () => (await inside('return entry.overdue')) === 'true');
+  scene.muc().send(mucPresence({ from: `${room}/Romeo`, to: juliet.jid }));
+  scene.muc().send(nurse());
+  await until('they have come', () => heard(at).length === 2);
+  expect(await inside('return tostring(next(entry.announced))')).toBe('nil');
+  scene.muc().send(scene.muc().admit({ user: juliet.jid, room, nick: 'Juliet' }));
+  await scene.told(room, ['joined Juliet', 'joined Juliet']);
+  gate.resolve(undefined);
+  await done(at);
+  await settled();
+  expect(heard(at)).toEqual(['there Romeo', 'there Nurse', 'there Juliet 110']);
+});
+
+it('while something is held back, and after it, no room can have a join recorded that nobody asked for', async () => {
+  const others = ['during', 'after'].map((when) => scene.muc().room(`${when}-${rooms}`));
+  const send = (from = ''): void =>
+    scene.muc().send(mucPresence({ from: `${from}/Juliet`, to: juliet.jid, codes: [110] }));
+  const at = await reentering();
+  scene.muc().script(
+    'leave',
+    room,
+    held(door.pass, (question) =>
+      mucPresence({ from: question.to, to: question.user, type: 'unavailable', codes: [110] }),
+    ),
+  );
+  await juliet.leave(room, 'Juliet');
+  await until('the room has its wish', () => scene.muc().count('leave', room) === 1);
+  send(others[0]);
+  await settled();
+  door.open();
+  await until('it is out', () => heard(at).length > 0);
+  for (const one of [room, others[1]]) send(one);
+  await done(at);
+  await settled();
+  expect([room, ...others].map((one) => scene.story(one))).toEqual([['joined Juliet', 'left'], [], []]);
 });

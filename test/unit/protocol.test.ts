@@ -481,6 +481,8 @@ describe('stanza samples', () => {
       ['reentry-remote-server-not-found', 'presence', 'cancel', 'example.net', 'remote-server-not-found closed'],
       ['reentry-resource-constraint', 'presence', 'wait', 'example.net', 'resource-constraint'],
       ['reentry-feature-not-implemented', 'presence', 'cancel', 'example.net', 'feature-not-implemented'],
+      ['reentry-unexpected-request', 'presence', 'wait', 'example.net', 'unexpected-request'],
+      ['reentry-item-not-found', 'presence', 'cancel', 'example.net', 'item-not-found'],
     ]);
   });
 

@@ -738,6 +738,8 @@ describe('the parts', () => {
     ['resource-constraint by our server', error('resource-constraint', own), 'too large', true],
     ['feature-not-implemented by our server', error('feature-not-implemented', own), 'off', true],
     ['policy-violation by our server', error('policy-violation', own), 'off', true],
+    ['unexpected-request by our server', error('unexpected-request', own), 'refused', true],
+    ['item-not-found by our server', error('item-not-found', own), 'refused', true],
     ['an error of tomorrow by our server', error('not-allowed', own), 'refused', true],
     ['recipient-unavailable from the room', error('recipient-unavailable'), 'refused', true],
     ['a taken nick', error('conflict'), 'refused', true],

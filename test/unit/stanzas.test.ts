@@ -187,6 +187,8 @@ describe('answers', () => {
       }),
       'reentry-resource-constraint': error('wait', 'resource-constraint', own),
       'reentry-feature-not-implemented': error('cancel', 'feature-not-implemented', own),
+      'reentry-unexpected-request': error('wait', 'unexpected-request', own),
+      'reentry-item-not-found': error('cancel', 'item-not-found', own),
     });
   });
 
