@@ -163,10 +163,13 @@ export class ScriptedMuc implements ForgetfulService {
         return known === nick ? result()(question) : error('cancel', 'not-acceptable')(question);
       case 'write':
         return known === undefined ? failure('message', 'cancel', 'not-acceptable')(question) : undefined;
-      case 'disco':
-        return result(`<query xmlns="${NS_DISCO_INFO}"><identity category="conference" type="text"/></query>`)(
-          question,
-        );
+      case 'disco': {
+        const count = [...this.#nicks.keys()].filter((key) => key.startsWith(`${room} `)).length;
+        const occupants = `<x xmlns="jabber:x:data" type="result"><field var="muc#roominfo_occupants"><value>${count}</value></field></x>`;
+        return result(
+          `<query xmlns="${NS_DISCO_INFO}"><identity category="conference" type="text"/>${occupants}</query>`,
+        )(question);
+      }
     }
   }
 }

@@ -9,6 +9,7 @@ local hosts, full_sessions = prosody.hosts, prosody.full_sessions;
 local cut = module:require "text".cut;
 local contract = module:require "stanzas";
 
+local xmlns_disco = "http://jabber.org/protocol/disco#info";
 local xmlns_muc_user = "http://jabber.org/protocol/muc#user";
 local xmlns_ping_muc = "urn:ping-muc:0";
 local xmlns_stanzas = "urn:ietf:params:xml:ns:xmpp-stanzas";
@@ -17,6 +18,9 @@ local MAX_BODY = 1024 * 1024; -- bytes of a stanza request
 local MAX_REQUESTS = 16; -- stanza requests that are being read and sent on
 local MAX_WAITING = 256; -- stanza requests that wait for rooms
 local MAX_WAITING_FOR_HOST = 8; -- of those, the ones that wait for one remote host: a silent one must not hold up the others
+-- Of both, the ones about a single room: whoever has many rooms checked, one by one, must not hold up the checks of
+-- whole hosts
+local MAX_SINGLE, MAX_SINGLE_FOR_HOST = 192, 6;
 local MAX_IN_FLIGHT = 1000; -- queries to one remote host: it reads them at its own pace
 local MAX_ALL_IN_FLIGHT = 32000; -- queries to all remote hosts
 local WARN_AGAIN = 60; -- seconds after which a refusal for the same reason may be a warning again
@@ -28,7 +32,7 @@ local count_notices = module:measure("notices", "counter");
 local count_proofs = module:measure("proofs", "counter"); -- pings answered by what the room had sent the session
 local count_requests = module:metric("counter", "requests", "", "Requests to the stanza API by HTTP status", { "status" });
 
-return function (settings, state, signature, joins, queries, closes, rosters, reentry)
+return function (settings, state, signature, joins, queries, closes, rosters, reentry, doubts)
 	local REPLAY_MEMORY = 2 * signature.TOLERANCE; -- seconds: a timestamp may be ahead, too
 
 	local titles = {
@@ -169,6 +173,7 @@ return function (settings, state, signature, joins, queries, closes, rosters, re
 
 	local requests, reading, waiting, in_flight = {}, 0, 0, 0; -- the numbers of requests that are read, that wait, and of queries
 	local waiting_for = {}; -- remote host → number of requests that wait for it
+	local single, single_for = 0, {}; -- the same of those about a single room
 	local planned = {}; -- remote host → number of queries that requests have yet to send
 
 	-- The queries of a request count from when it is taken: another that comes before they are sent must not fit in, too.
@@ -188,8 +193,10 @@ return function (settings, state, signature, joins, queries, closes, rosters, re
 		requests[request] = nil;
 		if request.is_waiting then
 			waiting = waiting - 1;
+			if request.is_single then single = single - 1; end
 			for remote in pairs(request.planned) do
 				waiting_for[remote] = waiting_for[remote] > 1 and waiting_for[remote] - 1 or nil;
+				if request.is_single then single_for[remote] = single_for[remote] > 1 and single_for[remote] - 1 or nil; end
 			end
 		else
 			reading = reading - 1;
@@ -210,6 +217,7 @@ return function (settings, state, signature, joins, queries, closes, rosters, re
 	local function respond_when_done(request)
 		if not requests[request] or request.next <= #request.items or next(request.waiting) then return; end
 		note(200);
+		doubts.asked(request.rooms, not request.is_unanswered);
 		respond(request, {
 			headers = { content_type = "application/xmpp+xml" };
 			body = "<xmpp>"..table.concat(request.answers).."</xmpp>";
@@ -262,20 +270,33 @@ return function (settings, state, signature, joins, queries, closes, rosters, re
 		return server_error(item, "cancel", "conflict", nil, what == "rejoining" and what or nil);
 	end
 
-	local function handle_item(request, item)
+	-- The number of occupants that a room tells (XEP-0045 §15.6.4); nil where it tells none
+	local function occupants_in(stanza)
+		local info = stanza.attr.type == "result" and stanza:get_child("query", xmlns_disco);
+		for form in (info or st.stanza("nothing")):childtags("x", "jabber:x:data") do
+			for field in form:childtags("field") do
+				if field.attr.var == "muc#roominfo_occupants" then return tonumber(field:get_child_text("value") or ""); end
+			end
+		end
+	end
+
+	-- `is_asked`: about the same once more, after the room has said how many are in it
+	local function handle_item(request, item, is_asked)
 		if item.refused then return server_error(item, "modify", "policy-violation", item.refused); end
-		if item.kind ~= "notice" then plan(request, item.remote, -1); end
+		if item.kind ~= "notice" and not is_asked then plan(request, item.remote, -1); end
 		local session, join = full_sessions[item.full], joins.find(item.full, item.room);
 		if not session then return server_error(item, "cancel", "recipient-unavailable"); end
 		if not join or (item.at and (join.at ~= item.at or join.nick ~= item.nick)) then
 			return server_error(item, "cancel", "conflict");
 		end
 		if item.kind == "notice" then return deliver_notice(item, session, join); end
-		local is_reentry = item.kind == "reentry";
+		local is_reentry, is_larger = item.kind == "reentry", nil;
 		if is_reentry then
 			if not settings.reenter then return server_error(item, "cancel", "feature-not-implemented"); end
 			if is_rejoining(join) then return server_error(item, "cancel", "conflict", nil, "rejoining"); end
-			if rosters.is_larger(item.room, settings.reenter_limit) then return server_error(item, "wait", "resource-constraint"); end
+			is_larger = item.is_larger;
+			if is_larger == nil then is_larger = rosters.is_larger(item.room, settings.reenter_limit); end
+			if is_larger then return server_error(item, "wait", "resource-constraint"); end
 		end
 		local proven = proof(item);
 		if proven then return proven; end
@@ -284,14 +305,31 @@ return function (settings, state, signature, joins, queries, closes, rosters, re
 		item.sent, item.breaks = time_now(), closes.count(item.remote);
 		local answer_of = is_reentry and reentry_answer or room_answer;
 		local function on_answer(...)
+			if item.kind == "ping" and not select(2, ...) then request.is_unanswered = true; end -- the server's own word
 			if not id then early = answer_of(item, ...); return; end
 			request.waiting[id], in_flight = nil, in_flight - 1;
 			table.insert(request.answers, answer_of(item, ...));
 			respond_when_done(request);
 		end
-		if is_reentry then
+		if is_reentry and is_larger == nil then
+			-- Nobody has seen all who are in the room: the room knows.
+			id = queries.send(item.full, item.room, queries.disco, function (stanza, genuine)
+				local answer;
+				if not genuine then
+					answer = room_answer(item, stanza, genuine);
+				else
+					local occupants = occupants_in(stanza);
+					item.occupants, item.is_larger = occupants, not occupants or occupants > settings.reenter_limit;
+				end
+				if not id then early = answer or server_error(item, "wait", "resource-constraint"); return; end
+				request.waiting[id], in_flight = nil, in_flight - 1;
+				answer = answer or handle_item(request, item, true);
+				if answer then table.insert(request.answers, answer); end
+				respond_when_done(request);
+			end);
+		elseif is_reentry then
 			local why;
-			item.entry, why = reentry.enter(session, item.room, join, request.timeout, on_answer);
+			item.entry, why = reentry.enter(session, item.room, join, request.timeout, on_answer, item.occupants);
 			if why == "full" then return server_error(item, "wait", "unexpected-request"); end
 			if not item.entry then return server_error(item, "cancel", "conflict", nil, "rejoining"); end
 			id = item.entry.id;
@@ -308,6 +346,7 @@ return function (settings, state, signature, joins, queries, closes, rosters, re
 	end
 
 	local function expire(request)
+		request.is_unanswered = true;
 		for id, item in pairs(request.waiting) do
 			local is_in = item.entry and reentry.expire(item.entry);
 			table.insert(request.answers, is_in and entered(item) or proof(item) or no_answer(item));
@@ -336,7 +375,11 @@ return function (settings, state, signature, joins, queries, closes, rosters, re
 		if next(request.waiting) then
 			request.is_waiting, request.stanzas = true, nil;
 			reading, waiting = reading - 1, waiting + 1;
-			for remote in pairs(request.planned) do waiting_for[remote] = (waiting_for[remote] or 0) + 1; end
+			if request.is_single then single = single + 1; end
+			for remote in pairs(request.planned) do
+				waiting_for[remote] = (waiting_for[remote] or 0) + 1;
+				if request.is_single then single_for[remote] = (single_for[remote] or 0) + 1; end
+			end
 			request.timer = module:add_timer(request.timeout, function () expire(request); end);
 		end
 		respond_when_done(request);
@@ -364,19 +407,24 @@ return function (settings, state, signature, joins, queries, closes, rosters, re
 			later(examine, request);
 			return;
 		end
-		local count = 0;
+		local count, rooms = 0, {};
 		for _, item in ipairs(items) do
 			if item.kind and item.kind ~= "notice" then
 				plan(request, item.remote, 1);
 				count = count + 1;
+				rooms[item.room] = true;
 			end
 		end
-		if count > 0 and (waiting >= MAX_WAITING or in_flight + count > MAX_ALL_IN_FLIGHT) then
+		request.rooms, request.is_single = rooms, count > 0 and next(rooms, (next(rooms))) == nil;
+		local is_full = waiting >= MAX_WAITING or (request.is_single and single >= MAX_SINGLE);
+		if count > 0 and (is_full or in_flight + count > MAX_ALL_IN_FLIGHT) then
 			return turn_away(request, 503, "too many requests wait for rooms");
 		end
 		for remote in pairs(request.planned) do
 			if (waiting_for[remote] or 0) >= MAX_WAITING_FOR_HOST then
 				return turn_away(request, 429, ("%d requests wait for one remote host already"):format(MAX_WAITING_FOR_HOST));
+			elseif request.is_single and (single_for[remote] or 0) >= MAX_SINGLE_FOR_HOST then
+				return turn_away(request, 429, ("%d requests about single rooms wait for one remote host already"):format(MAX_SINGLE_FOR_HOST));
 			elseif planned[remote] + (queries.in_flight[remote] or 0) > MAX_IN_FLIGHT then
 				return turn_away(request, 429, ("more than %d pings would be in flight to one remote host"):format(MAX_IN_FLIGHT));
 			end

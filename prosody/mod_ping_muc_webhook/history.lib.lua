@@ -14,8 +14,9 @@ local xmlns_sid = "urn:xmpp:sid:0";
 
 -- The history is asked for from somewhat before the last line on, as the question takes its time to the room, and so does a
 -- line on its way here. What the session had of that is known by name, and held back.
-local KEEP = 10; -- seconds before the newest line whose lines are known
-local MAX_LINES = 16; -- that are known
+local KEEP = 10; -- seconds before the newest line from which on the history is asked for
+local ROUNDED = 3; -- seconds by which it may begin earlier: whole seconds here, and in the room's clock
+local MAX_LINES = 20; -- that are known: as many as rooms keep unless configured otherwise
 local MAX_NAME = 128; -- bytes
 
 local count_gaps = module:measure("history_gaps", "counter");
@@ -59,7 +60,7 @@ return function (settings, state)
 		moment = math.max(moment, lines[#lines - 1] or moment); -- in the order in which they came
 		lines[#lines + 1], lines[#lines + 2] = moment, own or other;
 		local drop = 0;
-		while #lines - drop > 2 * MAX_LINES or lines[drop + 1] < moment - KEEP do drop = drop + 2; end
+		while #lines - drop > 2 * MAX_LINES or lines[drop + 1] < moment - KEEP - ROUNDED do drop = drop + 2; end
 		if drop > 0 then
 			local left = #lines - drop;
 			for i = 1, #lines do lines[i] = i <= left and lines[i + drop] or nil; end
@@ -79,7 +80,8 @@ return function (settings, state)
 	local function seconds(join)
 		local lines = join.lines;
 		local from = math.max(join.entered or 0, state.listening or 0);
-		if lines and #lines >= 2 * MAX_LINES then from = lines[1];
+		-- There may have been earlier ones that are not known any more, and would come again.
+		if lines and #lines >= 2 * MAX_LINES then from = math.min(lines[1] + ROUNDED, lines[#lines - 1]);
 		elseif lines and lines[1] then from = lines[#lines - 1] - KEEP; end
 		return math.max(1, math.ceil(monotonic() - from) + 1);
 	end

@@ -118,7 +118,7 @@ return function (settings, state, sender, queries, folds, closes, history, roste
 		if join and (is_entry or nick ~= join.nick) then reentry.withdraw(join); end
 		if is_entry and track then reentry.user_enters(track, room); end
 		if join and is_entry then join.attempt = time_now(); end
-		if not join or join.attempt then track_of(full).asks:set(room, true); end
+		if not join or join.attempt then track_of(full).asks:set(room, monotonic()); end
 	end, -1000);
 
 	local function leave(event)
@@ -202,6 +202,7 @@ return function (settings, state, sender, queries, folds, closes, history, roste
 			join = find_join(full, room);
 			if not join then return; end
 			prove(join, event.origin, stanza);
+			if asked then rosters.shown(room, asked); end
 			reentry.entered(full, room, join);
 		elseif is_occupant and join then
 			reentry.announced(join, nick);

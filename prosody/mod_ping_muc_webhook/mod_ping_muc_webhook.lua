@@ -93,9 +93,9 @@ local folds = module:require "folds"(settings, state, sender);
 local history = module:require "history"(settings, state);
 local rosters = module:require "rosters"(settings, state, next_at);
 local reentry = module:require "reentry"(state, queries, history, rosters);
-local doubts = module:require "doubts"(settings, state, sender, rosters, next_at);
+local doubts = module:require "doubts"(settings, state, sender, rosters, closes, next_at);
 local joins = module:require "joins"(settings, state, sender, queries, folds, closes, history, rosters, reentry, doubts, next_at);
-local api = module:require "api"(settings, state, signature, joins, queries, closes, rosters, reentry);
+local api = module:require "api"(settings, state, signature, joins, queries, closes, rosters, reentry, doubts);
 
 -- What follows from other settings than before
 local function apply()

@@ -67,10 +67,10 @@ return function (state, queries, history, rosters)
 	-- What is sent to a session that hibernates waits in mod_smacks' queue, which drops its oldest when it is full: then
 	-- the session cannot resume, and what waited is lost. Whether half of the queue holds what waits there, and what this
 	-- entry brings, and those that are under way; the other half is for what else comes until the client is back.
-	local function has_space(session, room)
+	local function has_space(session, room, occupants)
 		local queue = session.hibernating and session.outgoing_stanza_queue;
 		if not queue then return true; end
-		local expected = queue:count_unacked() + rosters.size(room) + BESIDE_PRESENCE;
+		local expected = queue:count_unacked() + math.max(rosters.size(room), occupants or 0) + BESIDE_PRESENCE;
 		for other, join in pairs(state.tracks[session.full_jid].rooms) do
 			if is_awaited(join) then expected = expected + rosters.size(other) + BESIDE_PRESENCE; end
 		end
@@ -93,18 +93,19 @@ return function (state, queries, history, rosters)
 	-- Enters again. `on_answer` is called once, unless it is forgotten: with "entered" and whether lines are missing, with
 	-- "error", the stanza and whether it is genuine, with "new", where it made the room, or with "rejoining", "conflict" or
 	-- "gone", where others were faster.
+	-- `occupants`: how many the room has said that it has, where it was asked.
 	-- Returns the entry; nil where one is under way already; nil and "full" where the session hibernates, and has no space.
-	local function enter(session, room, join, timeout, on_answer)
+	local function enter(session, room, join, timeout, on_answer, occupants)
 		local earlier = join.entry;
 		if earlier and is_under_way(join) then
 			if waiters[earlier] or earlier.withdrawn then return nil; end
 			wait_for(earlier, on_answer); -- whoever waited for it is gone
 			return earlier;
 		end
-		if not has_space(session, room) then return nil, "full"; end
+		if not has_space(session, room, occupants) then return nil, "full"; end
 		local entry = {
 			phase = "asked", id = new_id.medium(), occupant = room.."/"..join.nick, remote = jid.host(room),
-			deadline = monotonic() + timeout, announced = {}, lines = 0,
+			begun = monotonic(), deadline = monotonic() + timeout, announced = {}, lines = 0,
 			earlier = earlier and earlier.phase == "asked" and earlier.id or nil; -- which the room may yet answer
 		};
 		local stanza = build(entry, session, join);

@@ -15,10 +15,12 @@ local SNAPSHOT_FOR = 900; -- seconds from which on those who have not come back 
 local SWEEP = 600; -- seconds after which a room that nobody was let into is forgotten
 
 return function (settings, state, next_at)
-	-- Room → { nicks, count, made, before, since }. `before`: what clients believe who were in when the room was first entered
-	-- again. `since`: whom the room has shown from then on, until it has shown all to one of us.
+	-- Room → { nicks, count, made, whole, refused, before, since }. `whole`: the room has shown all to one of us who
+	-- entered, and `refused` is when one of them was not kept. `before`: what clients believe who were in when the room
+	-- was first entered again. `since`: whom the room has shown from then on, until it has shown all to one of us.
 	state.rosters = state.rosters or {};
 	local rosters, total = state.rosters, 0;
+	local listening; -- since when all is kept that rooms show; nil where it is not
 	local locals = {}; -- room → full JID → join, of this host's sessions
 
 	for full, track in pairs(state.tracks) do
@@ -79,9 +81,19 @@ return function (settings, state, next_at)
 	end
 
 	local function add(roster, nick)
-		if not roster.nicks[nick] and roster.count < MAX_NICKS and total < MAX_ALL_NICKS then
+		if roster.nicks[nick] then return; end
+		if roster.count < MAX_NICKS and total < MAX_ALL_NICKS then
 			roster.nicks[nick], roster.count, total = true, roster.count + 1, total + 1;
+		else
+			roster.whole, roster.refused = nil, monotonic();
 		end
+	end
+
+	-- A room has let a session in that asked it to at that time: it has shown it all that there are.
+	local function shown(room, asked)
+		local roster = rosters[room];
+		if not roster or not listening or type(asked) ~= "number" or asked < listening then return; end
+		if not roster.refused or roster.refused < asked then roster.whole = true; end
 	end
 
 	-- A room shows an occupant, or that there is one no more.
@@ -135,6 +147,7 @@ return function (settings, state, next_at)
 			end
 			add(roster, join.nick);
 		end
+		shown(room, entry.begun);
 		local own, ours = jid.resource(entry.occupant), local_nicks(room);
 		for nick in pairs(entry.snapshot or {}) do
 			if nick == join.nick or nick == own or entry.announced[nick] then -- luacheck: ignore 542
@@ -150,15 +163,17 @@ return function (settings, state, next_at)
 		end
 	end
 
-	-- Whether a room has more occupants than that, as far as we know
+	-- Whether a room has more occupants than that; nil where nobody knows
 	local function is_larger(room, limit)
-		if rosters[room] and rosters[room].count > limit then return true; end
+		local roster = rosters[room];
+		if roster and roster.count > limit then return true; end
 		local count = 0;
 		for _ in pairs(locals[room] or {}) do
 			count = count + 1;
 			if count > limit then return true; end
 		end
-		return false;
+		if roster and roster.whole then return false; end
+		return nil;
 	end
 
 	-- This host's joins in a room, by their full JIDs
@@ -176,18 +191,29 @@ return function (settings, state, next_at)
 	module:add_timer(SWEEP, function ()
 		local now = monotonic();
 		for room, roster in pairs(rosters) do
+			local before = roster.before;
+			if before and now - before.made >= SNAPSHOT_FOR then
+				total = total - before.count;
+				roster.before = nil;
+			end
 			if not locals[room] and now - roster.made >= SWEEP then drop(room); end
 		end
 		return SWEEP;
 	end);
 
 	local function follow_settings()
-		if settings.reenter and settings.reenter_occupants then return; end
+		if settings.reenter and settings.reenter_occupants then
+			state.listening_to_occupants = state.listening_to_occupants or monotonic();
+			listening = state.listening_to_occupants;
+			return;
+		end
+		listening, state.listening_to_occupants = nil, nil;
 		for room in pairs(rosters) do drop(room); end
 	end
+	follow_settings();
 
 	return {
 		keep = keep, lose = lose, see = see, snapshot = snapshot, entered = entered, give_up = give_up, is_larger = is_larger;
-		size = size, joins_in = joins_in, follow_settings = follow_settings;
+		size = size, shown = shown, joins_in = joins_in, follow_settings = follow_settings;
 	};
 end

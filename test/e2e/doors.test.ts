@@ -429,15 +429,23 @@ describe('the stanza API', () => {
       expect(await answer(ping(here))).toEqual({ kind: 'result' });
     });
 
-    it('holds 8 requests for one remote host, and asks the next to come later; another host is no matter', async () => {
-      const [room, elsewhere] = [quiet.room('silent'), `silent@${muc}`];
+    it('holds 6 requests about one room for one remote host, 8 in all, and asks the next to come later; another host is no matter', async () => {
+      const [room, second, elsewhere] = [quiet.room('silent'), quiet.room('silent-too'), `silent@${muc}`];
       const here = await enter(room, 'Juliet');
+      const hereToo = await enter(second, 'Juliet');
       const there = await enter(elsewhere, 'Juliet');
-      quiet.script('ping', room, silence);
-      const held = Array.from({ length: 8 }, () => send(batch([ping(here)], 4)));
-      await until('they are all held', () => quiet.count('ping', room) === 8);
-      const late = await send(batch([ping(here)], 4));
-      expect([late.status, Number(late.headers.get('retry-after'))]).toEqual([429, 1]);
+      for (const silent of [room, second]) quiet.script('ping', silent, silence);
+      const before = quiet.count('ping', room);
+      const held = Array.from({ length: 6 }, () => send(batch([ping(here)], 4)));
+      await until('they are all held', () => quiet.count('ping', room) - before === 6);
+      const refused = async (body: string): Promise<void> => {
+        const late = await send(body);
+        expect([late.status, Number(late.headers.get('retry-after'))]).toEqual([429, 1]);
+      };
+      await refused(batch([ping(here)], 4));
+      held.push(...Array.from({ length: 2 }, () => send(batch([ping(here), ping(hereToo)], 4))));
+      await until('they are all held', () => quiet.count('ping', room) - before === 8);
+      await refused(batch([ping(here), ping(hereToo)], 4));
       expect(await answer(ping(there))).toEqual({ kind: 'result' });
       for (const reply of await Promise.all(held)) {
         expect(readAnswers(reply.body).get(stanzaId(here))).toMatchObject({

@@ -271,6 +271,26 @@ describe('one room of a chat service', () => {
     await scene.home.reload();
   });
 
+  it.each([
+    [1, 0],
+    [2, 1],
+  ])(
+    'it has two occupants, of whom nobody has seen all since re-entry was turned on: at a limit of %i the user is told, or back',
+    async (limit, back) => {
+      await (await guest('benvolio')).join(room, 'Benvolio');
+      for (const changes of [{ ping_muc_reenter: false }, { ping_muc_reenter_limit: limit }]) {
+        await scene.home.reload(scene.runtime.prosodySettings({ ...REENTER, ...changes }).forHost);
+      }
+      await scene.forget(room, juliet);
+      const cut = scene.dropStreams();
+      expect(await scene.checkDone(cut)).toMatchObject({ left: 1, reentered: back, notified: 1 - back });
+      await settled(juliet);
+      const told333 = heard(juliet, cut).filter((said) => said === 'gone Juliet 110 330 333');
+      expect([told333.length, heard(juliet, cut).includes('there Juliet 110')]).toEqual([1 - back, back === 1]);
+      await scene.home.reload();
+    },
+  );
+
   it('re-entry is turned off between the close and the verdict: the user is told', async () => {
     await scene.forget(room, juliet);
     const cut = scene.dropStreams();
