@@ -115,6 +115,9 @@ export interface CheckPorts {
   remaining(): number;
 }
 
+/** Sends stanzas of one check, with its time-out, and returns the answers by id. */
+export type Send = (stanzas: readonly Stanza[]) => Promise<ReadonlyMap<string, Answer>>;
+
 /**
  * The first state of a close's check.
  * @param wait seconds until it is due; @param nowSeconds our own clock

@@ -49,6 +49,11 @@ export function roomVerdict(answer: Answer | undefined, host: string): Verdict {
   return verdict === 'left' ? 'joined' : verdict; // it answers, if only to refuse: it is there, and the nick changed
 }
 
+/** Whether a verdict leaves the join open: nothing is known about it yet. */
+export function isOpen(verdict: Verdict): boolean {
+  return verdict === 'undecided' || verdict === 'inconclusive';
+}
+
 /** Whether an answer says that nobody has answered, be it the server's word or somebody else's. */
 export function isOutOfReach(answer: Answer): boolean {
   return answer.kind === 'error' && OUT_OF_REACH.has(answer.condition);

@@ -3,14 +3,9 @@ import { describe, expect, it, vi } from 'vitest';
 import { runCheck } from '../../functions/core/check.ts';
 import type { CheckState, StoredJoin } from '../../functions/core/check-state.ts';
 import type { Join } from '../../functions/core/events.ts';
-import {
-  type Lost,
-  type Outcome,
-  ReentryQueue,
-  hasFailed,
-  mayReenter,
-  outcomeOf,
-} from '../../functions/core/reentry.ts';
+import type { Lost } from '../../functions/core/notices.ts';
+import { ReentryQueue } from '../../functions/core/reentry-queue.ts';
+import { type ReentryOutcome, hasFailed, mayReenter, reentryOutcome } from '../../functions/core/reentry.ts';
 import type { Answer } from '../../functions/core/stanzas.ts';
 import { Crash, HOST, REMOTE, World, elements } from './world.ts';
 
@@ -707,7 +702,7 @@ describe('the parts', () => {
   });
   const own = { by: HOST };
 
-  it.each<[answer: string, Answer | undefined, Outcome, isTold: boolean]>([
+  it.each<[answer: string, Answer | undefined, ReentryOutcome, isTold: boolean]>([
     ['success', { kind: 'result' }, 'back', false],
     ['success with a gap', { kind: 'result', hasGap: true }, 'back', false],
     ['nothing', undefined, 'unanswered', true],
@@ -745,7 +740,7 @@ describe('the parts', () => {
     ['resource-constraint from the room', error('resource-constraint'), 'refused', true],
     ['feature-not-implemented by the room’s host', error('feature-not-implemented', { by: REMOTE }), 'refused', true],
   ])('what an answer means: %s', (_what, answer, outcome, isTold) => {
-    expect(outcomeOf(answer, HOST)).toBe(outcome);
+    expect(reentryOutcome(answer, HOST)).toBe(outcome);
     expect(hasFailed(outcome)).toBe(isTold);
   });
 
@@ -765,7 +760,7 @@ describe('the parts', () => {
             queue.add(
               step.map((room): Lost => ({ join: { room, at: (count += 1) } as StoredJoin, reason: undefined })),
             );
-          const taken = step === 'next' ? queue.next() : step === 'hopeless' ? queue.takeHopeless() : [];
+          const taken = step === 'next' ? queue.next() : step === 'hopeless' ? queue.takeShut() : [];
           if (step === 'hopeless') expect(taken).toEqual([]);
           expect(taken.length).toBeLessThanOrEqual(16);
           for (const { length } of Map.groupBy(taken, ({ join }) => join.room).values())
