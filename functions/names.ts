@@ -75,7 +75,7 @@ export const METRICS = {
   /** Users who are back in their room, without having noticed. */
   Reentries: 'Count',
   DryRunReentries: 'Count',
-  /** Of those who were to re-enter: refused, or not answered, and told instead. */
+  /** Users who were to re-enter, and were notified instead: the re-entry was refused, or not answered. */
   ReentriesRefused: 'Count',
   /** Of the re-entered: the room's history did not bring all that they had missed. */
   HistoryGaps: 'Count',
@@ -83,8 +83,8 @@ export const METRICS = {
   DryRunNotices: 'Count',
   /** From the moment a check is due to its first ping. */
   CheckLateness: 'Milliseconds',
-  /** From the moment a check is due to the end of an invocation that told somebody. */
-  DueToTold: 'Milliseconds',
+  /** From the moment a check is due to the end of an invocation that notified a user. */
+  DueToNotified: 'Milliseconds',
   ServerUnreachable: 'Count',
   ServerBusy: 'Count',
 } as const;

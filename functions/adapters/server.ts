@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { Agent as HttpAgent, type IncomingMessage, request as httpRequest } from 'node:http';
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
-import { type Answer, type Stanza, AnswerError, batch, readAnswers, requests } from '../core/stanzas.ts';
+import { type Answer, type Stanza, AnswerError, requestBody, readAnswers, requests } from '../core/stanzas.ts';
 import { type Key, sign } from '../core/signature.ts';
 import type { Secrets } from './secrets.ts';
 
@@ -70,7 +70,7 @@ interface Reply {
 /** The XMPP server's stanza API. */
 export class StanzaApi {
   readonly #base: string;
-  readonly #secrets: Secrets;
+  readonly #secrets: Pick<Secrets, 'keys' | 'renewed'>;
   readonly #remaining: () => number;
   /** Since when the server has been busy, in milliseconds. */
   #busySince: number | undefined;
@@ -79,7 +79,7 @@ export class StanzaApi {
    * @param base the API's URL without `/stanzas`; `{host}` stands for the XMPP host
    * @param remaining milliseconds that this invocation may still take
    */
-  constructor(base: string, secrets: Secrets, remaining: () => number) {
+  constructor(base: string, secrets: Pick<Secrets, 'keys' | 'renewed'>, remaining: () => number) {
     this.#base = base;
     this.#secrets = secrets;
     this.#remaining = remaining;
@@ -105,7 +105,7 @@ export class StanzaApi {
     const outgoing: Outgoing = {
       url,
       id: `msg_${randomUUID()}`,
-      body: Buffer.from(batch(stanzas, timeout)),
+      body: Buffer.from(requestBody(stanzas, timeout)),
       timeout,
       timestamp: 0,
     };

@@ -131,7 +131,7 @@ export class Table {
   }
 
   /** Deletes a join's row, unless a newer event has taken its place. */
-  async forget(join: StoredJoin): Promise<void> {
+  async deleteJoin(join: StoredJoin): Promise<void> {
     await holds(
       this.#client.send(
         new DeleteItemCommand({

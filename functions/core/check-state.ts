@@ -96,7 +96,7 @@ export interface CheckPorts {
   /** Sends stanzas to the server and returns the answers by id. `timeout` in seconds. */
   send(host: string, stanzas: readonly Stanza[], timeout: number): Promise<Map<string, Answer>>;
   /** Deletes a join's row, unless a newer join has taken its place. */
-  forget(join: StoredJoin): Promise<void>;
+  deleteJoin(join: StoredJoin): Promise<void>;
   /** Remembers that the check of the close at `checkAt` left this join undecided, unless a newer one has. */
   markUndecided(join: StoredJoin, checkAt: number): Promise<void>;
   /** Forgets that a check did, unless it is a newer one than that of the close at `checkAt`. */

@@ -21,7 +21,7 @@ export interface Result {
   readonly isOfReentry?: true;
 }
 
-type Ports = Pick<CheckPorts, 'forget' | 'markUndecided' | 'markDecided' | 'now'>;
+type Ports = Pick<CheckPorts, 'deleteJoin' | 'markUndecided' | 'markDecided' | 'now'>;
 
 /** The results of an invocation: counts them, and writes them to the table while the next joins are pinged. */
 export class Results {
@@ -75,7 +75,7 @@ export class Results {
     // check needs the row
     const isKept =
       verdict === 'joined' || outcome === 'rejoining' || (dryRun && (outcome === 'notified' || outcome === 'back'));
-    if (!isKept) await this.#ports.forget(join);
+    if (!isKept) await this.#ports.deleteJoin(join);
     else if (join.undecidedBy !== undefined) await this.#ports.markDecided(join, at);
   }
 

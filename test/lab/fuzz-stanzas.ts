@@ -6,7 +6,7 @@ import { Parser, escapeXML } from '@xmpp/xml';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import fc from 'fast-check';
 import { type Key, decodeSecret, sign } from '../../functions/core/signature.ts';
-import { batch, notice, ping, readAnswers } from '../../functions/core/stanzas.ts';
+import { requestBody, notice, ping, readAnswers } from '../../functions/core/stanzas.ts';
 import { type FuzzOptions, type Signing, Tally, type Violation, fuzz, mangled, signing, strangeText } from './fuzz.ts';
 import { Lab, sleep, until } from './lab.ts';
 import { Prosody } from './prosody.ts';
@@ -276,31 +276,25 @@ function faults(world: World): fc.Arbitrary<Fault> {
   const n = fc.nat({ max: 50 });
   const at = (list: readonly unknown[], index: number): number => (list.length === 0 ? 0 : index % list.length);
   const local = fc.oneof<fc.Arbitrary<Fault>[]>(
-    fc
-      .tuple(n, value)
-      .map(([index, written]) => (it) => ({
-        ...it,
-        attributes: it.attributes.map(
-          ([name, old], i) => [name, i === at(it.attributes, index) ? written : old] as const,
-        ),
-      })),
+    fc.tuple(n, value).map(([index, written]) => (it) => ({
+      ...it,
+      attributes: it.attributes.map(
+        ([name, old], i) => [name, i === at(it.attributes, index) ? written : old] as const,
+      ),
+    })),
     n.map((index) => (it) => ({ ...it, attributes: it.attributes.filter((_, i) => i !== at(it.attributes, index)) })),
-    fc
-      .tuple(fc.constantFrom(...ATTRIBUTES), value)
-      .map(([name, written]) => (it) => ({
-        ...it,
-        attributes: [...it.attributes.filter(([old]) => old !== name), [name, written] as const],
-      })),
+    fc.tuple(fc.constantFrom(...ATTRIBUTES), value).map(([name, written]) => (it) => ({
+      ...it,
+      attributes: [...it.attributes.filter(([old]) => old !== name), [name, written] as const],
+    })),
     fc
       .tuple(fc.constantFrom(...ATTRIBUTES), value)
       .map(([name, written]) => (it) => ({ ...it, attributes: [...it.attributes, [name, written] as const] })),
     fc.constantFrom(...ELEMENTS).map((name) => (it) => ({ ...it, name })),
-    fc
-      .tuple(n, junk)
-      .map(([index, text]) => (it) => ({
-        ...it,
-        children: it.children.toSpliced(at([...it.children, ''], index), 0, text),
-      })),
+    fc.tuple(n, junk).map(([index, text]) => (it) => ({
+      ...it,
+      children: it.children.toSpliced(at([...it.children, ''], index), 0, text),
+    })),
     n.map((index) => (it) => ({ ...it, children: it.children.toSpliced(at(it.children, index), 1) })),
     n.map((index) => (it) => ({
       ...it,
@@ -838,13 +832,13 @@ export async function fuzzStanzas(options: FuzzOptions & { readonly measured: bo
 
     // the same stanzas about the join that there is do get through: the door was open, and these were nearly right
     const right = await scene.send({
-      body: Buffer.from(batch([ping(scene.join)], 5)),
+      body: Buffer.from(requestBody([ping(scene.join)], 5)),
       signing: 'right',
       strange: ['', '', ''],
       type: 'application/xmpp+xml',
     });
     const told = await scene.send({
-      body: Buffer.from(batch([notice(scene.join, undefined)], 5)),
+      body: Buffer.from(requestBody([notice(scene.join, undefined)], 5)),
       signing: 'right',
       strange: ['', '', ''],
       type: 'application/xmpp+xml',

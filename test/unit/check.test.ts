@@ -220,7 +220,7 @@ describe('pages and batches', () => {
     const { world, joins } = crowd(12_000);
     joins.forEach((join) => world.lose(join));
     const slow = Promise.withResolvers<undefined>();
-    world.hook = ({ port, phase }) => (port === 'forget' && phase === 'before' ? slow.promise : undefined);
+    world.hook = ({ port, phase }) => (port === 'deleteJoin' && phase === 'before' ? slow.promise : undefined);
     const check = world.check(world.close());
     await vi.waitUntil(() => world.server.notices.length > 1, { timeout: 20_000 });
     for (let told = -1; told < world.server.notices.length; await new Promise((resolve) => setTimeout(resolve, 300)))
@@ -240,7 +240,7 @@ describe('pages and batches', () => {
     joins.forEach((join) => world.lose(join));
     let [begun, inFlight] = [0, 0];
     world.hook = ({ port, phase }) => {
-      if (port !== 'forget') return undefined;
+      if (port !== 'deleteJoin') return undefined;
       if (phase === 'after') inFlight -= 1;
       else if ((begun += 1) === 100) throw new Crash();
       else inFlight += 1;

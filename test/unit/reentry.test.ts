@@ -655,7 +655,7 @@ describe('never both, and nobody forgotten', () => {
     const { world } = lostIn({ a: 3000 });
     let [reentries, inFlight] = [0, 0];
     world.hook = ({ phase, stanzas, port }) => {
-      if (port !== 'send' && port !== 'forget') return undefined;
+      if (port !== 'send' && port !== 'deleteJoin') return undefined;
       if (phase === 'after') inFlight -= 1;
       else if (stanzas?.includes('<presence id=') && (reentries += 1) === 2) throw new Crash();
       else inFlight += 1;

@@ -295,7 +295,7 @@ describe('reading', () => {
     const all = pages.flat();
     expect(all).toEqual(model.page(close, undefined, 5000).joins);
     expect(await readAll(close, all[40]?.key)).toEqual(all.slice(41));
-    await table.forget(all[40] as StoredJoin);
+    await table.deleteJoin(all[40] as StoredJoin);
     expect(await readAll(close, all[40]?.key), 'though the row of the cursor is gone').toEqual(all.slice(41));
   });
 });
@@ -351,11 +351,11 @@ describe('what a check writes', () => {
     const remote = newRemote();
     const join = await one(remote);
     await table.record(joined(remote, T + 2), NOW);
-    await table.forget(join);
+    await table.deleteJoin(join);
     expect((await readAll(closeOf(remote))).map(({ at }) => at)).toEqual([T + 2]);
-    await table.forget({ ...join, at: T + 2 });
+    await table.deleteJoin({ ...join, at: T + 2 });
     expect(await readAll(closeOf(remote))).toEqual([]);
-    await table.forget(join); // twice is no error
+    await table.deleteJoin(join); // twice is no error
   });
 
   it('a join is marked and unmarked, but not the newer one that has taken its place', async () => {
@@ -373,7 +373,7 @@ describe('what a check writes', () => {
   it('a mark never brings back a row that is gone', async () => {
     const remote = newRemote();
     const join = await one(remote);
-    await table.forget(join);
+    await table.deleteJoin(join);
     await table.markUndecided(join, T + 9);
     await table.markDecided(join, T + 9);
     const { Items } = await client.send(

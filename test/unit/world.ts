@@ -9,7 +9,7 @@ import {
   firstState,
 } from '../../functions/core/check-state.ts';
 import type { Close, Join, JoinedEvent, LeftEvent } from '../../functions/core/events.ts';
-import { batch, readAnswers } from '../../functions/core/stanzas.ts';
+import { requestBody, readAnswers } from '../../functions/core/stanzas.ts';
 import { waitSeconds } from '../../functions/core/supersession.ts';
 
 /**
@@ -78,7 +78,7 @@ export class MapTable {
     };
   }
 
-  forget(join: StoredJoin): void {
+  deleteJoin(join: StoredJoin): void {
     const slot = this.#slot(join, join.key);
     if (this.rows.get(slot)?.at === join.at) this.rows.delete(slot);
   }
@@ -414,14 +414,14 @@ export class World {
         } while (start !== undefined);
       },
       send: (_host, stanzas, timeout) => {
-        const request = batch(stanzas, timeout);
+        const request = requestBody(stanzas, timeout);
         return around(
           'send',
           () => worldOf(request, stanzas.length, timeout, () => server.answer(request), hold),
           request,
         );
       },
-      forget: (join) => write('forget', () => table.forget(join)),
+      deleteJoin: (join) => write('deleteJoin', () => table.deleteJoin(join)),
       markUndecided: (join, checkAt) => write('markUndecided', () => table.markUndecided(join, checkAt)),
       markDecided: (join, checkAt) => write('markDecided', () => table.markDecided(join, checkAt)),
       readClose: (close) => around('readClose', () => table.readClose(close)),
