@@ -21,10 +21,7 @@ it('the result of a re-entry is kept, and that of a user who is still in is not'
   const history = new AnswerHistory();
   const error = (condition: string): Answer => ({ kind: 'error', type: 'cancel', condition });
   const answered = (at: number, answer?: Answer): void =>
-    history.add(
-      [{ id: stanzaId({ at }), xml: '' }],
-      new Map(answer === undefined ? [] : [[stanzaId({ at }), answer]]),
-    );
+    history.add([{ id: stanzaId({ at }), xml: '' }], new Map(answer === undefined ? [] : [[stanzaId({ at }), answer]]));
   for (const at of [1, 2, 3]) answered(at, error('not-acceptable'));
   for (const at of [1, 4]) answered(at, { kind: 'result' });
   answered(2, { kind: 'result', hasGap: true });

@@ -74,7 +74,7 @@ describe('who is out', () => {
     const { state } = await world.check(world.close());
     expect(world.server.reentries).toEqual([]);
     expect(state.totals).toMatchObject({ left: 3, reentered: 0, notified: 3, refused: 0 });
-    expect(joins.map((join) => world.told(join))).toEqual([1, 1, 1]);
+    expect(joins.map((join) => world.noticesTo(join))).toEqual([1, 1, 1]);
   });
 
   it('is told, where the room is gone: nobody makes a new one', async () => {
@@ -199,7 +199,7 @@ describe('a re-entry that fails', () => {
     world.server.noReentry = () => ({ type, condition, by: HOST, text: 'The limit is 500' });
     const { state } = await world.check(world.close(REENTER));
     expect(world.server.notices.map(({ reason }) => reason)).toEqual(['Connection to remote server lost']);
-    expect(world.told(join as Join)).toBe(1);
+    expect(world.noticesTo(join as Join)).toBe(1);
     expect(state.totals).toMatchObject({ notified: 1, refused: 1 });
   });
 
@@ -236,7 +236,7 @@ describe('a re-entry that fails', () => {
     const { world, joins } = lostIn({ a: 20, b: 20 });
     world.server.noReentry = () => ({ type: 'cancel', condition: 'remote-server-not-found', by: HOST });
     const { state } = await world.check(world.close({ ...REENTER, patience: 300 }));
-    expect(joins.filter((join) => world.told(join) !== 1)).toEqual([]);
+    expect(joins.filter((join) => world.noticesTo(join) !== 1)).toEqual([]);
     expect(state.totals).toMatchObject({ left: 40, reentered: 0, notified: 40, refused: 40 });
   });
 
@@ -245,7 +245,7 @@ describe('a re-entry that fails', () => {
     world.server.room(joins[0]?.room ?? '').script = (kind, user) =>
       kind === 'reentry' && user === joins[4]?.user ? refused : undefined;
     const { state } = await world.check(world.close(REENTER));
-    expect(joins.map((join) => [isBack(world, join), world.told(join)])).toEqual(
+    expect(joins.map((join) => [isBack(world, join), world.noticesTo(join)])).toEqual(
       joins.map((_, index) => (index === 4 ? [false, 1] : [true, 0])),
     );
     expect(state.totals).toMatchObject({ left: 9, reentered: 8, notified: 1, refused: 1 });
@@ -426,7 +426,7 @@ describe('the pace', () => {
     world.server.room(`silent@${REMOTE}`).script = (kind) => (kind === 'reentry' ? 'silence' : undefined);
     const { state } = await world.check(world.close(REENTER));
     expect(world.server.reentries.filter((one) => one.startsWith('silent'))).toHaveLength(2);
-    expect(joins.map((join) => [isBack(world, join), world.told(join)])).toEqual(
+    expect(joins.map((join) => [isBack(world, join), world.noticesTo(join)])).toEqual(
       joins.map(({ room }) => (room.startsWith('silent') ? [false, 1] : [true, 0])),
     );
     expect(state.totals).toMatchObject({ left: 60, reentered: 30, notified: 30, refused: 30 });
@@ -448,7 +448,7 @@ describe('the pace', () => {
     world.join('user', '0'); // is asked first, and alone
     const { state } = await world.check(world.close(REENTER));
     expect(world.server.reentries).toHaveLength(4);
-    expect(joins.filter((join) => world.told(join) !== 1)).toEqual([]);
+    expect(joins.filter((join) => world.noticesTo(join) !== 1)).toEqual([]);
     expect(state.totals).toMatchObject({ left: 120, reentered: 0, notified: 120, refused: 120 });
   });
 
@@ -529,18 +529,18 @@ describe('the time of an invocation', () => {
     const state = await invocation;
     expect(state.next).toBe('page');
     expect(state.totals.reentered).toBe(world.server.pings.length);
-    expect(joins.filter((join) => world.told(join) > 0)).toEqual([]);
+    expect(joins.filter((join) => world.noticesTo(join) > 0)).toEqual([]);
   });
 });
 
 describe('never both, and nobody forgotten', () => {
-  const fates = ['kept', 'lost', 'refused', 'silent', 'ended', 'rejoined', 'room gone'] as const;
+  const situations = ['kept', 'lost', 'refused', 'silent', 'ended', 'rejoined', 'room gone'] as const;
   interface Scene {
-    readonly joins: readonly (readonly [room: string, fate: (typeof fates)[number]])[];
+    readonly joins: readonly (readonly [room: string, situation: (typeof situations)[number]])[];
     readonly patience: number;
   }
   const scenes = fc.record<Scene>({
-    joins: fc.array(fc.tuple(fc.constantFrom('r1', 'r2', 'r3'), fc.constantFrom(...fates)), {
+    joins: fc.array(fc.tuple(fc.constantFrom('r1', 'r2', 'r3'), fc.constantFrom(...situations)), {
       minLength: 1,
       maxLength: 8,
     }),
@@ -550,24 +550,24 @@ describe('never both, and nobody forgotten', () => {
   function play(scene: Scene): { world: World; told: Set<string>; back: Set<string>; either: Set<string> } {
     const world = new World();
     const [told, back, either] = [new Set<string>(), new Set<string>(), new Set<string>()];
-    const hasSilent = new Set(scene.joins.filter(([, fate]) => fate === 'silent').map(([room]) => room));
-    scene.joins.forEach(([name, fate], index) => {
-      const room = fate === 'room gone' ? `gone${index}` : name;
+    const hasSilent = new Set(scene.joins.filter(([, situation]) => situation === 'silent').map(([room]) => room));
+    scene.joins.forEach(([name, situation], index) => {
+      const room = situation === 'room gone' ? `gone${index}` : name;
       const join = world.join(`user${index}`, room);
       const there = world.server.room(join.room);
-      if (fate !== 'kept' && fate !== 'ended' && fate !== 'rejoined') world.lose(join);
-      if (fate === 'room gone') there.exists = false;
-      if (fate === 'ended') world.server.sessions.delete(join.user);
-      if (fate === 'rejoined') world.server.joins.set(slot(join), { nick: 'nick', at: world.nextAt() });
+      if (situation !== 'kept' && situation !== 'ended' && situation !== 'rejoined') world.lose(join);
+      if (situation === 'room gone') there.exists = false;
+      if (situation === 'ended') world.server.sessions.delete(join.user);
+      if (situation === 'rejoined') world.server.joins.set(slot(join), { nick: 'nick', at: world.nextAt() });
       const earlier = there.script;
       there.script = (kind, user) => {
-        if (kind === 'reentry' && user === join.user && fate === 'silent') return 'silence';
-        if (kind === 'reentry' && user === join.user && fate === 'refused')
+        if (kind === 'reentry' && user === join.user && situation === 'silent') return 'silence';
+        if (kind === 'reentry' && user === join.user && situation === 'refused')
           return { type: 'auth', condition: 'forbidden' };
         return earlier?.(kind, user);
       };
-      if (fate === 'silent' || fate === 'refused' || fate === 'room gone') told.add(slot(join));
-      else if (fate === 'lost') (hasSilent.has(name) ? either : back).add(slot(join)); // after a silent one the rest is told
+      if (situation === 'silent' || situation === 'refused' || situation === 'room gone') told.add(slot(join));
+      else if (situation === 'lost') (hasSilent.has(name) ? either : back).add(slot(join)); // after a silent one the rest is told
     });
     return { world, told, back, either };
   }

@@ -161,12 +161,12 @@ export class Server {
   link: 'up' | 'remote-server-not-found' | 'remote-server-timeout' = 'up';
   /** The newest close that the server knows, µs, where it says so. */
   closed: number | undefined;
-  /** Rooms and sessions that have just now asked to enter again: no notice. */
+  /** Rooms and sessions that are entering again at this moment: no notice. */
   readonly rejoining = new Set<string>();
   /** The notices that clients have got. */
   readonly notices: Notice[] = [];
   /** How many of them for each room and session. */
-  readonly told = new Map<string, number>();
+  readonly noticeCounts = new Map<string, number>();
   readonly pings: string[] = [];
   /** Rooms and sessions that have asked to re-enter, in their order, and those whom the room has let in. */
   readonly reentries: string[] = [];
@@ -224,7 +224,7 @@ export class Server {
     this.joins.delete(slot);
     const item = stanza.getChild('x')?.getChild('item');
     this.notices.push({ user, room, nick, at, reason: item?.getChildText('reason') ?? '' });
-    this.told.set(slot, (this.told.get(slot) ?? 0) + 1);
+    this.noticeCounts.set(slot, (this.noticeCounts.get(slot) ?? 0) + 1);
     return undefined;
   }
 
@@ -376,9 +376,9 @@ export class World {
     return close;
   }
 
-  /** How often a client has been told of a join's end. */
-  told(join: Join): number {
-    return this.server.told.get(`${join.room} ${join.user}`) ?? 0;
+  /** How many notices a client has got for a join. */
+  noticesTo(join: Join): number {
+    return this.server.noticeCounts.get(`${join.room} ${join.user}`) ?? 0;
   }
 
   ports(ends = this.now + this.limit): CheckPorts {
