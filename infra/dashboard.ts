@@ -108,7 +108,7 @@ export class Dashboard extends Construct {
           { stacked: true },
         ),
       ],
-      [heading('## 4. Rooms are asked, and users who are out are brought back, or told')],
+      [heading('## 4. Rooms are asked, and users who are out are brought back or notified')],
       [
         graph(
           'Pings, by verdict',

@@ -1,6 +1,6 @@
 import { type Answer, type Stanza, stanzaId } from '../core/stanzas.ts';
 
-/** Joins whose answers are kept: those in flight and those that wait to be written (5,000 in all), and as many again. */
+/** Joins whose answers are kept: those in flight or waiting to be written (5,000 in all), and as many again. */
 const MAX_JOINS = 10_000;
 
 /**

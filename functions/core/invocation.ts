@@ -10,7 +10,7 @@ import { Results } from './results.ts';
 import { RoomQuestions } from './room-questions.ts';
 import { type Answer, ping, stanzaId } from './stanzas.ts';
 import { hasTimeForBatch, isOver } from './time.ts';
-import { type PingVerdict, type Verdict, isOpen, pingVerdict, speakForHost } from './verdict.ts';
+import { type PingVerdict, type Verdict, isOpen, pingVerdict, isHostOutOfReach } from './verdict.ts';
 
 /** What an invocation did, for the next one. */
 export interface Progress {
@@ -150,7 +150,7 @@ export class Invocation {
     if (this.#isOutOfReach) return this.#isRoundLost() ? undefined : new Map();
     const answers = await this.#send(joins.map((join) => ping(join, at)));
     this.#results.countPings(joins.length);
-    const areUnreached = speakForHost(
+    const areUnreached = isHostOutOfReach(
       joins.map((join) => answers.get(stanzaId(join))),
       host,
     );

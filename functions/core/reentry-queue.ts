@@ -5,15 +5,15 @@ import type { ReentryOutcome } from './reentry.ts';
 /**
  * Rule 10 (docs/rules.md): which sessions re-enter next, and how many at a time.
  *
- * The pace is a window, not a rate. A session that enters is shown to all occupants, and they to it: the presence grows
- * with the square of the users who return, so what a chat service can bear depends on the room. The next sessions enter
- * when the ones before are in, and so follow the speed of the service, whatever it is. The size of the window follows
+ * The pace is a window, not a rate. A session that enters is shown to all occupants, and they to it. Presence grows with
+ * the square of the users who return, so the rate that a chat service can bear depends on the room. The next sessions
+ * enter when the ones before are in, and so follow the speed of the service. The size of the window follows
  * the time that answers take, because live messages on the same streams wait as long.
  */
 
 /** Re-entries under way for one room. */
 const MAX_IN_ROOM = 2;
-/** The size with which an invocation begins, and the smallest: with two rooms, the answers show the state of the host. */
+/** The first size in an invocation, and the smallest one: two rooms without an answer show the state of the host. */
 const FIRST_SIZE = 4;
 const MIN_SIZE = 2;
 /** How much longer than the fastest a request may take, in milliseconds. */

@@ -31,7 +31,7 @@ export type ReentryOutcome =
   | 'stale'
   /** The session is entering the room by itself, or an earlier re-entry is under way. */
   | 'rejoining'
-  /** The host is out of reach, or a stream ended before the answer came: the room may have let the session in or not. */
+  /** The host is out of reach, or a stream ended before the answer came: the room may have admitted the session. */
   | 'broken';
 
 const FAILURES: ReadonlySet<ReentryOutcome> = new Set<Failure>(['refused', 'unanswered', 'too large', 'off']);
@@ -61,7 +61,7 @@ export function reentryOutcome(answer: Answer | undefined, host: string): Reentr
   return answer.isRejoining ? 'rejoining' : (OWN_ERRORS[answer.condition] ?? 'refused');
 }
 
-/** Whether our server could not send it, or lost the stream: that says nothing about the room, and may pass (rule 7). */
+/** Whether our server could not send it, or lost the stream: that says nothing about the room (rule 7). */
 function isLinkDown({ silence }: Pick<Extract<Answer, { kind: 'error' }>, 'silence'>): boolean {
   return silence === undefined || silence === 'broken';
 }

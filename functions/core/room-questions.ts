@@ -7,7 +7,7 @@ const MAX_ROOMS_REMEMBERED = 10_000;
 
 type RoomVerdicts = ReadonlyMap<string, Verdict>;
 
-/** Asks rooms themselves (disco#info, rule 6 in docs/rules.md), each once in an invocation, and remembers the answers. */
+/** Asks rooms themselves (disco#info, rule 6 in docs/rules.md), once in each invocation, and keeps the answers. */
 export class RoomQuestions {
   readonly #host: string;
   readonly #send: Send;

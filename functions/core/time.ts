@@ -15,7 +15,7 @@ export function secondsToNextRound(state: CheckState, nowMs: number): number {
   return Math.max(1, Math.ceil(left > 0 ? Math.min(backoff, left) : backoff));
 }
 
-/** Whether the check must come to an end: no join is left open any more, for whatever reason. */
+/** Whether the check must come to an end: it leaves no join open any more. */
 export function isOver({ deadline = 0, timeout }: CheckState, nowMs: number): boolean {
   return nowMs / 1000 >= deadline + MORE_TIMEOUTS * timeout;
 }

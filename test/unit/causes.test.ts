@@ -21,7 +21,7 @@ function lostCrowd(count = 3): { world: World; here: Join[]; elsewhere: Join[] }
 const noticesTo = (world: World, joins: readonly Join[]): number[] => joins.map((join) => world.noticesTo(join));
 
 describe('a check of one room', () => {
-  it('asks and tells all of that room, and nobody else', async () => {
+  it('asks about the users of that room, notifies them, and no others', async () => {
     const { world, here, elsewhere } = lostCrowd();
     const { state } = await world.check(doubt(world));
     expect(state).toMatchObject({
@@ -64,7 +64,7 @@ describe('a check of one room', () => {
     expect(world.server.back).toEqual(here.map(({ room, user }) => `${room} ${user}`));
   });
 
-  it('in a dry run tells nobody', async () => {
+  it('in a dry run sends no notice', async () => {
     const { world, here } = lostCrowd();
     expect((await world.check(doubt(world, { dryRun: true }))).state.totals).toMatchObject({ notified: 3 });
     expect(noticesTo(world, here)).toEqual([0, 0, 0]);
@@ -113,7 +113,7 @@ describe('a check of one room and one of its host', () => {
   });
 
   it.each(['a stream breaks while the room is asked', 'the host is out of reach'] as const)(
-    'what it cannot decide is left to a newer close that the server tells of: %s',
+    'what it cannot decide is left to a newer close that the server names: %s',
     async (what) => {
       const { world, here } = lostCrowd();
       const room = doubt(world, { patience: 0 });
@@ -149,7 +149,7 @@ describe('a check of one room and one of its host', () => {
     expect(noticesTo(world, here)).toEqual([0]);
   });
 
-  it('what it left to a newer doubt does count: who cannot be confirmed is told in the end, however many come', async () => {
+  it('what it left to newer causes counts: users who cannot be confirmed are notified after all', async () => {
     const { world, here } = lostCrowd(1);
     world.server.room(ROOM).script = () => 'silence';
     let close = doubt(world);
@@ -167,7 +167,7 @@ describe('a check of one room and one of its host', () => {
     expect(checks).toBeLessThanOrEqual(4);
   });
 
-  it('both ask at once: nobody is told twice, and nobody is left by each to the other', async () => {
+  it('both ask at the same time: no user is notified twice, and none is left by each to the other', async () => {
     const { world, here } = lostCrowd();
     world.server.room(ROOM).script = () => 'silence';
     const close = world.close({ patience: 30 });

@@ -201,7 +201,7 @@ describe('a session that is entering the room again', () => {
     expect(world.noticesTo(join as Join)).toBe(1);
   });
 
-  it('without end does not keep the check going: it ends after two time-outs, and keeps the row for the next check', async () => {
+  it('without end does not prolong the check beyond two time-outs, and keeps its row for the next check', async () => {
     const {
       world,
       joins: [join],

@@ -58,7 +58,7 @@ describe('what is deployed', () => {
     expect(licences.filter(({ locked, version }) => locked !== version).map(({ path }) => path)).toEqual([]);
   });
 
-  it('holds no package but production ones, each of which SECURITY.md names with a reason if we asked for it', async () => {
+  it('holds only production packages, and SECURITY.md gives a reason for each that we asked for', async () => {
     const { metafile } = await build({
       absWorkingDir: root,
       entryPoints: ['functions/webhook.ts', 'functions/check.ts'],

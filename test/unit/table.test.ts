@@ -324,7 +324,7 @@ describe('one room', () => {
     }
   });
 
-  it('has a record of its own, which neither touches that of the pair’s closes, nor another room’s, nor any join', async () => {
+  it('has its own record, apart from those of the pair’s closes, of other rooms and of joins', async () => {
     const remote = newRemote();
     await table.record(joined(remote, T), NOW);
     await table.recordClose(closeOf(remote, T + 5), NOW);
@@ -415,7 +415,7 @@ describe('closes', () => {
     expect(await table.readClose(closeOf(remote))).toEqual({ at: T + 9, delay: 30, since: T + 5 });
   });
 
-  it('a check that begins answers all up to its own close; the five delays of what has come since count from there', async () => {
+  it('a check that begins answers all closes up to its own; the five delays of later ones count from there', async () => {
     const remote = newRemote();
     const [first, second] = [closeOf(remote, T + 5), closeOf(remote, T + 9)];
     await table.recordClose(first, NOW);
