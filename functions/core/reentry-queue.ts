@@ -5,9 +5,9 @@ import type { ReentryOutcome } from './reentry.ts';
 /**
  * Rule 10 (docs/rules.md): which sessions re-enter next, and how many at a time.
  *
- * The pace is a window, not a rate. A session that enters is shown to all occupants, and they to it. Presence grows with
- * the square of the users who return, so the rate that a chat service can bear depends on the room. The next sessions
- * enter when the ones before are in, and so follow the speed of the service. The size of the window follows
+ * The pace is a window, not a rate. A session that enters is shown to all occupants, and they to it. Presence grows
+ * with the square of the users who return, so the rate that a chat service can bear depends on the room. The next
+ * sessions enter when the ones before are in, and so follow the speed of the service. The size of the window follows
  * the time that answers take, because live messages on the same streams wait as long.
  */
 

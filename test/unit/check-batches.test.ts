@@ -9,7 +9,7 @@ import { Crash, HOST, World } from './world.ts';
 vi.setConfig({ testTimeout: 60_000 }); // a second or two, on a machine that does nothing else
 
 describe('a check reads joins in batches', () => {
-  it('pings 2,300 joins once each: 246 in a request, 4 requests in flight, 16 stanzas left for re-entries', async () => {
+  it('pings 2,300 joins once each: 246 in a request, 4 requests in flight, 16 re-entries besides', async () => {
     const { world, joins } = crowd(2300);
     const lost = joins.filter((_, index) => index % 3 === 0);
     lost.forEach((join) => world.lose(join));

@@ -30,7 +30,7 @@ describe('what is installed', () => {
   it('comes from the registry alone, and is what the lockfile says to the bit', () => {
     const archives = lockedPackages().filter(({ inBundle }) => inBundle === undefined);
     expect(archives.length).toBeGreaterThan(200);
-    // without an address of its own it comes from the registry that npm is set to; no other address, such as a repository's, will do
+    // without its own address it comes from npm's registry; any other address, such as a repository's, is refused
     const strays = archives.filter(
       ({ resolved = REGISTRY, integrity }) => !resolved.startsWith(REGISTRY) || !integrity?.startsWith('sha512-'),
     );

@@ -415,7 +415,7 @@ describe('closes', () => {
     expect(await table.readClose(closeOf(remote))).toEqual({ at: T + 9, delay: 30, since: T + 5 });
   });
 
-  it('a check that begins answers all closes up to its own; the five delays of later ones count from there', async () => {
+  it('a check that begins answers all closes up to its own; the five delays of later ones count from it', async () => {
     const remote = newRemote();
     const [first, second] = [closeOf(remote, T + 5), closeOf(remote, T + 9)];
     await table.recordClose(first, NOW);
