@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { batch, ping, readAnswers } from '../functions/core/stanzas.ts';
+import { requestBody, ping, readAnswers } from '../functions/core/stanzas.ts';
 import type { Told } from '../lab/crowd.ts';
 import { sleep, until } from '../lab/lab.ts';
 import { post } from '../lab/requests.ts';
@@ -242,7 +242,7 @@ async function throughApi(found: Collection, progress: Progress): Promise<void> 
       let [next, results] = [0, 0];
       const worker = async (): Promise<void> => {
         while (next < stanzas.length) {
-          const body = batch(stanzas.slice(next, (next += perRequest)), 60);
+          const body = requestBody(stanzas.slice(next, (next += perRequest)), 60);
           const reply = await post({
             url: `http://${pair.home.host}:5280/ping_muc/stanzas`,
             secret,

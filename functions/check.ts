@@ -1,29 +1,45 @@
 import { DynamoDBClient } from '@aws-sdk/client-dynamodb';
 import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import type { Context } from 'aws-lambda';
+import { AnswerHistory } from './adapters/answer-history.ts';
 import { AWS_CLIENT, LONGEST_CALL_MS, PATIENT_AWS_CLIENT } from './adapters/aws.ts';
 import { requireEnv } from './adapters/environment.ts';
 import { Secrets } from './adapters/secrets.ts';
 import { ServerBusyError, ServerUnreachableError, StanzaApi } from './adapters/server.ts';
 import { Table } from './adapters/table.ts';
 import { type Logger, describe, logger } from './adapters/telemetry.ts';
-import { Trail } from './adapters/trail.ts';
 import { runCheck } from './core/check.ts';
-import type { CheckState, StoredJoin, Totals } from './core/check-state.ts';
+import type { CheckPorts, CheckState, StoredJoin, Totals } from './core/check-state.ts';
 import { ENV } from './names.ts';
 
-const table = new Table(new DynamoDBClient(PATIENT_AWS_CLIENT), requireEnv(ENV.tableName));
-const secrets = new Secrets(new SecretsManagerClient(AWS_CLIENT), requireEnv(ENV.secretArn));
-const serverApiUrl = requireEnv(ENV.serverApiUrl);
-
 /**
- * No row is deleted any more when so much of an invocation is left: what is under way then ends in time, with five
- * seconds to spare.
+ * Rows are no longer deleted when so little time of an invocation is left: deletes that are under way then end in time,
+ * with five seconds to spare.
  */
 const NO_MORE_DELETES_MS = LONGEST_CALL_MS + 5000;
 
-/** Runs one invocation of a check: pings, decides, notifies, forgets. Its result is the workflow's next state. */
-export async function handler(state: CheckState, context: Context): Promise<CheckState> {
+/** What the check function needs of the world. */
+export interface CheckHandlerPorts {
+  readonly table: Omit<Table, 'record' | 'recordClose'>;
+  readonly secrets: Pick<Secrets, 'keys' | 'renewed'>;
+  /** The server's stanza API, without `/stanzas`; `{host}` stands for the XMPP host. */
+  readonly serverApiUrl: string;
+}
+
+export const handler = checkHandler({
+  table: new Table(new DynamoDBClient(PATIENT_AWS_CLIENT), requireEnv(ENV.tableName)),
+  secrets: new Secrets(new SecretsManagerClient(AWS_CLIENT), requireEnv(ENV.secretArn)),
+  serverApiUrl: requireEnv(ENV.serverApiUrl),
+});
+
+type Handler = (state: CheckState, context: Context) => Promise<CheckState>;
+
+/** Runs one invocation of a check: pings, decides, brings back or notifies. Returns the workflow's next state. */
+export function checkHandler(ports: CheckHandlerPorts): Handler {
+  return (state, context) => handle(state, context, ports);
+}
+
+async function handle(state: CheckState, context: Context, ports: CheckHandlerPorts): Promise<CheckState> {
   const log = logger({
     requestId: context.awsRequestId,
     checkId: state.id,
@@ -31,35 +47,13 @@ export async function handler(state: CheckState, context: Context): Promise<Chec
     remote: state.remote,
     cause: state.cause,
   });
-  const began = Date.now();
-  const remaining = (): number => context.getRemainingTimeInMillis();
-  const api = new StanzaApi(serverApiUrl, secrets, remaining);
-  const trail = new Trail();
-  const say = (message: string, { user, room, nick, at }: StoredJoin): void =>
-    log.info(message, { user, room, nick, at, answers: trail.of(at) });
+  const beganMs = Date.now();
   try {
-    const result = await runCheck(state, {
-      readJoins: (close, cursor) => table.readJoins(close, cursor, began / 1000),
-      send: async (host, stanzas, timeout) => trail.keep(stanzas, await api.send(host, stanzas, timeout)),
-      forget: (join) => {
-        say('join ended', join);
-        return forget(join, remaining, log);
-      },
-      markUndecided: (join, checkAt) => {
-        say('join undecided', join);
-        return table.markUndecided(join, checkAt);
-      },
-      markDecided: (join, checkAt) => {
-        say('join decided', join);
-        return table.markDecided(join, checkAt);
-      },
-      readClose: (close) => table.readClose(close),
-      claimClose: (close, seen, oldest) => table.claimClose(close, seen, oldest),
-      passOn: (close, oldest) => table.passOn(close, oldest),
-      now: () => Date.now(),
-      remaining,
-    });
-    report(log, state, result, began);
+    const result = await runCheck(
+      state,
+      checkPorts(ports, log, beganMs, () => context.getRemainingTimeInMillis()),
+    );
+    report(log, state, result, beganMs);
     return result;
   } catch (error) {
     const isBusy = error instanceof ServerBusyError;
@@ -73,22 +67,58 @@ export async function handler(state: CheckState, context: Context): Promise<Chec
   }
 }
 
-const OUTCOMES = {
-  superseded: 'check superseded by a newer close',
-  done: 'check done',
-  page: 'check goes on',
-  wait: 'check will ask again',
-} as const;
+/** The world of one invocation. Each write of a join is logged with the answers that led to it. */
+function checkPorts(
+  { table, secrets, serverApiUrl }: CheckHandlerPorts,
+  log: Logger,
+  beganMs: number,
+  remaining: () => number,
+): CheckPorts {
+  const api = new StanzaApi(serverApiUrl, secrets, remaining);
+  const history = new AnswerHistory();
+  const logJoin = (message: string, { user, room, nick, at }: StoredJoin): void =>
+    log.info(message, { user, room, nick, at, answers: history.of(at) });
+  return {
+    readJoins: (close, cursor) => table.readJoins(close, cursor, beganMs / 1000),
+    send: async (host, stanzas, timeout) => {
+      const answers = await api.send(host, stanzas, timeout);
+      history.add(stanzas, answers);
+      return answers;
+    },
+    deleteJoin: (join) => {
+      logJoin('join ended', join);
+      return deleteIfPossible(table, join, remaining, log);
+    },
+    markUndecided: (join, checkAt) => {
+      logJoin('join undecided', join);
+      return table.markUndecided(join, checkAt);
+    },
+    markDecided: (join, checkAt) => {
+      logJoin('join decided', join);
+      return table.markDecided(join, checkAt);
+    },
+    readClose: (close) => table.readClose(close),
+    claimClose: (close, seen, oldest) => table.claimClose(close, seen, oldest),
+    passOn: (close, oldest) => table.passOn(close, oldest),
+    now: () => Date.now(),
+    remaining,
+  };
+}
 
 /**
- * Deletes a row, if it can be done. To run the invocation again for its sake would ping all others again, and it can
- * wait: the next check of the host pings this join, too, and the server answers that there is no such join; without a
- * check, the row expires.
+ * Deletes a row. If that fails, the row stays: to run the invocation again for it would ping all others again. The next
+ * check of the host pings this join, too, and the server answers that there is no such join. Without a check, the row
+ * expires.
  */
-async function forget(join: StoredJoin, remaining: () => number, log: Logger): Promise<void> {
+async function deleteIfPossible(
+  table: Pick<Table, 'deleteJoin'>,
+  join: StoredJoin,
+  remaining: () => number,
+  log: Logger,
+): Promise<void> {
   try {
     if (remaining() < NO_MORE_DELETES_MS) throw new Error('no time was left for it');
-    await table.forget(join);
+    await table.deleteJoin(join);
   } catch (error) {
     log.warn('row not deleted; the next check deletes it', {
       user: join.user,
@@ -99,17 +129,24 @@ async function forget(join: StoredJoin, remaining: () => number, log: Logger): P
   }
 }
 
-function report(log: Logger, before: CheckState, after: CheckState, began: number): void {
+const MESSAGES = {
+  superseded: 'check superseded by a newer close',
+  done: 'check done',
+  page: 'check continues in the next invocation',
+  wait: 'check will ask again',
+} as const;
+
+function report(log: Logger, before: CheckState, after: CheckState, beganMs: number): void {
   if (after.superseded && after.totals.pinged === before.totals.pinged) {
-    log.measure(OUTCOMES.superseded, { ChecksSuperseded: 1 });
+    log.measure(MESSAGES.superseded, { ChecksSuperseded: 1 });
     return;
   }
-  // an execution of a release before this one counted less
+  // the state may come from an earlier release, which counted less
   const more = (name: keyof Totals): number => after.totals[name] - ((before.totals as Partial<Totals>)[name] ?? 0);
   const [notified, reentered] = [more('notified'), more('reentered')];
   const isFirst = before.round === 0 && before.cursor === undefined;
   log.measure(
-    OUTCOMES[after.superseded ? 'superseded' : after.next],
+    MESSAGES[after.superseded ? 'superseded' : after.next],
     {
       PingsSent: more('pinged'),
       VerdictJoined: more('joined'),
@@ -123,8 +160,8 @@ function report(log: Logger, before: CheckState, after: CheckState, began: numbe
         : { Notices: notified, Reentries: reentered }),
       ReentriesRefused: more('refused'),
       HistoryGaps: more('gaps'),
-      ...(isFirst ? { CheckLateness: Math.max(0, began - before.due * 1000) } : {}),
-      ...(notified > 0 ? { DueToTold: Math.max(0, Date.now() - before.due * 1000) } : {}),
+      ...(isFirst ? { CheckLateness: Math.max(0, beganMs - before.due * 1000) } : {}),
+      ...(notified > 0 ? { DueToNotified: Math.max(0, Date.now() - before.due * 1000) } : {}),
       ...(after.superseded ? { ChecksSuperseded: 1 } : after.next === 'done' ? { ChecksDone: 1 } : {}),
     },
     {

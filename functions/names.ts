@@ -1,4 +1,4 @@
-/** Names that the functions share with the constructs that deploy them, so that neither can drift from the other. */
+/** Names that the functions share with the constructs that deploy them, so that both always use the same. */
 
 /** Environment variables. */
 export const ENV = {
@@ -7,28 +7,28 @@ export const ENV = {
   stateMachineArn: 'STATE_MACHINE_ARN',
   /** The server's stanza API, without `/stanzas`; `{host}` stands for the XMPP host. */
   serverApiUrl: 'SERVER_API_URL',
-  /** The XMPP hosts that may use the stack, separated by commas; empty: any that knows the secret. */
+  /** The XMPP hosts that may use the stack, separated by commas. Empty: every host that knows the secret. */
   xmppHosts: 'XMPP_HOSTS',
-  /** The stack's name: it keeps the metrics of several stacks in one account apart. */
+  /** The stack's name. It separates the metrics of several stacks in one account. */
   service: 'SERVICE',
 } as const;
 
 /**
- * How long a webhook may take: each follows from the one before. The contract states what the two sides owe each other
- * (protocol/openapi.yaml), and a test holds the two, the deployment and the module of Prosody against each other.
+ * How long a webhook may take. Each value follows from the one before. The contract (protocol/openapi.yaml) states the
+ * time limits of both sides, and a test compares the contract, the deployment and the Prosody module.
  */
 export const WEBHOOK_TIME = {
   /**
-   * Then the function answers 503 and stores no more. A call to AWS that is never answered fails after 15
-   * (adapters/aws.ts).
+   * After this time the function answers 503 and stores no more. A call to AWS that is never answered fails after 15
+   * seconds (adapters/aws.ts).
    */
   answerWithinSeconds: 20,
-  /** Then Lambda kills it: what is left is for the answer, and for a collection of garbage in between. */
+  /** Then Lambda kills the function. The difference is for the answer, and for a garbage collection. */
   functionTimeoutSeconds: 25,
-  /** Then the HTTP API answers 503 by itself. A cold start, a second or two, counts here, and not for the function. */
+  /** Then the HTTP API answers 503 itself. A cold start (a second or two) counts here, but not for the function. */
   gatewaySeconds: 30,
   /**
-   * The least that a sender waits: whoever gives up earlier sends again what is just being stored, and slows it down.
+   * A sender waits at least as long. One that gives up earlier repeats a request that is being stored, and slows it.
    */
   senderWaitsSeconds: 35,
 } as const;
@@ -36,11 +36,11 @@ export const WEBHOOK_TIME = {
 /** The table's attributes that its definition names. */
 export const TABLE_KEYS = { partition: 'pk', sort: 'sk', expires: 'expires' } as const;
 
-/** Errors that the workflow tells apart by name. */
+/** Errors that the workflow distinguishes by name. */
 export const ERRORS = {
-  /** The server's API can't be reached: worth hours of patience. */
+  /** The server's API cannot be reached: the workflow tries again for hours. */
   serverUnreachable: 'ServerUnreachableError',
-  /** The server's API asks us to wait: worth the same patience, and no alarm. */
+  /** The server's API asks us to wait: the workflow tries again for as long, without an alarm. */
   serverBusy: 'ServerBusyError',
 } as const;
 
@@ -56,7 +56,7 @@ export const METRICS = {
   EventsRejected: 'Count',
   JoinsRecorded: 'Count',
   LeavesRecorded: 'Count',
-  /** The sum of the four that follow, each of which is emitted only where there is one: a metric is paid for while it is. */
+  /** The sum of the next four. Each of these is emitted only if it is not zero, because each emitted metric costs. */
   ChecksStarted: 'Count',
   ChecksByClose: 'Count',
   ChecksByRoomError: 'Count',
@@ -66,25 +66,25 @@ export const METRICS = {
   ChecksDone: 'Count',
   PingsSent: 'Count',
   VerdictJoined: 'Count',
-  /** Of the joined: proved by what the room had sent, so that its answer was not needed. */
+  /** Of the joined: there was a proof, so the room's answer was not needed. */
   JoinsProved: 'Count',
   VerdictLeft: 'Count',
   VerdictUndecided: 'Count',
   VerdictGone: 'Count',
   VerdictStale: 'Count',
-  /** Users who are back in their room, without having noticed. */
+  /** Users who are back in their room. */
   Reentries: 'Count',
   DryRunReentries: 'Count',
-  /** Of those who were to re-enter: refused, or not answered, and told instead. */
+  /** Users who were to re-enter, and were notified instead: the re-entry was refused, or not answered. */
   ReentriesRefused: 'Count',
-  /** Of the re-entered: the room's history did not bring all that they had missed. */
+  /** Of the re-entered: the room's history did not contain everything that the user had missed. */
   HistoryGaps: 'Count',
   Notices: 'Count',
   DryRunNotices: 'Count',
   /** From the moment a check is due to its first ping. */
   CheckLateness: 'Milliseconds',
-  /** From the moment a check is due to the end of an invocation that told somebody. */
-  DueToTold: 'Milliseconds',
+  /** From the moment a check is due to the end of an invocation that notified a user. */
+  DueToNotified: 'Milliseconds',
   ServerUnreachable: 'Count',
   ServerBusy: 'Count',
 } as const;

@@ -10,23 +10,25 @@ import { RowRefusedError, Table } from './adapters/table.ts';
 import { type Logger, describe, logger } from './adapters/telemetry.ts';
 import { Workflow } from './adapters/workflow.ts';
 import { inParallel } from './core/concurrency.ts';
-import { MAX_BODY_BYTES, type Rejected, type Webhook, WebhookError, readWebhook } from './core/events.ts';
+import { type Close, MAX_BODY_BYTES, type Rejected, type Webhook, WebhookError, readWebhook } from './core/events.ts';
 import { SignatureError, verify } from './core/signature.ts';
 import { ENV, WEBHOOK_TIME } from './names.ts';
 
 /** Table writes in flight for one request. */
 const WRITES_IN_FLIGHT = 32;
-/** What we ask of a sender whose events could not be stored, in seconds. */
+/** After how many seconds a sender whose events could not be stored is asked to try again. */
 const RETRY_AFTER_SECONDS = 5;
-/** What is left of the function's time when it gives up. */
+/** Events of one kind that a log line names. */
+const MAX_LOGGED = 10;
+/** The time that is left to the function when it gives up. */
 const SPARE_MS = (WEBHOOK_TIME.functionTimeoutSeconds - WEBHOOK_TIME.answerWithinSeconds) * 1000;
 
-/** What a webhook needs of the world. */
+/** What the webhook function needs from the world. */
 export interface WebhookPorts {
   readonly table: Pick<Table, 'record' | 'recordClose'>;
   readonly workflow: Pick<Workflow, 'start'>;
   readonly secrets: Pick<Secrets, 'keys' | 'renewed'>;
-  /** The XMPP hosts that may report; empty: any that knows the secret. */
+  /** The XMPP hosts that may report. Empty: every host that knows the secret. */
   readonly hosts: ReadonlySet<string>;
 }
 
@@ -43,12 +45,12 @@ export const handler = webhookHandler({
 
 type Handler = (event: APIGatewayProxyEventV2, context: Context) => Promise<APIGatewayProxyStructuredResultV2>;
 
-/** Takes webhooks: verifies them, records their joins and leaves, starts the checks of their closes. */
+/** Verifies webhooks, records their joins and leaves, and starts the checks of their closes. */
 export function webhookHandler(ports: WebhookPorts): Handler {
-  return (event, context) => take(event, context, ports);
+  return (event, context) => handle(event, context, ports);
 }
 
-async function take(
+async function handle(
   event: APIGatewayProxyEventV2,
   context: Context,
   ports: WebhookPorts,
@@ -60,7 +62,8 @@ async function take(
   try {
     return await inTime(context.getRemainingTimeInMillis() - SPARE_MS, async (over) => {
       const { timestamp } = await authenticate(event.headers, body, ports.secrets);
-      if (!isUtf8(body)) return refuse(log, 400, 'the body must be JSON in UTF-8'); // decoded all the same, it would name others than it does
+      // decoding would replace wrong bytes, and so change the names
+      if (!isUtf8(body)) return refuse(log, 400, 'the body must be JSON in UTF-8');
       const webhook = readWebhook(body.toString(), timestamp);
       if (ports.hosts.size > 0 && !ports.hosts.has(webhook.host))
         return refuse(log, 400, `host: ${webhook.host} is none of the hosts that this stack serves`);
@@ -78,14 +81,14 @@ async function take(
   }
 }
 
-/** The time for an answer is over. */
+/** The time for the answer is over. */
 class OutOfTimeError extends Error {
   override readonly name = 'OutOfTimeError';
 }
 
 /**
- * Ends in time, whatever its work does: what is under way may come to its end behind the answer, and does no harm.
- * @param work begins nothing more once the signal is given
+ * Ends in time, even if its work does not. What is under way may end after the answer, which does no harm.
+ * @param work must begin nothing more after the signal
  * @throws OutOfTimeError
  */
 async function inTime<Result>(milliseconds: number, work: (over: AbortSignal) => Promise<Result>): Promise<Result> {
@@ -112,16 +115,26 @@ async function authenticate(
     return verify(await secrets.keys(), headers, body, now);
   } catch (error) {
     if (!(error instanceof SignatureError) || error.reason !== 'mismatch') throw error;
-    const renewed = await secrets.renewed(); // the secret may just have been rotated
+    const renewed = await secrets.renewed(); // the secret may have been rotated a moment ago
     if (renewed === undefined) throw error;
     return verify(renewed, headers, body, now);
   }
 }
 
+/** What was stored of a webhook. */
+interface Stored {
+  /** Events that the table does not accept. */
+  readonly refused: Rejected[];
+  joined: number;
+  left: number;
+  /** Checks started, by cause. */
+  readonly started: Record<Close['cause'], number>;
+}
+
 /**
- * Stores joins before closes, so that a check never overlooks a join that came with its close.
- * @param over once it is given, nothing more is begun
- * @returns the events that the table does not take for what they are
+ * Stores joins before closes, so that a check never misses a join that came with its close.
+ * @param over after this signal, nothing more begins
+ * @returns the events that the table does not accept
  */
 async function store(
   webhook: Webhook,
@@ -131,41 +144,52 @@ async function store(
   over: AbortSignal,
 ): Promise<readonly Rejected[]> {
   const now = Date.now() / 1000;
-  const refused: Rejected[] = [];
-  let joined = 0;
-  let left = 0;
-  const started = { close: 0, 'room-error': 0, silence: 0, operator: 0 };
+  const stored: Stored = {
+    refused: [],
+    joined: 0,
+    left: 0,
+    started: { close: 0, 'room-error': 0, silence: 0, operator: 0 },
+  };
   const unlessRefused = (index: number, write: () => Promise<void>) => async (): Promise<void> => {
     if (over.aborted) return;
     try {
       await write();
     } catch (error) {
       if (!(error instanceof RowRefusedError)) throw error;
-      refused.push({ index, error: `the table does not take it: ${error.message}` });
+      stored.refused.push({ index, error: `the table does not take it: ${error.message}` });
     }
   };
   await inParallel(
-    webhook.joins.map(({ index, said: event }) =>
+    webhook.joins.map(({ index, event }) =>
       unlessRefused(index, async () => {
         if (!(await table.record(event, now))) return;
-        if (event.type === 'muc.joined') joined += 1;
-        else left += 1;
+        if (event.type === 'muc.joined') stored.joined += 1;
+        else stored.left += 1;
       }),
     ),
     WRITES_IN_FLIGHT,
   );
   await inParallel(
-    webhook.closes.map(({ index, said: close }) =>
+    webhook.closes.map(({ index, event: close }) =>
       unlessRefused(index, async () => {
         await table.recordClose(close, now);
-        if (await workflow.start(close, sentSeconds, now)) started[close.cause] += 1;
+        if (await workflow.start(close, sentSeconds, now)) stored.started[close.cause] += 1;
       }),
     ),
     WRITES_IN_FLIGHT,
   );
-  if (over.aborted) return []; // it has been answered
+  if (over.aborted) return []; // the request has been answered
+  report(log, webhook, stored);
+  return stored.refused;
+}
+
+function report(log: Logger, webhook: Webhook, { refused, joined, left, started }: Stored): void {
   const rejected = [...webhook.rejected, ...refused];
-  const requested = webhook.closes.filter(({ said }) => said.cause !== 'close');
+  const closes = webhook.closes.map(({ event }) => event);
+  const closed = closes.filter(({ cause }) => cause === 'close').map(({ remote }) => remote);
+  const requested = closes
+    .filter(({ cause }) => cause !== 'close')
+    .map(({ remote, room, cause }) => ({ remote, room, cause }));
   log.measure(
     'webhook stored',
     {
@@ -182,21 +206,11 @@ async function store(
     {
       host: webhook.host,
       events: webhook.accepted - refused.length,
-      ...(rejected.length > 0 ? { rejected: rejected.slice(0, 10) } : {}),
-      ...(webhook.closes.length > requested.length
-        ? {
-            closed: webhook.closes
-              .filter(({ said }) => said.cause === 'close')
-              .slice(0, 10)
-              .map(({ said }) => said.remote),
-          }
-        : {}),
-      ...(requested.length > 0
-        ? { requested: requested.slice(0, 10).map(({ said: { remote, room, cause } }) => ({ remote, room, cause })) }
-        : {}),
+      ...(rejected.length > 0 ? { rejected: rejected.slice(0, MAX_LOGGED) } : {}),
+      ...(closed.length > 0 ? { closed: closed.slice(0, MAX_LOGGED) } : {}),
+      ...(requested.length > 0 ? { requested: requested.slice(0, MAX_LOGGED) } : {}),
     },
   );
-  return refused;
 }
 
 function refuse(log: Logger, status: 400 | 401 | 413, detail: string): APIGatewayProxyStructuredResultV2 {

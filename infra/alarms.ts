@@ -46,7 +46,10 @@ interface Definition {
 
 /** Half of what a webhook may take. */
 const SLOW_WEBHOOK_MS = (WEBHOOK_TIME.answerWithinSeconds * 1000) / 2;
-/** An invocation hands over to the next when a time-out of a ping, twice, and a minute are left: after 15 minutes it would be killed. */
+/**
+ * An invocation hands over to the next when two time-outs of a ping and two minutes are left (CLOSING_MS in
+ * functions/core/limits.ts). After 15 minutes Lambda would kill it.
+ */
 const LONG_CHECK_MS = Duration.seconds(14 * 60 + 30).toMilliseconds();
 const LATE_CHECK_MS = 60_000;
 

@@ -108,7 +108,7 @@ export class Dashboard extends Construct {
           { stacked: true },
         ),
       ],
-      [heading('## 4. Rooms are asked, and users who are out are brought back, or told')],
+      [heading('## 4. Rooms are asked, and users who are out are brought back or notified')],
       [
         graph(
           'Pings, by verdict',
@@ -116,7 +116,7 @@ export class Dashboard extends Construct {
           { stacked: true, right: own('PingsSent', 'JoinsProved') },
         ),
         graph('Notices', own('Notices', 'DryRunNotices')),
-        graph('From due to told (ms)', times('DueToTold')),
+        graph('From due to notified (ms)', times('DueToNotified')),
       ],
       [
         graph('Re-entries (ping_muc_reenter)', own('Reentries', 'DryRunReentries', 'ReentriesRefused'), {

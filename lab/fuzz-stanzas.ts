@@ -6,7 +6,7 @@ import { Parser, escapeXML } from '@xmpp/xml';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import fc from 'fast-check';
 import { type Key, decodeSecret, sign } from '../functions/core/signature.ts';
-import { batch, notice, ping, readAnswers } from '../functions/core/stanzas.ts';
+import { requestBody, notice, ping, readAnswers } from '../functions/core/stanzas.ts';
 import { type FuzzOptions, type Signing, Tally, type Violation, fuzz, mangled, signing, strangeText } from './fuzz.ts';
 import { Lab, sleep, until } from './lab.ts';
 import { Prosody } from './prosody.ts';
@@ -832,13 +832,13 @@ export async function fuzzStanzas(options: FuzzOptions & { readonly measured: bo
 
     // the same stanzas about the join that there is do get through: the door was open, and these were nearly right
     const right = await scene.send({
-      body: Buffer.from(batch([ping(scene.join)], 5)),
+      body: Buffer.from(requestBody([ping(scene.join)], 5)),
       signing: 'right',
       strange: ['', '', ''],
       type: 'application/xmpp+xml',
     });
     const told = await scene.send({
-      body: Buffer.from(batch([notice(scene.join, undefined)], 5)),
+      body: Buffer.from(requestBody([notice(scene.join, undefined)], 5)),
       signing: 'right',
       strange: ['', '', ''],
       type: 'application/xmpp+xml',

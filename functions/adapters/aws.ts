@@ -7,34 +7,33 @@ type RetryStrategy = Exclude<
 type Token = Awaited<ReturnType<RetryStrategy['acquireInitialRetryToken']>>;
 
 /**
- * How the SDK clients call. A connection that does not open within two seconds, an answer that does not begin within
- * five, or that stops coming for five, is tried again by the SDK, three times in all: what nobody answers fails after
- * 15 seconds. A webhook has 20 for its own answer, and gives up by itself if several calls in a row use them up.
+ * How the SDK clients call. The SDK tries up to three times: if a connection does not open within two seconds, or if
+ * an answer does not begin within five seconds or pauses for five. So a call without an answer fails after 15 seconds.
+ * A webhook must answer within 20 seconds, and gives up itself if several calls in a row take longer.
  */
 export const AWS_CLIENT = {
   maxAttempts: 3,
-  // requestTimeout alone only logs, and covers the answer's head; socketTimeout, the rest
+  // requestTimeout alone only logs, and covers only the head of the answer; socketTimeout covers the rest
   requestHandler: { connectionTimeout: 2000, requestTimeout: 5000, throwOnRequestTimeout: true, socketTimeout: 5000 },
 } as const;
 
 /**
- * A check's patience with a table that throttles: 0.1, 0.2, 0.4 … 5 s, each drawn anew between 0 and that (full
- * jitter), so nine waits are 21 s at the most, and half of it on average. A key of the table takes 1,000 writes a
- * second, and a check has 64 under way: the 5,000 that may be behind a check are done in five seconds, and of two
- * checks and a burst of joins on one key, each has its turn within seconds.
+ * How long a check waits for a table that throttles: up to 0.1, 0.2, 0.4 … 5 s, each wait a random part of that (full
+ * jitter). Nine waits take 21 s at most, and half of it on average. A key of the table takes 1,000 writes a second, and
+ * a check has 64 under way. So the 5,000 writes that may wait are done in five seconds, and if two checks and a burst
+ * of joins use one key, each gets its turn within seconds.
  */
 const THROTTLED = { attempts: 10, firstMs: 100, longestMs: 5000 } as const;
 
 /**
- * The longest that one call of a check takes before it fails, in milliseconds: all waits, and three answers that do not
- * come.
+ * The longest time that a call of a check takes before it fails, in milliseconds: all waits, and three missing answers.
  */
 export const LONGEST_CALL_MS = 21_300 + 3 * 5000;
 
 /**
- * Tries again what was throttled, as above, and all else as AWS_CLIENT does. The SDK's own strategy has one purse of
- * 500 for all calls of a client, of which each new try takes 5 to 14: 64 throttled calls empty it in a second, and then
- * none is tried again.
+ * Repeats throttled calls as above, and others as AWS_CLIENT does. The SDK's own strategy has a budget of 500 for all
+ * calls of a client, and each retry takes 5 to 14 of it: 64 throttled calls use it up in a second, and then no call is
+ * repeated.
  */
 class PatientRetries implements RetryStrategy {
   acquireInitialRetryToken(): Promise<Token> {
@@ -55,12 +54,12 @@ class PatientRetries implements RetryStrategy {
   }
 
   recordSuccess(): void {
-    // there is no purse
+    // there is no budget
   }
 }
 
 interface CountingToken extends Token {
-  /** Tries that failed, and were not throttled. */
+  /** Tries that failed for another reason than throttling. */
   readonly failures: number;
 }
 

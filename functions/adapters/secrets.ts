@@ -3,13 +3,13 @@ import { GetSecretValueCommand } from '@aws-sdk/client-secrets-manager';
 import { type Key, SecretError, decodeSecret } from '../core/signature.ts';
 import { describe, logger } from './telemetry.ts';
 
-/** Seconds for which a fetched secret is used without looking again. */
+/** Seconds for which a fetched secret is used without fetching it again. */
 const FRESH_SECONDS = 300;
-/** A failed signature makes us look again, but not more often than once in so many seconds. */
+/** After a failed signature the secret is fetched again, but at most once in so many seconds. */
 const LOOK_AGAIN_SECONDS = 15;
 
 /**
- * The live webhook secrets, from one Secrets Manager secret: `{"current": "whsec_…", "previous": "whsec_…"}`, of which
+ * The live webhook secrets, from one Secrets Manager secret: `{"current": "whsec_…", "previous": "whsec_…"}`.
  * `previous` may be missing or empty.
  */
 export class Secrets {
@@ -29,7 +29,7 @@ export class Secrets {
     return this.#keys as Promise<readonly Key[]>;
   }
 
-  /** Looks again, if the last look is not too recent. Returns undefined where it is. */
+  /** Fetches the secret again. Returns undefined if it was fetched only a moment ago. */
   async renewed(): Promise<readonly Key[] | undefined> {
     if (this.#age() < LOOK_AGAIN_SECONDS) return undefined;
     this.#fetch();
@@ -45,12 +45,12 @@ export class Secrets {
     const known = this.#keys;
     const fetching = this.#read().catch((error: unknown) => {
       if (known === undefined) throw error;
-      logger({}).warn('the secret could not be looked at again; the one that is known goes on', describe(error));
+      logger({}).warn('the secret could not be fetched again; the known one stays in use', describe(error));
       return known;
     });
     this.#keys = fetching;
     fetching.catch(() => {
-      if (this.#keys === fetching) this.#keys = undefined; // whoever asked has the error; who asks next tries anew
+      if (this.#keys === fetching) this.#keys = undefined; // the caller gets the error; the next call tries again
     });
   }
 

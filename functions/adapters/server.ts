@@ -1,42 +1,41 @@
 import { randomUUID } from 'node:crypto';
 import { Agent as HttpAgent, type IncomingMessage, request as httpRequest } from 'node:http';
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
-import { type Answer, type Stanza, AnswerError, batch, readAnswers, requests } from '../core/stanzas.ts';
+import { type Answer, type Stanza, AnswerError, requestBody, readAnswers, requests } from '../core/stanzas.ts';
 import { type Key, sign } from '../core/signature.ts';
 import type { Secrets } from './secrets.ts';
 
-/** The server's API can't be reached, or does not know our secret (yet). */
+/** The server's API cannot be reached, or does not know our secret (yet). */
 export class ServerUnreachableError extends Error {
   override readonly name: string = 'ServerUnreachableError';
 }
 
-/** The server asks us to wait for longer than is waited for here: it is there, and others' checks may keep it busy. */
+/** The server asks for a longer wait than is done here. It can be reached, but other checks may keep it busy. */
 export class ServerBusyError extends ServerUnreachableError {
   override readonly name = 'ServerBusyError';
 }
 
-/** The server's API does not take what we send: one of the two sides breaks the contract. */
+/** The server's API does not accept our request: one of the two sides breaks the contract. */
 export class ServerRefusedError extends Error {
   override readonly name = 'ServerRefusedError';
 }
 
-/** What the server may take over its own time-out for answering. */
+/** How much longer than its own time-out the server may need to answer. */
 const GRACE_MS = 15_000;
-/** 1,000 answers of 8 KiB, and as much again. */
+/** Twice 1,000 answers of 8 KiB. */
 const MAX_ANSWER_BYTES = 16 * 1024 * 1024;
-/** A problem's detail is cut here, in characters, before it goes into an error. */
+/** A problem's detail is cut to so many characters in an error. */
 const MAX_DETAIL = 300;
-/** What is waited where Retry-After says less, or nothing that we understand, in seconds. */
+/** The wait in seconds if Retry-After is smaller, or missing or not understood. */
 const RETRY_AFTER = { least: 1, missing: 2 } as const;
 /**
- * How long a busy server (429, 503) is waited for, from its first such answer while no other request of ours gets
- * through. That is time for two checks that share the server's thousand pings to take turns, second by second. Whoever
- * asks for more is waited for in the workflow, where waiting costs nothing, and takes no invocation from other checks.
+ * How long to wait for a busy server (429, 503), from its first such answer and while all our requests get it. In this
+ * time two checks that share the server's thousand pings can take turns, second by second. If the server asks for a
+ * longer wait, the workflow waits: there, waiting costs nothing and takes no invocation from other checks.
  */
 const BUSY_MS = 5000;
 /**
- * A connection that was kept alive and is found dead: the other end had closed it, or forgotten it, before our request
- * came.
+ * The errors of a kept-alive connection that is dead: the other end had closed or lost it before our request came.
  */
 const DEAD_CONNECTION: ReadonlySet<string | undefined> = new Set(['ECONNRESET', 'EPIPE']);
 
@@ -45,12 +44,12 @@ const agents = {
   https: new HttpsAgent({ keepAlive: true, maxSockets: 8 }),
 };
 
-/** A kept-alive connection was dead: the server has most likely not seen the request. */
+/** A kept-alive connection was dead: the server most likely did not get the request. */
 class ConnectionDiedError extends Error {
   override readonly name = 'ConnectionDiedError';
 }
 
-/** One request, however often it is tried. */
+/** One request, with all its tries. */
 interface Outgoing {
   readonly url: URL;
   readonly id: string;
@@ -70,26 +69,26 @@ interface Reply {
 /** The XMPP server's stanza API. */
 export class StanzaApi {
   readonly #base: string;
-  readonly #secrets: Secrets;
+  readonly #secrets: Pick<Secrets, 'keys' | 'renewed'>;
   readonly #remaining: () => number;
-  /** Since when the server has been busy, in milliseconds. */
+  /** The time of the server's first busy answer since it last accepted a request, in milliseconds. */
   #busySince: number | undefined;
 
   /**
    * @param base the API's URL without `/stanzas`; `{host}` stands for the XMPP host
    * @param remaining milliseconds that this invocation may still take
    */
-  constructor(base: string, secrets: Secrets, remaining: () => number) {
+  constructor(base: string, secrets: Pick<Secrets, 'keys' | 'renewed'>, remaining: () => number) {
     this.#base = base;
     this.#secrets = secrets;
     this.#remaining = remaining;
   }
 
   /**
-   * Sends stanzas, in as few requests as they need, one after the other, and returns the answers by id.
+   * Sends stanzas in as few requests as possible, one after the other, and returns the answers by id.
    * @param timeout seconds for which the server waits for each answer
-   * @throws ServerUnreachableError, which is worth trying again later; ServerRefusedError, which is not: the server
-   * does not take a request, or a stanza of it
+   * @throws ServerUnreachableError, after which a later try may succeed; ServerRefusedError, after which it cannot: the
+   * server does not accept a request, or a stanza of it
    */
   async send(host: string, stanzas: readonly Stanza[], timeout: number): Promise<Map<string, Answer>> {
     const answers = new Map<string, Answer>();
@@ -99,13 +98,13 @@ export class StanzaApi {
     return answers;
   }
 
-  /** Sends one request. Waits as Retry-After asks, for a moment, and as this invocation may. */
+  /** Sends one request. Waits as Retry-After asks, for some seconds at most, if this invocation has time. */
   async #request(host: string, stanzas: readonly Stanza[], timeout: number): Promise<Map<string, Answer>> {
     const url = new URL(`${this.#base.replaceAll('{host}', host).replace(/\/+$/, '')}/stanzas`);
     const outgoing: Outgoing = {
       url,
       id: `msg_${randomUUID()}`,
-      body: Buffer.from(batch(stanzas, timeout)),
+      body: Buffer.from(requestBody(stanzas, timeout)),
       timeout,
       timestamp: 0,
     };
@@ -115,7 +114,7 @@ export class StanzaApi {
       const reply = await this.#post(outgoing, keys);
       if (reply.status === 200) {
         this.#busySince = undefined;
-        return taken(url, host, stanzas, this.#read(reply.body));
+        return requireAccepted(url, host, stanzas, this.#read(reply.body));
       }
       const problem = `${url.origin} answered ${reply.status}: ${reply.body.slice(0, MAX_DETAIL)}`;
       if (reply.status === 429 || reply.status === 503) {
@@ -137,7 +136,7 @@ export class StanzaApi {
     }
   }
 
-  /** Whether this invocation lives long enough for another try. */
+  /** Whether this invocation has enough time for another try. */
   #hasTime(timeout: number, waitMs = 0): boolean {
     return this.#remaining() >= waitMs + timeout * 1000 + GRACE_MS;
   }
@@ -152,12 +151,12 @@ export class StanzaApi {
   }
 
   /**
-   * Sends a request; once more, over a connection of its own, if the kept-alive one was dead: that says nothing of the
-   * server.
+   * Sends a request. If a kept-alive connection was dead, sends it once more over a new connection: a dead connection
+   * says nothing about the server.
    *
-   * Mostly the server never saw the first. If it did, and the connection died later, the second is a retry like any
-   * other: it has the same id and a newer timestamp, so it is no replay; pings do no harm twice; and a notice that was
-   * delivered has ended its join, so that the second is a `conflict`, by which the row goes as it should.
+   * In most cases the server did not get the first request. If it did, and the connection died later, the second is a
+   * normal retry. It has the same id and a newer timestamp, so it is not a replay. A second ping does no harm. A
+   * delivered notice has ended its join, so the second one gets a `conflict`, and the row is deleted as it should be.
    */
   async #post(outgoing: Outgoing, keys: readonly Key[]): Promise<Reply> {
     const { url, timeout } = outgoing;
@@ -177,10 +176,10 @@ export class StanzaApi {
   }
 }
 
-/** @param agent false: over a connection of its own */
+/** @param agent false: over a new connection */
 function exchange(outgoing: Outgoing, keys: readonly Key[], agent: HttpAgent | HttpsAgent | false): Promise<Reply> {
   const { url, id, body, timeout } = outgoing;
-  // a retry has a newer timestamp, or it is a replay; within the same second it is ahead of the clock by less than one
+  // a retry needs a newer timestamp, or it is a replay; so in the same second it is up to a second ahead of the clock
   outgoing.timestamp = Math.max(Math.floor(Date.now() / 1000), outgoing.timestamp + 1);
   return new Promise<Reply>((resolve, reject) => {
     let isAnswered = false;
@@ -197,7 +196,7 @@ function exchange(outgoing: Outgoing, keys: readonly Key[], agent: HttpAgent | H
         },
       },
       (response) => {
-        isAnswered = true; // from here on, what breaks is a living connection
+        isAnswered = true; // an error after this is not that of a dead connection
         readBody(response).then(resolve, reject);
       },
     );
@@ -210,19 +209,24 @@ function exchange(outgoing: Outgoing, keys: readonly Key[], agent: HttpAgent | H
 }
 
 /**
- * The answers, if the server takes every stanza. One that it does not take says nothing of a join.
+ * Returns the answers if the server accepted every stanza. A stanza that is not accepted says nothing about its join.
  * @throws ServerRefusedError
  */
-function taken(url: URL, host: string, stanzas: readonly Stanza[], answers: Map<string, Answer>): Map<string, Answer> {
+function requireAccepted(
+  url: URL,
+  host: string,
+  stanzas: readonly Stanza[],
+  answers: Map<string, Answer>,
+): Map<string, Answer> {
   for (const { id, xml, isReentry } of stanzas) {
     const answer = answers.get(id);
     if (isReentry || answer?.kind !== 'error' || answer.condition !== 'policy-violation') continue;
-    // under another name it may be the room that refuses a ping; but only a server answers a notice, be it the wrong one
+    // an error made by another host may be the room's refusal of a ping; but only a server answers a notice
     if (answer.by !== host && !xml.startsWith('<presence ')) continue;
     const text = answer.text?.slice(0, MAX_DETAIL) ?? 'it does not say why';
     throw new ServerRefusedError(
-      `${url.origin} does not take the stanza ${id} of ${host}: ${text}; either the stanza is wrong, which is our fault, ` +
-        `or the request reached the module of another host, as it does where serverApiUrl lacks {host}`,
+      `${url.origin} does not take the stanza ${id} of ${host}: ${text}; either the stanza is wrong, which is our ` +
+        `fault, or the request reached the module of another host, as it does where serverApiUrl lacks {host}`,
     );
   }
   return answers;

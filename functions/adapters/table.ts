@@ -15,30 +15,30 @@ import type { Close, JoinedEvent, LeftEvent } from '../core/events.ts';
  *
  *   pk = JOIN#<host>#<remote>   sk = <room>#<user>   nick, at, state, expires, undecidedBy
  *   pk = CLOSE#<host>#<remote>  sk = close           at, delay, since, checked, answers, expires
- *                               sk = <room>          the same, of the other causes to check this room (rule 11, docs/rules.md)
+ *                               sk = <room>          the same, for the other causes of checks of this room (rule 11)
  *
- * Events may come late, twice and reversed, so a write holds only against an older row:
+ * Events may come late, twice and in the wrong order, so a write replaces only an older row:
  *
  *   time ──▶   joined(1)   left(2)        table
  *   in order   written     written        left(2)
- *   reversed   refused     written        left(2)     the row of a leave stays for an hour, to refuse what comes late
- *   twice      renewed     renewed        left(2)     equality passes, and renews `expires`
+ *   reversed   refused     written        left(2)     a leave keeps its row for an hour, to refuse late joins
+ *   twice      renewed     renewed        left(2)     an equal moment is accepted, and renews `expires`
  */
 
 /** A join outlives two missed renewals of the longest interval (`ping_muc_refresh`, at most three days). */
 const JOIN_SECONDS = 9 * 86_400;
-/** The row of a leave refuses late joins for so long: a sender gives up its oldest request long before. */
+/** How long the row of a leave refuses late joins. A sender gives up its oldest request much earlier. */
 const LEFT_SECONDS = 3600;
-/** What is remembered of closes: longer than the longest delay and patience. */
+/** How long closes are remembered: longer than the longest delay and patience. */
 const CLOSE_SECONDS = 7 * 86_400;
 /** Rows read at a time. */
 const PAGE_ROWS = 1000;
-/** Of the closes themselves: no room, as there is no @ in it. */
+/** The sort key of closes. It cannot be a room, because it contains no @. */
 const CLOSE_SORT_KEY = 'close';
-/** What DynamoDB has against a row is cut here, in characters: it may cite the row. */
+/** DynamoDB's reason to refuse a row is cut to so many characters: it may cite the row. */
 const MAX_REASON = 200;
 
-/** A row whose time is over counts as absent: DynamoDB deletes it days later. */
+/** An expired row counts as absent: DynamoDB may delete it days later. */
 const NEWER = 'attribute_not_exists(pk) OR #at <= :at OR #expires < :now';
 
 const text = (value: string): AttributeValue => ({ S: value });
@@ -54,8 +54,8 @@ const joinKey = (join: StoredJoin): Record<string, AttributeValue> => ({
 });
 
 /**
- * DynamoDB does not take this row, now or ever: for the length of its key, or whatever else it says. Its message is
- * safe to show to the sender: it speaks of what the sender sent.
+ * DynamoDB will never accept this row, for example because its key is too long. The message is safe to show to the
+ * sender: it is only about what the sender sent.
  */
 export class RowRefusedError extends Error {
   override readonly name = 'RowRefusedError';
@@ -71,9 +71,9 @@ export class Table {
   }
 
   /**
-   * Records a join or a leave. Returns false when what is known is newer.
+   * Records a join or a leave. Returns false if the row is newer.
    *
-   * A join that is renewed stays marked undecided: the check that marked it has yet to ask about it again.
+   * A renewed join stays marked undecided: the check that marked it will ask about it again.
    * @throws RowRefusedError
    */
   async record(event: JoinedEvent | LeftEvent, nowSeconds: number): Promise<boolean> {
@@ -83,7 +83,9 @@ export class Table {
         new UpdateItemCommand({
           TableName: this.#name,
           Key: { pk: joinsOf(event.host, event.remote), sk: text(`${event.room}#${event.user}`) },
-          UpdateExpression: `SET #at = :at, #state = :state, #expires = :expires${joined ? ', nick = :nick' : ' REMOVE nick, undecidedBy'}`,
+          UpdateExpression:
+            'SET #at = :at, #state = :state, #expires = :expires' +
+            (joined ? ', nick = :nick' : ' REMOVE nick, undecidedBy'),
           ConditionExpression: NEWER,
           ExpressionAttributeNames: { '#at': 'at', '#state': 'state', '#expires': 'expires' },
           ExpressionAttributeValues: {
@@ -98,7 +100,7 @@ export class Table {
     );
   }
 
-  /** The joins on the remote host, or in the one room, made before the close, in the order of their keys, a page at a time. */
+  /** The joins on the remote host, or in the one room, made before the close: in the order of keys, page by page. */
   async *readJoins(
     close: Close,
     cursor: string | undefined,
@@ -115,7 +117,8 @@ export class Table {
           ExpressionAttributeNames: { '#state': 'state', '#at': 'at', '#expires': 'expires' },
           ExpressionAttributeValues: {
             ':pk': pk,
-            ...(close.room === undefined ? {} : { ':room': text(`${close.room}#`) }), // no host holds #, so no other room's keys begin so
+            // a host contains no #, so the keys of no other room begin like this
+            ...(close.room === undefined ? {} : { ':room': text(`${close.room}#`) }),
             ':joined': text('joined'),
             ':close': number(close.at),
             ':now': number(Math.floor(nowSeconds)),
@@ -131,7 +134,7 @@ export class Table {
   }
 
   /** Deletes a join's row, unless a newer event has taken its place. */
-  async forget(join: StoredJoin): Promise<void> {
+  async deleteJoin(join: StoredJoin): Promise<void> {
     await holds(
       this.#client.send(
         new DeleteItemCommand({
@@ -145,7 +148,7 @@ export class Table {
     );
   }
 
-  /** Remembers that the check of the close at `checkAt` left this join undecided, unless a newer check has. */
+  /** Marks a join that the check of the close at `checkAt` left undecided, unless a newer check has marked it. */
   async markUndecided(join: StoredJoin, checkAt: number): Promise<void> {
     await this.#mark(
       join,
@@ -155,7 +158,7 @@ export class Table {
     );
   }
 
-  /** Forgets that a check did, unless it is a newer one than that of the close at `checkAt`. */
+  /** Removes the mark, unless it is of a newer check than that of the close at `checkAt`. */
   async markDecided(join: StoredJoin, checkAt: number): Promise<void> {
     await this.#mark(join, checkAt, 'REMOVE undecidedBy', 'undecidedBy <= :check');
   }
@@ -212,10 +215,10 @@ export class Table {
   }
 
   /**
-   * Records that the check of this close has begun. What has come since is unanswered: the oldest of it is not on record,
-   * so the five delays (rule 5, docs/rules.md) are counted from this close.
-   * `answers` keeps the oldest that this check answers (µs), for a second run of it.
-   * Returns false when the record has changed since it was read.
+   * Records that the check of this close has begun. Closes after it are still unanswered. The oldest of them is not on
+   * record, so the five delays (rule 5, docs/rules.md) count from this close.
+   * `answers` keeps the oldest close that this check answers (µs), for a second run of the check.
+   * Returns false if the record has changed since it was read.
    */
   async claimClose(close: Close, seen: CloseRecord, oldest: number): Promise<boolean> {
     const newer = seen.at > close.at;
@@ -238,8 +241,8 @@ export class Table {
   }
 
   /**
-   * Records that the closes since `oldest` (µs) are unanswered. An older moment that is on record stays. A newer check that
-   * has begun answers them itself: what it leaves behind would count against closes of another day.
+   * Records that the closes since `oldest` (µs) are unanswered. An older moment on record stays. A newer check that has
+   * begun answers them itself: then nothing is recorded, because it would count against closes of another day.
    */
   async passOn(close: Close, oldest: number): Promise<void> {
     await holds(
@@ -249,7 +252,8 @@ export class Table {
           Key: closeKey(close),
           UpdateExpression: 'SET since = :oldest',
           ConditionExpression:
-            'attribute_exists(pk) AND (attribute_not_exists(since) OR since > :oldest) AND (attribute_not_exists(checked) OR checked <= :close)',
+            'attribute_exists(pk) AND (attribute_not_exists(since) OR since > :oldest) ' +
+            'AND (attribute_not_exists(checked) OR checked <= :close)',
           ExpressionAttributeValues: { ':oldest': number(oldest), ':close': number(close.at) },
         }),
       ),
@@ -259,7 +263,7 @@ export class Table {
 
 function storedJoin(close: Close, item: Record<string, AttributeValue>): StoredJoin {
   const key = item['sk']?.S ?? '';
-  const split = key.indexOf('#', key.indexOf('@')); // a localpart may hold #, a host may not
+  const split = key.indexOf('#', key.indexOf('@')); // a localpart may contain #, a host may not
   const undecidedBy = item['undecidedBy']?.N;
   return {
     host: close.host,
@@ -273,7 +277,7 @@ function storedJoin(close: Close, item: Record<string, AttributeValue>): StoredJ
   };
 }
 
-/** Whether a conditional write held. @throws RowRefusedError, or whatever else went wrong */
+/** Whether the condition of a write held. @throws RowRefusedError, or what the SDK throws */
 async function holds(write: Promise<unknown>): Promise<boolean> {
   try {
     await write;

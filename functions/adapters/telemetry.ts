@@ -3,7 +3,7 @@ import { ENV, METRICS, METRIC_DIMENSION, METRIC_NAMESPACE, type Metric } from '.
 /**
  * Log lines and metrics, one JSON object a line on standard output.
  *
- * Metrics travel in log lines (CloudWatch embedded metric format), so that counting costs no call and no permission.
+ * Metrics are written in log lines (CloudWatch embedded metric format), so they need no call and no permission.
  * https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
  */
 export type Fields = Readonly<Record<string, unknown>>;
@@ -12,18 +12,18 @@ export interface Logger {
   info(message: string, fields?: Fields): void;
   warn(message: string, fields?: Fields): void;
   error(message: string, fields?: Fields): void;
-  /** Counts, and logs the line that the counts belong to. */
+  /** Logs a line with metrics. */
   measure(message: string, metrics: Partial<Record<Metric, number>>, fields?: Fields): void;
 }
 
-/** Outside a stack, as in a test, the metrics go by the product's name. */
+/** Outside a stack, for example in a test, it is the product's name. */
 const SERVICE = process.env[ENV.service] ?? 'ping-muc';
 
 function write(line: Fields): void {
   process.stdout.write(`${JSON.stringify(line)}\n`);
 }
 
-/** A logger whose every line carries `context`: what the line belongs to (request, webhook or check id, host). */
+/** A logger that adds `context` to every line: the ids of request, webhook or check, and the host. */
 export function logger(context: Fields): Logger {
   const log = (level: string, message: string, fields: Fields = {}): void =>
     write({ level, time: new Date().toISOString(), message, ...context, ...fields });
@@ -48,7 +48,7 @@ export function logger(context: Fields): Logger {
   };
 }
 
-/** What an error says, for a log line: never its stack's text of a request, never a secret. */
+/** The fields of a log line for an error. They contain no stack, no request and no secret. */
 export function describe(error: unknown): Fields {
   if (!(error instanceof Error)) return { error: String(error) };
   const because = error.cause instanceof Error ? { because: `${error.cause.name}: ${error.cause.message}` } : {};

@@ -5,8 +5,8 @@ import type { Close } from '../core/events.ts';
 import { waitSeconds } from '../core/supersession.ts';
 
 /**
- * The name of a close's check: the same for each report of the same close, so that a repeated report starts nothing.
- * 1 to 80 characters of 0-9 A-Z a-z - _ (StartExecution); begins with what an operator looks for.
+ * The name of a close's check. It is the same for each report of the close, so a repeated report starts nothing.
+ * 1 to 80 characters of 0-9 A-Z a-z - _ (StartExecution). It begins with the remote host, so operators can find it.
  */
 export function executionName(close: Close): string {
   const of = [close.host, close.remote, ...(close.room === undefined ? [] : [close.room])];

@@ -1,26 +1,26 @@
 import type { Close, Join } from './events.ts';
 import type { Answer, Stanza } from './stanzas.ts';
 
-/** What one check remembers between its invocations, and what it needs of the world. */
+/** The state of a check between its invocations, and its ports to the world. */
 
 export interface Totals {
   /** Joins asked about, over all rounds. */
   readonly pinged: number;
   readonly joined: number;
-  /** Of the joined, those whose room had not answered, or was not asked: it had sent them something since the close. */
+  /** Of the joined: there was a proof since the close, so the room was not asked, or did not need to answer. */
   readonly proved: number;
   readonly left: number;
-  /** Treated as left, as nothing could be learned of them for as long as patience lasts. */
+  /** Treated as left, because nothing could be learned about them until patience ended. */
   readonly undecided: number;
   readonly gone: number;
   readonly stale: number;
-  /** Re-entries that the room let in; in a dry run, those that would have been asked for. */
+  /** Users who are back in their room. In a dry run, users who would have been sent back. */
   readonly reentered: number;
-  /** Of the re-entered, those to whom the room's history did not bring all that they had missed. */
+  /** Of the re-entered: the room's history did not contain everything that they had missed. */
   readonly gaps: number;
-  /** Notices delivered; in a dry run, those that would have been sent. */
+  /** Notices delivered. In a dry run, notices that would have been sent. */
   readonly notified: number;
-  /** Of the notified, those who were to re-enter: they were refused, or nobody answered for their room. */
+  /** Of the notified: they were to re-enter, but the re-entry was refused or not answered. */
   readonly refused: number;
 }
 
@@ -38,7 +38,7 @@ const NO_TOTALS: Totals = {
   refused: 0,
 };
 
-/** The shape of a state. An execution may be older than the release that goes on with it: see `readState`. */
+/** The version of a state's shape. An execution may be older than the release that continues it: see `readState`. */
 const STATE_VERSION = 3;
 
 /** The state of one execution: the input and the output of each invocation. */
@@ -46,25 +46,25 @@ export interface CheckState extends Close {
   readonly version: number;
   /** The execution's name, for logs. */
   readonly id: string;
-  /** When the delay is over by our own clock, in seconds since the epoch. */
+  /** When the delay is over, by our own clock, in seconds since the epoch. */
   readonly due: number;
-  /** What the next Wait state waits for, in seconds. */
+  /** How long the next Wait state waits, in seconds. */
   readonly wait: number;
   readonly next: 'page' | 'wait' | 'done';
   readonly round: number;
-  /** The oldest close that this check answers, in microseconds: from it the five delays of rule 5 (docs/rules.md) are counted. */
+  /** The oldest close that this check answers, µs: the five delays of rule 5 (docs/rules.md) count from it. */
   readonly oldest?: number;
-  /** Where this round goes on: the key of the last join that was dealt with. */
+  /** The round continues after this key: that of the last join that was taken. */
   readonly cursor?: string;
-  /** In a later round: joins after this key have never been asked about, as their host was out of reach. */
+  /** In a later round: joins after this key have not been asked about, because their host was out of reach. */
   readonly unaskedAfter?: string;
   /** When patience ends, in seconds since the epoch. */
   readonly deadline?: number;
-  /** This round is the last: the undecided are told. */
+  /** This round is the last: the undecided are notified. */
   readonly final?: boolean;
-  /** Joins that this round left undecided. */
+  /** Joins that this round left open. */
   readonly open: number;
-  /** A newer close's check decides what this one has not. */
+  /** The check of a newer close decides what this one has not. */
   readonly superseded?: boolean;
   readonly totals: Totals;
 }
@@ -76,38 +76,38 @@ export interface StoredJoin extends Join {
   readonly undecidedBy?: number;
 }
 
-/** What the table remembers of the closes of one pair of hosts; or, apart from them, of the other causes to check one room. */
+/** The table's record of the closes of a pair of hosts, or of the other causes for checks of one room. */
 export interface CloseRecord {
   /** The newest close. */
   readonly at: number;
-  /** The delay that it asks for, in seconds. */
+  /** Its delay, in seconds. */
   readonly delay: number;
-  /** No later than the oldest close that no check has answered. */
+  /** Not later than the oldest unanswered close. */
   readonly since?: number;
-  /** The close whose check began last, and the oldest close that it answers. */
+  /** The close whose check began last, and the oldest close that this check answers. */
   readonly checked?: number;
   readonly answers?: number;
 }
 
-/** What a check needs of the world. */
+/** What a check needs from the world. */
 export interface CheckPorts {
-  /** Joins on a remote host, or in the one room that is checked, made before a moment (µs), in the order of their keys, after `cursor`. */
+  /** Joins on a remote host, or in the one room, made before the close: in the order of keys, after `cursor`. */
   readJoins(close: Close, cursor: string | undefined): AsyncIterable<readonly StoredJoin[], void>;
-  /** Sends stanzas to the server and returns the answers by id. `timeout` in seconds. */
+  /** Sends stanzas to the server and returns the answers by id. `timeout` is in seconds. */
   send(host: string, stanzas: readonly Stanza[], timeout: number): Promise<Map<string, Answer>>;
-  /** Deletes a join's row, unless a newer join has taken its place. */
-  forget(join: StoredJoin): Promise<void>;
-  /** Remembers that the check of the close at `checkAt` left this join undecided, unless a newer one has. */
+  /** Deletes a join's row, unless a newer join has replaced it. */
+  deleteJoin(join: StoredJoin): Promise<void>;
+  /** Marks a join that the check of the close at `checkAt` left undecided, unless a newer check has marked it. */
   markUndecided(join: StoredJoin, checkAt: number): Promise<void>;
-  /** Forgets that a check did, unless it is a newer one than that of the close at `checkAt`. */
+  /** Removes the mark, unless it is of a newer check than that of the close at `checkAt`. */
   markDecided(join: StoredJoin, checkAt: number): Promise<void>;
   readClose(close: Close): Promise<CloseRecord | undefined>;
   /**
-   * Records that this check has begun, and answers the closes since `oldest` (µs). Returns false when the record is no
-   * longer the one that was read.
+   * Records that this check has begun, and answers the closes since `oldest` (µs). Returns false if the record has
+   * changed since it was read.
    */
   claimClose(close: Close, seen: CloseRecord, oldest: number): Promise<boolean>;
-  /** Records that the closes since `oldest` (µs) are still unanswered, unless a newer close's check has begun. */
+  /** Records that the closes since `oldest` (µs) are still unanswered, unless the check of a newer close has begun. */
   passOn(close: Close, oldest: number): Promise<void>;
   /** Milliseconds since the epoch. */
   now(): number;
@@ -115,9 +115,13 @@ export interface CheckPorts {
   remaining(): number;
 }
 
+/** Sends stanzas of one check, with its time-out, and returns the answers by id. */
+export type Send = (stanzas: readonly Stanza[]) => Promise<ReadonlyMap<string, Answer>>;
+
 /**
  * The first state of a close's check.
- * @param wait seconds until it is due; @param nowSeconds our own clock
+ * @param wait seconds until it is due
+ * @param nowSeconds our own clock
  */
 export function firstState(close: Close, id: string, wait: number, nowSeconds: number): CheckState {
   return {
@@ -133,14 +137,14 @@ export function firstState(close: Close, id: string, wait: number, nowSeconds: n
   };
 }
 
-/** The state was written by a release after this one. */
+/** The state was written by a later release. */
 class StateVersionError extends Error {
   override readonly name = 'StateVersionError';
 }
 
-/** Takes over a state of this release, or of one before it. @throws StateVersionError */
+/** Reads a state of this release or an earlier one. @throws StateVersionError */
 export function readState(state: CheckState): CheckState {
-  // the first release wrote no version, the second knew nothing of re-entry, and of no cause but closes
+  // the first release wrote no version; the second knew no re-entry, and no cause but closes
   const { version = 1, reenter = false, cause = 'close' } = state as Partial<CheckState>;
   if (version > STATE_VERSION) {
     throw new StateVersionError(

@@ -1,6 +1,6 @@
-/** Tasks at the same time, within bounds. */
+/** Runs tasks at the same time, within limits. */
 
-/** Runs tasks, at most `limit` of them at a time. All that began come to an end before the first failure is thrown. */
+/** Runs tasks, at most `limit` at a time. Throws the first failure, but only when all tasks that began have ended. */
 export async function inParallel(tasks: readonly (() => Promise<void>)[], limit: number): Promise<void> {
   let next = 0;
   const worker = async (): Promise<void> => {
@@ -9,7 +9,7 @@ export async function inParallel(tasks: readonly (() => Promise<void>)[], limit:
   await allToTheirEnd(Array.from({ length: Math.min(limit, tasks.length) }, worker));
 }
 
-/** Returns once all have ended. @throws the first failure */
+/** Returns when all have ended. @throws the first failure */
 export async function allToTheirEnd(promises: readonly Promise<void>[]): Promise<void> {
   const ends = await Promise.allSettled(promises);
   const failure = ends.find((end) => end.status === 'rejected');
@@ -17,8 +17,8 @@ export async function allToTheirEnd(promises: readonly Promise<void>[]): Promise
 }
 
 /**
- * Tasks that can wait: none begins until more than `mayWait` have been handed in, or until the end, so that what is more
- * urgent goes first. Then they run in their order, at most `atATime` of them at a time.
+ * Tasks that can wait. None begins until more than `mayWait` tasks were added, or until the end, so that more urgent
+ * work goes first. Then they run in their order, at most `atATime` at a time.
  */
 export class Backlog {
   readonly #atATime: number;
@@ -32,13 +32,16 @@ export class Backlog {
     this.#mayWait = mayWait;
   }
 
-  /** Takes a task, and returns once no more than `mayWait` are unfinished. @throws what a task has thrown; then none is begun */
+  /**
+   * Takes a task. Returns when no more than `mayWait` are unfinished.
+   * @throws what a task has thrown; after that no other task begins
+   */
   async add(task: () => Promise<void>): Promise<void> {
     this.#waiting.push(task);
     await this.#finishDownTo(this.#mayWait);
   }
 
-  /** Runs all that wait, and returns once all is done. @throws what a task has thrown */
+  /** Runs all waiting tasks. Returns when they are done. @throws what a task has thrown */
   async end(): Promise<void> {
     await this.#finishDownTo(0);
   }

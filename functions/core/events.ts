@@ -2,11 +2,11 @@ import * as v from 'valibot';
 import { type Jid, isNick, isXmlText, parseHost, parseJid } from './jid.ts';
 import { TOLERANCE_SECONDS } from './signature.ts';
 
-/** The contract's server-to-functions half: what a webhook request may say. */
+/** The contract's server-to-functions half: what a webhook request may contain. */
 
-/** At most so many events a request. */
+/** Events in a request. */
 export const MAX_EVENTS = 1000;
-/** At most so many bytes a request. */
+/** Bytes of a request. */
 export const MAX_BODY_BYTES = 262_144;
 
 /** One session in one remote room under one nick, since one moment. */
@@ -18,37 +18,37 @@ export interface Join {
   /** The session's full JID. */
   readonly user: string;
   readonly nick: string;
-  /** Microseconds since the epoch, strictly increasing for a host: orders events and names the join. */
+  /** Microseconds since the epoch, strictly increasing for a host. It orders events, and names the join. */
   readonly at: number;
 }
 
 export type JoinedEvent = { readonly type: 'muc.joined' } & Join;
 export type LeftEvent = { readonly type: 'muc.left' } & Omit<Join, 'nick'>;
 
-/** Why a check is made: a close, the room's own word to a session that it is not in, a long silence, or an operator's wish. */
+/** The reason for a check: a close, an error of the room itself, a long silence, or the request of an operator. */
 type Cause = 'close' | 'room-error' | 'silence' | 'operator';
 
 /**
- * What a check follows: an s2s connection between a local host and a remote host went away, at one moment. Or the server
- * doubts, for another cause, that its users are still in a room, which is checked in the same way as if it were all that
- * there is on that host (rule 11, docs/rules.md).
+ * What a check follows: the end of an s2s connection between a local host and a remote host, at one moment. Or another
+ * reason to doubt that users are still in a room. Such a room is checked as if it were the only one on that host
+ * (rule 11, docs/rules.md).
  */
 export interface Close {
   readonly host: string;
   readonly remote: string;
   readonly cause: Cause;
-  /** The bare JID of the one room that is checked; undefined: all on the remote host. */
+  /** The bare JID of the one room that is checked. Undefined: all rooms on the remote host. */
   readonly room?: string;
   /** Microseconds since the epoch, by the server's clock. */
   readonly at: number;
-  /** Seconds from `at` to the check: of a close, `ping_muc_delay`. */
+  /** Seconds from `at` to the check. For a close, `ping_muc_delay`. */
   readonly delay: number;
   /** `ping_muc_timeout`, in seconds. */
   readonly timeout: number;
   /** `ping_muc_patience`, in seconds. */
   readonly patience: number;
   readonly dryRun: boolean;
-  /** `ping_muc_reenter`: the server understands re-entry, and is to be asked for it. */
+  /** `ping_muc_reenter`: the server understands re-entry, and wants it. */
   readonly reenter: boolean;
 }
 
@@ -60,32 +60,32 @@ export interface Rejected {
   readonly error: string;
 }
 
-/** What an event says, with its place in the request. */
-interface Placed<Said> {
+/** An event, with its place in the request. */
+interface Placed<Event> {
   readonly index: number;
-  readonly said: Said;
+  readonly event: Event;
 }
 
 export interface Webhook {
   readonly host: string;
   readonly accepted: number;
   readonly rejected: readonly Rejected[];
-  /** The newest event on each join, in the order of the request. */
+  /** The newest event of each join, in the order of the request. */
   readonly joins: readonly Placed<JoinedEvent | LeftEvent>[];
-  /** The newest close of each remote host, and the newest other cause of each room. */
+  /** The newest close of each remote host, and the newest other cause for each room. */
   readonly closes: readonly Placed<Close>[];
 }
 
-/** The request as a whole can't be read. Its message is safe to show to the sender. */
+/** The whole request cannot be read. The message is safe to show to the sender. */
 export class WebhookError extends Error {
   override readonly name = 'WebhookError';
 }
 
-/** DynamoDB's longest sort key; ours is `<room>#<user>`, or of what a room's check follows, `<room>`. */
+/** DynamoDB's longest sort key. Ours is `<room>#<user>`, or `<room>` for the cause of a room's check. */
 const MAX_SORT_KEY_BYTES = 1024;
 /**
- * And its longest partition key; our longest is that of a close. A join's holds the hosts of its room and its user,
- * which its sort key bounds.
+ * DynamoDB's longest partition key. Our longest is that of a close. That of a join contains the hosts of its room and
+ * its user, which its sort key limits.
  */
 const MAX_PARTITION_KEY_BYTES = 2048;
 const MAX_HOSTS_BYTES = MAX_PARTITION_KEY_BYTES - 'CLOSE##'.length;
@@ -97,7 +97,7 @@ const whole = (minimum: number, maximum: number): v.GenericSchema<number> => {
   return v.pipe(v.number(message), v.integer(message), v.minValue(minimum, message), v.maxValue(maximum, message));
 };
 
-/** September 2001: whoever sends seconds or milliseconds is told so, and not taken at their word. */
+/** September 2001. An earlier moment means that the sender uses seconds or milliseconds: that is refused. */
 const EARLIEST_AT = 1e15;
 const AT_MESSAGE = 'must be whole microseconds since the epoch, for example 1795355000123456';
 const at = v.pipe(v.number(AT_MESSAGE), v.safeInteger(AT_MESSAGE), v.minValue(EARLIEST_AT, AT_MESSAGE));
@@ -128,12 +128,12 @@ const remote = address(
   'must be a host name, for example muc.host',
 );
 
-/** How what an event tells of is to be checked. */
+/** How to check. */
 const how = {
   timeout: whole(1, 300),
   patience: whole(0, 86_400),
   dry_run: v.boolean('must be true or false'),
-  reenter: v.optional(v.boolean('must be true or false'), false), // an older server does not say it
+  reenter: v.optional(v.boolean('must be true or false'), false), // an older server does not send it
 };
 
 const eventSchema = v.variant(
@@ -166,10 +166,10 @@ const eventSchema = v.variant(
 /**
  * Reads a webhook request.
  *
- * One bad event never blocks the good ones: it is listed in `rejected` and the others go on.
+ * A bad event never blocks the good ones: it is listed in `rejected`, and the others are accepted.
  * @param body the request's body, decoded
- * @param sentSeconds the sender's own timestamp of the request, seconds since the epoch
- * @throws WebhookError when it is not JSON or not this shape
+ * @param sentSeconds the sender's own timestamp of the request, in seconds since the epoch
+ * @throws WebhookError if it is not JSON, or not of this shape
  */
 export function readWebhook(body: string, sentSeconds: number): Webhook {
   const { host, events } = readEnvelope(body);
@@ -180,8 +180,8 @@ export function readWebhook(body: string, sentSeconds: number): Webhook {
     const result = readEvent(host, raw, sentSeconds);
     if (typeof result === 'string') rejected.push({ index, error: result });
     else if ('close' in result)
-      keepNewest(closes, result.close.room ?? result.close.remote, { index, said: result.close });
-    else keepNewest(joins, `${result.room}#${result.user}`, { index, said: result });
+      keepNewest(closes, result.close.room ?? result.close.remote, { index, event: result.close });
+    else keepNewest(joins, `${result.room}#${result.user}`, { index, event: result });
   });
   return {
     host,
@@ -192,14 +192,14 @@ export function readWebhook(body: string, sentSeconds: number): Webhook {
   };
 }
 
-function keepNewest<Said extends { at: number }>(
-  map: Map<string, Placed<Said>>,
+function keepNewest<Event extends { at: number }>(
+  map: Map<string, Placed<Event>>,
   key: string,
-  value: Placed<Said>,
+  value: Placed<Event>,
 ): void {
   const known = map.get(key);
-  if (known !== undefined && known.said.at > value.said.at) return;
-  map.delete(key); // so that the order stays that of the newest
+  if (known !== undefined && known.event.at > value.event.at) return;
+  map.delete(key); // so that the order is that of the newest events
   map.set(key, value);
 }
 

@@ -1,16 +1,16 @@
 /**
  * XMPP addresses (RFC 7622).
  *
- * We split addresses and fold ASCII case, and leave every other part of normalisation to the server, which has done it
- * before it tells us of an address. Folding more would be wrong: a key that differs from the server's own form would
- * address a session that does not exist. `@xmpp/jid` is not used for the same reason: it rewrites a lone backslash in a
- * localpart (XEP-0106), and so turns one room into another.
+ * We split addresses and fold ASCII case. The server has done all other normalisation before it sends us an address.
+ * Folding more would be wrong: a key that differs from the server's own form would address a session that does not
+ * exist. For the same reason `@xmpp/jid` is not used: it rewrites a single backslash in a localpart (XEP-0106), which
+ * turns one room into another.
  */
 export interface Jid {
   readonly local: string;
   readonly domain: string;
   readonly resource: string;
-  /** `local@domain`, or `domain` where there is no localpart. */
+  /** `local@domain`, or `domain` if there is no localpart. */
   readonly bare: string;
   /** The whole address, normalised. */
   readonly full: string;
@@ -19,7 +19,7 @@ export interface Jid {
 /** Each part of an address takes 1 to 1,023 bytes of UTF-8 (RFC 7622 §3.1). */
 const MAX_PART_BYTES = 1023;
 
-/** What no XML 1.0 document can carry (XML 1.0 §2.2), and so no address either. */
+/** Characters that no XML 1.0 document can contain (XML 1.0 §2.2), and so no address either. */
 const NOT_XML = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/u;
 
 /** RFC 7622 §3.3.1; white space is excluded from localparts by the PRECIS IdentifierClass. */
@@ -34,20 +34,23 @@ function asciiLower(text: string): string {
   return text.replace(/[A-Z]+/g, (upper) => upper.toLowerCase());
 }
 
-/** No part holds control characters (RFC 8264 §9.11); in an attribute, white space of that kind would be read back as spaces. */
+/** No part contains control characters (RFC 8264 §9.11). In an attribute, some of them would be read as spaces. */
 const CONTROL = /[\u0000-\u001f\u007f]/u;
 
 function isPart(text: string): boolean {
   return text.length > 0 && Buffer.byteLength(text) <= MAX_PART_BYTES && isXmlText(text) && !CONTROL.test(text);
 }
 
-/** Parses and normalises a host name. Returns undefined for what is none. */
+/** Parses and normalises a host name. Returns undefined if it is not one. */
 export function parseHost(text: string): string | undefined {
   const host = asciiLower(text);
   return isPart(host) && !/["&'/<>@#\s]/u.test(host) ? host : undefined;
 }
 
-/** Parses and normalises an address. Returns undefined for what is none (RFC 7622 §3.2: the resource begins at the first `/`). */
+/**
+ * Parses and normalises an address. Returns undefined if it is not one.
+ * The resource begins at the first `/` (RFC 7622 §3.2).
+ */
 export function parseJid(text: string): Jid | undefined {
   const slash = text.indexOf('/');
   const address = slash < 0 ? text : text.slice(0, slash);

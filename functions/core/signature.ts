@@ -4,10 +4,10 @@ import { createHmac, timingSafeEqual } from 'node:crypto';
  * Signatures of Standard Webhooks (https://www.standardwebhooks.com, version 1): HMAC-SHA256 over `id.timestamp.body`,
  * in both directions.
  *
- * Written here because the reference library takes one key, and reads `12x` as the timestamp 12.
+ * We do not use the reference library, because it takes only one key, and reads `12x` as the timestamp 12.
  */
 
-/** How far the two clocks may be apart, in seconds, either way. */
+/** The largest difference between the two clocks, in seconds, in either direction. */
 export const TOLERANCE_SECONDS = 300;
 
 /** A decoded secret: the HMAC key. */
@@ -19,7 +19,7 @@ export interface SignatureHeaders {
   readonly 'webhook-signature': string;
 }
 
-/** The message is not from someone who has the secret, or not from now. The message of the error is safe to show to the sender. */
+/** The message was not signed with the secret, or not now. The error's text is safe to show to the sender. */
 export class SignatureError extends Error {
   override readonly name = 'SignatureError';
   readonly reason: 'missing' | 'malformed' | 'clock' | 'mismatch';
@@ -30,21 +30,22 @@ export class SignatureError extends Error {
   }
 }
 
-/** A live secret that cannot be used. Never carries the secret itself. */
+/** A live secret cannot be used. The error never contains the secret. */
 export class SecretError extends Error {
   override readonly name = 'SecretError';
 }
 
 /**
  * Decodes a secret of the form `whsec_<base64>`; the prefix may be missing.
- * @throws SecretError when it is not base64 or does not hold 24 to 64 bytes.
+ * @throws SecretError if it is not base64, or not of 24 to 64 bytes
  */
 export function decodeSecret(secret: string): Key {
   const base64 = secret.startsWith('whsec_') ? secret.slice('whsec_'.length) : secret;
   const key = Buffer.from(base64, 'base64');
   if (key.toString('base64').replace(/=+$/, '') !== base64.replace(/=+$/, '') || key.length < 24 || key.length > 64) {
     throw new SecretError(
-      'the secret must be whsec_ followed by the base64 of 24 to 64 bytes, for example one made by: echo whsec_$(openssl rand -base64 32)',
+      'the secret must be whsec_ followed by the base64 of 24 to 64 bytes, ' +
+        'for example one made by: echo whsec_$(openssl rand -base64 32)',
     );
   }
   return key;
@@ -54,7 +55,7 @@ function hmac(key: Key, id: string, timestamp: string, body: Buffer): Buffer {
   return createHmac('sha256', key).update(`${id}.${timestamp}.`).update(body).digest();
 }
 
-/** Signs a body with every live secret, as the other side may know any of them. `timestamp` is in seconds since the epoch. */
+/** Signs a body with every live secret: the other side may know any of them. `timestamp` is in seconds. */
 export function sign(keys: readonly Key[], id: string, timestamp: number, body: Buffer): SignatureHeaders {
   const stamp = String(timestamp);
   return {
@@ -64,13 +65,13 @@ export function sign(keys: readonly Key[], id: string, timestamp: number, body: 
   };
 }
 
-/** At most so many signatures of one message are looked at; a sender has two live secrets. */
+/** Signatures of one message that are verified. A sender has two live secrets. */
 const MAX_SIGNATURES = 4;
 
 /**
  * Verifies a message and returns the sender's timestamp, in seconds since the epoch.
  *
- * The signature comes before the clock, so that only who knows the secret learns how our clock stands.
+ * The signature is verified before the clock, so that only a sender who knows the secret learns the time of our clock.
  * @throws SignatureError
  */
 export function verify(
@@ -110,7 +111,8 @@ export function verify(
     const apart = Math.round(timestamp - nowSeconds);
     throw new SignatureError(
       'clock',
-      `webhook-timestamp is ${Math.abs(apart)} s ${apart > 0 ? 'ahead of' : 'behind'} this clock, more than ${TOLERANCE_SECONDS} s: check the clocks of both sides`,
+      `webhook-timestamp is ${Math.abs(apart)} s ${apart > 0 ? 'ahead of' : 'behind'} this clock, ` +
+        `more than ${TOLERANCE_SECONDS} s: check the clocks of both sides`,
     );
   }
   return { id, timestamp };

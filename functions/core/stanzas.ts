@@ -4,7 +4,7 @@ import { isXmlText } from './jid.ts';
 
 /** The contract's functions-to-server half: the four stanzas that the server's API takes, and its answers. */
 
-/** What names a join in a ping, a re-entry and a notice; the server strips it before anything leaves. */
+/** Names a join in a ping, a re-entry and a notice. The server removes it before it sends the stanza. */
 const NS_JOIN = 'urn:ping-muc:0';
 const NS_PING = 'urn:xmpp:ping';
 const NS_DISCO_INFO = 'http://jabber.org/protocol/disco#info';
@@ -12,26 +12,26 @@ const NS_MUC = 'http://jabber.org/protocol/muc';
 const NS_MUC_USER = 'http://jabber.org/protocol/muc#user';
 const NS_STANZAS = 'urn:ietf:params:xml:ns:xmpp-stanzas';
 
-/** What one request may hold: stanzas, bytes, and characters that cost a parser time (the contract's bounds). */
+/** The contract's bounds for one request: stanzas, bytes, and characters that cost a parser time. */
 export const MAX_STANZAS = 1000;
 const MAX_REQUEST_BYTES = 1024 * 1024;
 const MAX_REQUEST_MARKS = 30_000;
-/** What the root element takes of that. */
+/** Bytes and characters kept for the root element. */
 const ROOT_BYTES = 64;
 
-/** What a notice says where the room gave no text of its own; the words of mod_ping_muc. */
+/** The reason in a notice if the room gave no text. These are the words of mod_ping_muc. */
 export const DEFAULT_REASON = 'Connection to remote server lost';
 
-/** A room's text is cut here, in characters: it is the remote server's, and may be of any length. */
+/** A room's text is cut to so many characters: it comes from the remote server, and can have any length. */
 const MAX_REASON = 256;
 
 /** What came back for one stanza. A notice that was delivered has no answer. */
 export type Answer =
   | {
       readonly kind: 'result';
-      /** The room did not say so itself: it has sent the session something since the close that only occupants get. */
+      /** A proof: since the close, the room has sent the session something that only occupants get. */
       readonly isProof?: true;
-      /** Of a re-entry: the room's history does not reach back to what the session had. */
+      /** Of a re-entry: the room's history does not contain everything that the session missed. */
       readonly hasGap?: true;
     }
   | {
@@ -40,26 +40,26 @@ export type Answer =
       readonly type: string;
       /** RFC 6120 §8.3.3. */
       readonly condition: string;
-      /** Who made the error, where that is said. */
+      /** Who made the error, if the error says so. */
       readonly by?: string;
       readonly text?: string;
       /**
-       * No answer came in time. `room`: other things came from its host, so an answer could have. `host`: nothing came
-       * from it at all. `broken`: a stream ended meanwhile, and the answer may be lost with it. Without silence, it is the
-       * server's own word that the host is out of reach.
+       * No answer came in time. `room`: other stanzas came from its host, so an answer could have come. `host`: nothing
+       * came from the host. `broken`: a stream ended in that time, and the answer may be lost with it. Without this
+       * field, the server itself reports that the host is out of reach.
        */
       readonly silence?: 'room' | 'host' | 'broken';
       /** The newest close of the pair of hosts that the server knows, µs; its report may still be on its way. */
       readonly closed?: number;
-      /** The session has just now asked to enter the room again. */
+      /** The session is entering the room again at this moment. */
       readonly isRejoining?: true;
     };
 
-/** A stanza to be sent, with the id under which its answer comes. */
+/** A stanza to be sent. Its answer has the same id. */
 export interface Stanza {
   readonly id: string;
   readonly xml: string;
-  /** The server may do none, and the room may refuse it: whatever comes back, a notice can follow. */
+  /** The server may refuse re-entries, and so may the room. Whatever the answer is, a notice can follow. */
   readonly isReentry?: true;
 }
 
@@ -78,7 +78,7 @@ const naming = (join: Pick<Join, 'at'>, more: Readonly<Record<string, string>> =
 
 /**
  * XEP-0410 §3: a ping from the occupant's session to its own occupant JID.
- * @param closeAt the close whose check asks, µs: what the room has sent the session since then answers it, too
+ * @param closeAt the close whose check asks, µs: a proof since then answers the ping, too
  */
 export function ping(join: Join, closeAt?: number): Stanza {
   const id = stanzaId(join);
@@ -92,7 +92,7 @@ export function ping(join: Join, closeAt?: number): Stanza {
   return { id, xml: iq.toString() };
 }
 
-/** XEP-0045 §6.4: is there such a room? Asked as one of its occupants. */
+/** XEP-0045 §6.4: whether the room exists, asked as one of its occupants. */
 export function roomQuery(join: Join): Stanza {
   const id = stanzaId(join);
   const iq = xml('iq', { type: 'get', id, from: join.user, to: join.room }, xml('query', { xmlns: NS_DISCO_INFO }));
@@ -100,8 +100,8 @@ export function roomQuery(join: Join): Stanza {
 }
 
 /**
- * Asks the server to enter the room again on the session's behalf (rule 10, docs/rules.md; XEP-0045 §7.2). What the room
- * gets is the server's own: of this, only the name of the join is used.
+ * Asks the server to enter the room again on behalf of the session (rule 10, docs/rules.md; XEP-0045 §7.2). The server
+ * uses only the name of the join, and sends the room a presence of its own making.
  */
 export function reentry(join: Join): Stanza {
   const id = stanzaId(join);
@@ -114,7 +114,7 @@ export function reentry(join: Join): Stanza {
   return { id, xml: presence.toString(), isReentry: true };
 }
 
-/** The presence that tells a client that it is out (rule 8, docs/rules.md; XEP-0045 §9.8 for 333). */
+/** The presence that notifies a client that it is out of the room (rule 8, docs/rules.md; XEP-0045 §9.8 for 333). */
 export function notice(join: Join, reason: string | undefined): Stanza {
   const id = stanzaId(join);
   const presence = xml(
@@ -138,28 +138,25 @@ function noticeReason(text: string | undefined): string {
   return characters.length <= MAX_REASON ? trimmed : `${characters.slice(0, MAX_REASON - 1).join('')}…`;
 }
 
-/**
- * Parts stanzas into requests that keep to the contract's bounds, whatever names the users of one host, or the rooms of
- * the other, have chosen.
- */
+/** Splits stanzas into requests within the contract's bounds, however long the names of users and rooms are. */
 export function requests(stanzas: readonly Stanza[]): readonly (readonly Stanza[])[] {
   const parts: Stanza[][] = [];
-  let room = { stanzas: 0, bytes: 0, marks: 0 };
+  let left = { stanzas: 0, bytes: 0, marks: 0 };
   for (const stanza of stanzas) {
     const bytes = Buffer.byteLength(stanza.xml);
     const marks = stanza.xml.match(/[<&=\r\n]/g)?.length ?? 0;
-    if (room.stanzas < 1 || room.bytes < bytes || room.marks < marks) {
+    if (left.stanzas < 1 || left.bytes < bytes || left.marks < marks) {
       parts.push([]);
-      room = { stanzas: MAX_STANZAS, bytes: MAX_REQUEST_BYTES - ROOT_BYTES, marks: MAX_REQUEST_MARKS - ROOT_BYTES };
+      left = { stanzas: MAX_STANZAS, bytes: MAX_REQUEST_BYTES - ROOT_BYTES, marks: MAX_REQUEST_MARKS - ROOT_BYTES };
     }
     parts.at(-1)?.push(stanza);
-    room = { stanzas: room.stanzas - 1, bytes: room.bytes - bytes, marks: room.marks - marks };
+    left = { stanzas: left.stanzas - 1, bytes: left.bytes - bytes, marks: left.marks - marks };
   }
   return parts;
 }
 
-/** One request's body. `timeout` is in seconds: how long the server waits for each answer. */
-export function batch(stanzas: readonly Stanza[], timeout: number): string {
+/** The body of one request. `timeout` is in seconds: how long the server waits for each answer. */
+export function requestBody(stanzas: readonly Stanza[], timeout: number): string {
   return `<xmpp timeout="${timeout}">${stanzas.map((stanza) => stanza.xml).join('')}</xmpp>`;
 }
 
@@ -224,7 +221,7 @@ function readAnswer(element: Element): Answer {
   };
 }
 
-/** The server of the release before says only that there is no answer: its streams were up. */
+/** A server of the previous release says only that there is no answer: its streams were up. */
 function readSilence(noAnswer: Element | undefined): 'room' | 'host' | 'broken' | undefined {
   if (noAnswer === undefined) return undefined;
   if (noAnswer.attrs['streams'] === 'broken') return 'broken';

@@ -1,20 +1,20 @@
 import type { CloseRecord } from './check-state.ts';
 import type { Close } from './events.ts';
 
-/** When a check is due (rule 3), and when a newer close takes its place (rule 5): docs/rules.md. */
+/** When a check is due (rule 3), and when a newer close supersedes it (rule 5): docs/rules.md. */
 
 /** A flapping link postpones a check that has not begun by at most this many delays. */
 const MAX_DELAYS_POSTPONED = 5;
 /**
- * After patience, those whose ping was lost with its stream, and those who are just now joining again, are asked about for so
- * many more time-outs: one for their own attempt to join, one for a ping after it.
+ * For so many time-outs after patience, a check still asks about two groups: joins whose ping was lost with its stream,
+ * and sessions that are entering again. One time-out is for the session's own attempt, one for a ping after it.
  */
 export const MORE_TIMEOUTS = 2;
 
 /**
  * How long to wait so that the check begins `delay` seconds after the close, in whole seconds (rule 3).
  *
- * Both moments are of the server's clock, so that it does not matter how far ours is from it.
+ * Both moments are from the server's clock, so a difference to our clock does not matter.
  * @param sentSeconds the sender's own timestamp of the report
  */
 export function waitSeconds(close: Close, sentSeconds: number): number {
@@ -23,23 +23,23 @@ export function waitSeconds(close: Close, sentSeconds: number): number {
 }
 
 /**
- * Whether a newer close's check will do all the work of this one, which has not begun (rule 5).
+ * Whether the check of a newer close will do all the work of this one, which has not begun (rule 5).
  *
- * A newer close postpones, but never beyond five delays after the oldest close that is still unanswered.
+ * A newer close postpones the check, but not beyond five delays after the oldest unanswered close.
  */
 export function isSuperseded(close: Close, record: CloseRecord): boolean {
-  if (record.checked === close.at) return false; // it is this check that began, and now runs again
+  if (record.checked === close.at) return false; // this check has begun, and runs again
   if (record.checked !== undefined && record.checked > close.at) return true;
   if (record.at <= close.at) return false;
   return record.at + record.delay * 1e6 <= lastMoment(oldestOf(close, record), record.delay);
 }
 
 /**
- * Whether a newer close is to decide what a check that has begun can't (rule 5): the link broke again while rooms were
- * asked, so that their silence says nothing.
+ * Whether a newer close takes over what a check that has begun cannot decide (rule 5): the link broke again while rooms
+ * were asked, so their silence means nothing.
  *
- * It takes a newer close within five delays after the oldest one that this check answers, or within all the time that a
- * check may take, where that is longer: a close in the last round of a patient check counts, too.
+ * The newer close must be within five delays after the oldest close that this check answers, or within the longest time
+ * that a check may take, whichever is longer. So a close in the last round of a patient check counts, too.
  * @param newest the newest close of the pair, µs
  */
 export function isNewerToDecide(close: Close & { readonly oldest?: number }, newest: number): boolean {
@@ -48,7 +48,7 @@ export function isNewerToDecide(close: Close & { readonly oldest?: number }, new
   return newest > close.at && newest <= Math.max(lastMoment(oldest, close.delay), longest);
 }
 
-/** The oldest close that is unanswered when this one's check begins, or began before it now runs again, µs. */
+/** The oldest unanswered close when this check began, µs. The same if the check runs again. */
 export function oldestOf(close: Close, record: CloseRecord): number {
   const oldest = record.checked === close.at ? record.answers : record.since;
   return Math.min(oldest ?? close.at, close.at);

@@ -5,7 +5,7 @@ import xml from '@xmpp/xml';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { decodeSecret, sign, verify } from '../../functions/core/signature.ts';
-import { batch, notice, ping, readAnswers, reentry, roomQuery, stanzaId } from '../../functions/core/stanzas.ts';
+import { requestBody, notice, ping, readAnswers, reentry, roomQuery, stanzaId } from '../../functions/core/stanzas.ts';
 import { startDynamoDB } from '../../local/dynamodb.ts';
 import { readAssembly } from '../../local/assembly.ts';
 import { Lab, sleep, until } from '../../lab/lab.ts';
@@ -243,7 +243,7 @@ describe('the stanza API', () => {
   });
 
   it.each(BAD_SIGNATURES)('refuses what is %s with 401', async (_what, request, says) => {
-    const reply = await send(batch([notice(join(), undefined)], 1), request(runtime.secret));
+    const reply = await send(requestBody([notice(join(), undefined)], 1), request(runtime.secret));
     expect(reply.status).toBe(401);
     expect(detail(reply)).toMatch(says);
   });
@@ -346,14 +346,14 @@ describe('the stanza API', () => {
   it('answers conflict to a notice for a room in which the session is not, and recipient-unavailable where there is no session', async () => {
     const here = notice(join(), undefined);
     const gone = notice({ ...join(2), user: `juliet@${home.host}/gone` }, undefined);
-    const answers = readAnswers((await send(batch([here, gone], 1))).body);
+    const answers = readAnswers((await send(requestBody([here, gone], 1))).body);
     expect(answers.get(here.id)).toMatchObject({ condition: 'conflict', by: home.host });
     expect(answers.get(gone.id)).toMatchObject({ condition: 'recipient-unavailable', by: home.host });
     expect(juliet.notices()).toEqual([]);
   });
 
   it('takes a request once: its replay is refused', async () => {
-    const body = batch([ping(join())], 1);
+    const body = requestBody([ping(join())], 1);
     const request = exactly('msg_replayed', body);
     const [first, second] = [await send(body, request), await send(body, request)];
     expect([first.status, second.status]).toEqual([200, 401]);
@@ -372,7 +372,7 @@ describe('the stanza API', () => {
     const told = (room: string): number =>
       juliet.notices().filter(({ stanza }) => String(stanza.attrs['from']).startsWith(`${room}/`)).length;
     const answer = async (stanza: { id: string; xml: string }): Promise<unknown> =>
-      readAnswers((await send(batch([stanza], 5))).body).get(stanza.id);
+      readAnswers((await send(requestBody([stanza], 5))).body).get(stanza.id);
 
     it('tells nobody by another moment, another nick, another room or another session, and asks no room', async () => {
       const room = quiet.room('recorded');
@@ -402,11 +402,11 @@ describe('the stanza API', () => {
     it('sends nothing twice: a replay is refused, a retry of a notice is a conflict', async () => {
       const room = quiet.room('replayed');
       const here = await enter(room, 'Juliet');
-      const asking = batch([ping(here)], 5);
+      const asking = requestBody([ping(here)], 5);
       const asked = exactly('msg_twice', asking);
       expect([await send(asking, asked), await send(asking, asked)].map(({ status }) => status)).toEqual([200, 401]);
       expect(quiet.count('ping', room)).toBe(1);
-      const telling = batch([notice(here, undefined)], 5);
+      const telling = requestBody([notice(here, undefined)], 5);
       await sleep(1100); // the same id in the same second would be a replay already
       const tells = exactly('msg_twice', telling);
       expect([await send(telling, tells), await send(telling, tells)].map(({ status }) => status)).toEqual([200, 401]);
@@ -436,16 +436,16 @@ describe('the stanza API', () => {
       const there = await enter(elsewhere, 'Juliet');
       for (const silent of [room, second]) quiet.script('ping', silent, silence);
       const before = quiet.count('ping', room);
-      const held = Array.from({ length: 6 }, () => send(batch([ping(here)], 4)));
+      const held = Array.from({ length: 6 }, () => send(requestBody([ping(here)], 4)));
       await until('they are all held', () => quiet.count('ping', room) - before === 6);
       const refused = async (body: string): Promise<void> => {
         const late = await send(body);
         expect([late.status, Number(late.headers.get('retry-after'))]).toEqual([429, 1]);
       };
-      await refused(batch([ping(here)], 4));
-      held.push(...Array.from({ length: 2 }, () => send(batch([ping(here), ping(hereToo)], 4))));
+      await refused(requestBody([ping(here)], 4));
+      held.push(...Array.from({ length: 2 }, () => send(requestBody([ping(here), ping(hereToo)], 4))));
       await until('they are all held', () => quiet.count('ping', room) - before === 8);
-      await refused(batch([ping(here), ping(hereToo)], 4));
+      await refused(requestBody([ping(here), ping(hereToo)], 4));
       expect(await answer(ping(there))).toEqual({ kind: 'result' });
       for (const reply of await Promise.all(held)) {
         expect(readAnswers(reply.body).get(stanzaId(here))).toMatchObject({
@@ -454,7 +454,7 @@ describe('the stanza API', () => {
           by: home.host,
         });
       }
-      expect((await send(batch([], 2))).status).toBe(200);
+      expect((await send(requestBody([], 2))).status).toBe(200);
     });
 
     it('has no more than 1,000 pings in flight to one host, however they come; another host is no matter', async () => {
@@ -463,7 +463,7 @@ describe('the stanza API', () => {
       const there = await enter(elsewhere, 'Juliet');
       quiet.script('ping', room, silence);
       const pings = (count: number): string =>
-        batch(
+        requestBody(
           Array.from({ length: count }, (_, n) => ({ id: '', xml: ping(here).xml.replace(stanzaId(here), `p${n}`) })),
           4,
         );

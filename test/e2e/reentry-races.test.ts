@@ -1,6 +1,6 @@
 import { xml } from '@xmpp/client';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, onTestFinished } from 'vitest';
-import { batch, notice, readAnswers } from '../../functions/core/stanzas.ts';
+import { requestBody, notice, readAnswers } from '../../functions/core/stanzas.ts';
 import { sleep, until } from '../../lab/lab.ts';
 import { post } from '../../lab/requests.ts';
 import { type Reaction, error, held, mucPresence, refusal, silence } from '../../lab/scripted-muc.ts';
@@ -427,7 +427,7 @@ describe('before the room answers,', () => {
     const reply = await post({
       url: scene.stanzas.url,
       secret: scene.runtime.secret,
-      body: batch([told], 1),
+      body: requestBody([told], 1),
       type: 'application/xmpp+xml',
     });
     expect(readAnswers(reply.body).get(told.id)).toMatchObject({ condition: 'conflict', isRejoining: true });

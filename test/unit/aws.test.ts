@@ -18,7 +18,7 @@ const throttle = (response: ServerResponse): unknown => {
   return response.writeHead(400, { 'content-type': 'application/x-amz-json-1.0' }).end(JSON.stringify(body));
 };
 
-/** Deletes a row at an AWS that answers as it is told. @param share of the times that a call may take */
+/** Deletes a row at an AWS with scripted answers. @param share of the times that a call may take */
 async function client(
   settings: typeof AWS_CLIENT | typeof PATIENT_AWS_CLIENT,
   answer: Parameters<typeof listen>[0],

@@ -18,10 +18,10 @@ function lostCrowd(count = 3): { world: World; here: Join[]; elsewhere: Join[] }
     Array.from({ length: count }, (_, n) => world.lose(world.join(`user${n}`, room)));
   return { world, here: enter('room'), elsewhere: enter('other') };
 }
-const told = (world: World, joins: readonly Join[]): number[] => joins.map((join) => world.told(join));
+const noticesTo = (world: World, joins: readonly Join[]): number[] => joins.map((join) => world.noticesTo(join));
 
 describe('a check of one room', () => {
-  it('asks and tells all of that room, and nobody else', async () => {
+  it('asks about the users of that room, notifies them, and no others', async () => {
     const { world, here, elsewhere } = lostCrowd();
     const { state } = await world.check(doubt(world));
     expect(state).toMatchObject({
@@ -30,7 +30,7 @@ describe('a check of one room', () => {
       room: ROOM,
       totals: { pinged: 3, left: 3, notified: 3 },
     });
-    expect([told(world, here), told(world, elsewhere)]).toEqual([
+    expect([noticesTo(world, here), noticesTo(world, elsewhere)]).toEqual([
       [1, 1, 1],
       [0, 0, 0],
     ]);
@@ -43,7 +43,7 @@ describe('a check of one room', () => {
     const late = world.lose(world.join('late', 'room'));
     expect(world.start(close)).toMatchObject({ wait: 0, due: world.now / 1000 });
     expect((await world.check(close)).state.totals).toMatchObject({ pinged: 3 });
-    expect(world.told(late)).toBe(0);
+    expect(world.noticesTo(late)).toBe(0);
   });
 
   it('goes on where an invocation ended, within the room', async () => {
@@ -54,7 +54,7 @@ describe('a check of one room', () => {
     const { state, pages } = await world.check(doubt(world));
     expect(pages).toBeGreaterThan(0);
     expect(state.totals).toMatchObject({ pinged: 700, left: 700, notified: 700 });
-    expect(lost.every((join) => world.told(join) === 1)).toBe(true);
+    expect(lost.every((join) => world.noticesTo(join) === 1)).toBe(true);
   });
 
   it('brings back whoever is out, and counts it as any other check does', async () => {
@@ -64,10 +64,10 @@ describe('a check of one room', () => {
     expect(world.server.back).toEqual(here.map(({ room, user }) => `${room} ${user}`));
   });
 
-  it('in a dry run tells nobody', async () => {
+  it('in a dry run sends no notice', async () => {
     const { world, here } = lostCrowd();
     expect((await world.check(doubt(world, { dryRun: true }))).state.totals).toMatchObject({ notified: 3 });
-    expect(told(world, here)).toEqual([0, 0, 0]);
+    expect(noticesTo(world, here)).toEqual([0, 0, 0]);
   });
 });
 
@@ -78,7 +78,7 @@ describe('a check of one room and one of its host', () => {
     const room = doubt(world, { delay: 60 });
     expect((await world.check(close)).state).toMatchObject({ totals: { pinged: 6, notified: 6 } });
     expect((await world.check(room)).state.superseded).toBeUndefined();
-    expect([told(world, here), told(world, elsewhere)]).toEqual([
+    expect([noticesTo(world, here), noticesTo(world, elsewhere)]).toEqual([
       [1, 1, 1],
       [1, 1, 1],
     ]);
@@ -90,7 +90,7 @@ describe('a check of one room and one of its host', () => {
     const close = world.close();
     expect((await world.check(room)).state.totals).toMatchObject({ left: 3, notified: 3 });
     expect((await world.check(close)).state.totals).toMatchObject({ pinged: 3, left: 3, notified: 3 });
-    expect(told(world, here)).toEqual([1, 1, 1]);
+    expect(noticesTo(world, here)).toEqual([1, 1, 1]);
   });
 
   it('a doubt about one room does not supersede that of another', async () => {
@@ -98,7 +98,7 @@ describe('a check of one room and one of its host', () => {
     const [first, second] = [doubt(world), doubt(world, { room: OTHER })];
     await world.check(first);
     await world.check(second);
-    expect([told(world, here), told(world, elsewhere)]).toEqual([
+    expect([noticesTo(world, here), noticesTo(world, elsewhere)]).toEqual([
       [1, 1, 1],
       [1, 1, 1],
     ]);
@@ -109,11 +109,11 @@ describe('a check of one room and one of its host', () => {
     const [first, second] = [doubt(world, { delay: 10 }), doubt(world, { delay: 10 })];
     expect((await world.check(first)).state).toMatchObject({ superseded: true, totals: { pinged: 0 } });
     expect((await world.check(second)).state.totals).toMatchObject({ notified: 3 });
-    expect(told(world, here)).toEqual([1, 1, 1]);
+    expect(noticesTo(world, here)).toEqual([1, 1, 1]);
   });
 
   it.each(['a stream breaks while the room is asked', 'the host is out of reach'] as const)(
-    'what it cannot decide is left to a newer close that the server tells of: %s',
+    'what it cannot decide is left to a newer close that the server names: %s',
     async (what) => {
       const { world, here } = lostCrowd();
       const room = doubt(world, { patience: 0 });
@@ -126,12 +126,12 @@ describe('a check of one room and one of its host', () => {
         superseded: true,
         totals: { undecided: 0, notified: 0 },
       });
-      expect(told(world, here)).toEqual([0, 0, 0]);
+      expect(noticesTo(world, here)).toEqual([0, 0, 0]);
       world.server.link = 'up';
       delete world.server.room(ROOM).script;
       const close = world.close({ at });
       expect((await world.check(close)).state.totals).toMatchObject({ left: 6, notified: 6 });
-      expect(told(world, here)).toEqual([1, 1, 1]);
+      expect(noticesTo(world, here)).toEqual([1, 1, 1]);
     },
   );
 
@@ -146,15 +146,15 @@ describe('a check of one room and one of its host', () => {
     expect(world.table.readClose(second)?.since).toBe(second.at);
     world.server.closed = world.nextAt();
     expect((await world.check(second)).state).toMatchObject({ superseded: true });
-    expect(told(world, here)).toEqual([0]);
+    expect(noticesTo(world, here)).toEqual([0]);
   });
 
-  it('what it left to a newer doubt does count: who cannot be confirmed is told in the end, however many come', async () => {
+  it('what it left to newer causes counts: users who cannot be confirmed are notified after all', async () => {
     const { world, here } = lostCrowd(1);
     world.server.room(ROOM).script = () => 'silence';
     let close = doubt(world);
     let checks = 0;
-    for (; told(world, here)[0] === 0 && checks < 20; checks += 1) {
+    for (; noticesTo(world, here)[0] === 0 && checks < 20; checks += 1) {
       let next: Close | undefined;
       world.hook = ({ port, phase }) => {
         if (port === 'send' && phase === 'before') next ??= doubt(world);
@@ -163,11 +163,11 @@ describe('a check of one room and one of its host', () => {
       await world.check(close);
       close = next as unknown as Close;
     }
-    expect(told(world, here)).toEqual([1]);
+    expect(noticesTo(world, here)).toEqual([1]);
     expect(checks).toBeLessThanOrEqual(4);
   });
 
-  it('both ask at once: nobody is told twice, and nobody is left by each to the other', async () => {
+  it('both ask at the same time: no user is notified twice, and none is left by each to the other', async () => {
     const { world, here } = lostCrowd();
     world.server.room(ROOM).script = () => 'silence';
     const close = world.close({ patience: 30 });
@@ -182,6 +182,6 @@ describe('a check of one room and one of its host', () => {
       world.now += 10_000;
     }
     expect([one.next, other.next]).toEqual(['done', 'done']);
-    expect(told(world, here)).toEqual([1, 1, 1]);
+    expect(noticesTo(world, here)).toEqual([1, 1, 1]);
   });
 });

@@ -5,7 +5,7 @@ import type { Close } from '../../functions/core/events.ts';
 import { ENV } from '../../functions/names.ts';
 import { type Endpoint, listen } from '../../lab/endpoint.ts';
 
-/** The check function itself, between a table and a server that do as they are told: three joins, none of which their room knows. */
+/** The check function between a scripted table and server: three joins, none of which their room knows. */
 const HOST = 'example.net';
 const REMOTE = 'muc.host';
 const AT = Math.floor(Date.now() / 1000) * 1_000_000;
@@ -107,28 +107,28 @@ const warned = (): unknown[] =>
 const notDeleted = (detail: string): unknown =>
   JOINS.map(({ user }) => ['row not deleted; the next check deletes it', user, `room@${REMOTE}`, detail]);
 
-it('deletes rows though the table throttles for longer than a webhook would bear', async () => {
+it('deletes rows even if the table throttles for longer than a webhook would wait', async () => {
   onDelete = (n) => (n <= 5 ? THROTTLED : DONE);
   expect(await run()).toMatchObject({ next: 'done', totals: { left: 3, notified: 3 } });
   expect([...deletes.values()]).toEqual([6, 6, 6]);
   expect(warned()).toEqual([]);
 }, 20_000);
 
-it('is not undone by a row that cannot be deleted: who was told has been told, and the log says which rows are left', async () => {
+it('does not fail if rows cannot be deleted: the users are notified, and the log names the rows', async () => {
   onDelete = () => DENIED;
   expect(await run()).toMatchObject({ next: 'done', totals: { left: 3, notified: 3 } });
   expect(warned()).toEqual(notDeleted('not allowed'));
   expect(lines.map(({ message }) => message)).toContain('check done');
 });
 
-it('leaves rows for the next check rather than be killed over them', async () => {
+it('leaves rows to the next check if there is no time to delete them', async () => {
   onDelete = () => DONE;
   expect(await run(30_000)).toMatchObject({ totals: { left: 1, notified: 1 } });
   expect(deletes.size).toBe(0);
   expect(warned()).toEqual((notDeleted('no time was left for it') as unknown[]).slice(0, 1));
 });
 
-it('counts who is back, who was refused, and whose history has a gap, and says so of each', async () => {
+it('counts and logs which users are back, which were refused, and whose history has a gap', async () => {
   onDelete = () => DONE;
   expect(await run(900_000, { reenter: true })).toMatchObject({
     next: 'done',
@@ -149,7 +149,7 @@ it('counts who is back, who was refused, and whose history has a gap, and says s
   });
 });
 
-it('counts in a dry run who would be back, apart from those who are', async () => {
+it('counts in a dry run the users who would be back, in their own metric', async () => {
   await run(900_000, { reenter: true, dryRun: true });
   const done = lines.find(({ message }) => message === 'check done');
   expect(done).toMatchObject({ DryRunReentries: 3, DryRunNotices: 0 });

@@ -111,8 +111,8 @@ describe('an event is rejected for its own fault, and its field is named', () =>
     expect(result.rejected).toEqual([{ index: 1, error: expect.stringMatching(error) as string }]);
     expect(result).toMatchObject({
       accepted: 2,
-      joins: [{ index: 0, said: { nick: 'nick' } }],
-      closes: [{ index: 2, said: { remote: 'muc.host' } }],
+      joins: [{ index: 0, event: { nick: 'nick' } }],
+      closes: [{ index: 2, event: { remote: 'muc.host' } }],
     });
   });
 
@@ -139,7 +139,7 @@ describe('an event is rejected for its own fault, and its field is named', () =>
           expect(result.joins).toEqual([
             {
               index: before.length,
-              said: expect.objectContaining({ at: T, user: 'user@example.net/phone' }) as object,
+              event: expect.objectContaining({ at: T, user: 'user@example.net/phone' }) as object,
             },
           ]);
           expect(result.rejected).toHaveLength(before.length + after.length);
@@ -166,7 +166,7 @@ describe('what is taken', () => {
       host: 'example.net',
       joins: [
         {
-          said: {
+          event: {
             type: 'muc.joined',
             host: 'example.net',
             remote: 'muc.host',
@@ -177,7 +177,7 @@ describe('what is taken', () => {
           },
         },
       ],
-      closes: [{ said: { host: 'example.net', remote: 'muc.host' } }],
+      closes: [{ event: { host: 'example.net', remote: 'muc.host' } }],
     });
   });
 
@@ -187,7 +187,7 @@ describe('what is taken', () => {
       ...causes.map((cause, n) => requested({ cause, room: `Room-${n}@MUC.host`, delay: n, reenter: true })),
     );
     expect(result).toMatchObject({ accepted: 3, rejected: [], joins: [] });
-    expect(closes.map(({ said }) => said)).toEqual(
+    expect(closes.map(({ event }) => event)).toEqual(
       causes.map((cause, delay) => ({
         host: 'example.net',
         remote: 'muc.host',
@@ -240,12 +240,12 @@ describe('folding', () => {
         const result = read(...shuffled);
         expect(result.accepted).toBe(7);
         const place = (at: number): number => shuffled.findIndex((event) => (event as { at: number }).at === at);
-        for (const { index, said } of [...result.joins, ...result.closes]) expect(index).toBe(place(said.at));
-        expect(result.joins.map(({ said: { type, at } }) => [type, at]).sort()).toEqual([
+        for (const { index, event } of [...result.joins, ...result.closes]) expect(index).toBe(place(event.at));
+        expect(result.joins.map(({ event: { type, at } }) => [type, at]).sort()).toEqual([
           ['muc.joined', T + 3],
           ['muc.left', T + 2],
         ]);
-        expect(result.closes.map(({ said: { remote, at } }) => [remote, at]).sort()).toEqual([
+        expect(result.closes.map(({ event: { remote, at } }) => [remote, at]).sort()).toEqual([
           ['muc.host', T + 5],
           ['other.host', T + 6],
         ]);
@@ -264,7 +264,7 @@ it('folding keeps the newest check of each room, apart from the closes of its ho
   fc.assert(
     fc.property(fc.shuffledSubarray(events, { minLength: events.length }), (shuffled) => {
       const { closes } = read(...shuffled);
-      expect(closes.map(({ said: { at, cause, room } }) => [at, cause, room]).sort()).toEqual([
+      expect(closes.map(({ event: { at, cause, room } }) => [at, cause, room]).sort()).toEqual([
         [T + 1, 'silence', 'room@muc.host'],
         [T + 2, 'room-error', 'other@muc.host'],
         [T + 3, 'close', undefined],
@@ -300,14 +300,14 @@ describe('the samples of the contract', () => {
   it('are read whole', () => {
     expect(sample('joined')).toMatchObject({
       accepted: 1,
-      joins: [{ said: { type: 'muc.joined', nick: 'nickname', at: T } }],
+      joins: [{ event: { type: 'muc.joined', nick: 'nickname', at: T } }],
     });
-    expect(sample('left')).toMatchObject({ accepted: 1, joins: [{ said: { type: 'muc.left', at: T + 1_000_000 } }] });
+    expect(sample('left')).toMatchObject({ accepted: 1, joins: [{ event: { type: 'muc.left', at: T + 1_000_000 } }] });
     expect(sample('closed')).toMatchObject({
       accepted: 1,
       closes: [
         {
-          said: {
+          event: {
             remote: 'muc.host',
             delay: 60,
             timeout: 60,
@@ -322,7 +322,7 @@ describe('the samples of the contract', () => {
   });
 
   it('of a check of one room', () => {
-    expect(sample('requested').closes.map(({ said }) => said)).toEqual([
+    expect(sample('requested').closes.map(({ event }) => event)).toEqual([
       {
         host: 'example.net',
         remote: 'muc.host',
@@ -341,12 +341,12 @@ describe('the samples of the contract', () => {
   it('of a batch: the join that was left again, the other join, and one close of the two', () => {
     const { accepted, rejected, joins, closes } = sample('batch');
     expect({ accepted, rejected }).toEqual({ accepted: 5, rejected: [] });
-    expect(joins.map(({ said: { type, user } }) => [type, user])).toEqual([
+    expect(joins.map(({ event: { type, user } }) => [type, user])).toEqual([
       ['muc.joined', 'zoë@example.net/Gajim at home/2'],
       ['muc.left', 'user@example.net/phone'],
     ]);
-    expect(joins[0]?.said).toMatchObject({ room: 'd\\27artagnan@muc.host', nick: 'L\'ami "Tom" & <Jerry> / 🦊' });
-    expect(closes.map(({ said }) => said)).toEqual([
+    expect(joins[0]?.event).toMatchObject({ room: 'd\\27artagnan@muc.host', nick: 'L\'ami "Tom" & <Jerry> / 🦊' });
+    expect(closes.map(({ event }) => event)).toEqual([
       {
         host: 'example.net',
         remote: 'muc.host',

@@ -3,18 +3,13 @@ import { describe, expect, it, vi } from 'vitest';
 import { runCheck } from '../../functions/core/check.ts';
 import type { CheckState, StoredJoin } from '../../functions/core/check-state.ts';
 import type { Join } from '../../functions/core/events.ts';
-import {
-  type Lost,
-  type Outcome,
-  ReentryQueue,
-  hasFailed,
-  mayReenter,
-  outcomeOf,
-} from '../../functions/core/reentry.ts';
+import type { Lost } from '../../functions/core/notices.ts';
+import { ReentryQueue } from '../../functions/core/reentry-queue.ts';
+import { type ReentryOutcome, hasFailed, mayReenter, reentryOutcome } from '../../functions/core/reentry.ts';
 import type { Answer } from '../../functions/core/stanzas.ts';
 import { Crash, HOST, REMOTE, World, elements } from './world.ts';
 
-/** Rule 10 (docs/rules.md): whoever is out of a room that is there is brought back, and told only where that fails. */
+/** Rule 10 (docs/rules.md): users who are out of a room that exists are brought back, or notified if that fails. */
 
 vi.setConfig({ testTimeout: 60_000 });
 
@@ -47,8 +42,8 @@ function requests(world: World): string[][] {
   return all;
 }
 
-describe('who is out', () => {
-  it('is brought back, and not told; whoever is in is left alone', async () => {
+describe('a user who is out', () => {
+  it('is brought back and not notified; users who are in are left alone', async () => {
     const { world, joins } = lostIn({ room: 5 });
     const kept = world.join('kept', 'room');
     const { state } = await world.check(world.close(REENTER));
@@ -74,15 +69,15 @@ describe('who is out', () => {
       expect(world.table.rows.get(`${HOST}\n${REMOTE}\n${join.room}#${join.user}`)?.at).toBeGreaterThan(join.at);
   });
 
-  it('is told, where the close does not ask for re-entry', async () => {
+  it('is notified if the close does not ask for re-entry', async () => {
     const { world, joins } = lostIn({ room: 3 });
     const { state } = await world.check(world.close());
     expect(world.server.reentries).toEqual([]);
     expect(state.totals).toMatchObject({ left: 3, reentered: 0, notified: 3, refused: 0 });
-    expect(joins.map((join) => world.told(join))).toEqual([1, 1, 1]);
+    expect(joins.map((join) => world.noticesTo(join))).toEqual([1, 1, 1]);
   });
 
-  it('is told, where the room is gone: nobody makes a new one', async () => {
+  it('is notified if the room no longer exists: no new room is made', async () => {
     const { world, joins } = lostIn({ room: 300 });
     world.server.room(joins[0]?.room ?? '').exists = false;
     const { state } = await world.check(world.close(REENTER));
@@ -91,7 +86,7 @@ describe('who is out', () => {
     expect(state.totals).toMatchObject({ left: 300, reentered: 0, notified: 300, refused: 0 });
   });
 
-  it('may be anybody whom nobody has answered for: told at the last ping, and not brought back', async () => {
+  it('only because no answer came is notified after the last ping, and not brought back', async () => {
     const { world, joins } = lostIn({ room: 3 });
     world.server.room(joins[0]?.room ?? '').script = () => 'silence';
     const { state } = await world.check(world.close({ ...REENTER, patience: 20 }));
@@ -204,7 +199,7 @@ describe('a re-entry that fails', () => {
     world.server.noReentry = () => ({ type, condition, by: HOST, text: 'The limit is 500' });
     const { state } = await world.check(world.close(REENTER));
     expect(world.server.notices.map(({ reason }) => reason)).toEqual(['Connection to remote server lost']);
-    expect(world.told(join as Join)).toBe(1);
+    expect(world.noticesTo(join as Join)).toBe(1);
     expect(state.totals).toMatchObject({ notified: 1, refused: 1 });
   });
 
@@ -219,7 +214,7 @@ describe('a re-entry that fails', () => {
     expect(state.totals).toMatchObject({ left: 3, reentered: 3, notified: 0, refused: 0 });
   });
 
-  it('is put off for all, once the link is down for a whole request: nobody is told for that, and all are back when it is up', async () => {
+  it('is postponed for all when the link is down for a whole request, and done when it is up', async () => {
     const { world, joins } = lostIn(Object.fromEntries(Array.from({ length: 30 }, (_, room) => [`room-${room}`, 4])));
     let requests = 0;
     let isDown = true;
@@ -237,11 +232,11 @@ describe('a re-entry that fails', () => {
     expect(state.totals).toMatchObject({ left: 120, reentered: 120, notified: 0, refused: 0 });
   });
 
-  it('is over once patience is, where the link stays down: all are told', async () => {
+  it('ends with patience if the link stays down: all are notified', async () => {
     const { world, joins } = lostIn({ a: 20, b: 20 });
     world.server.noReentry = () => ({ type: 'cancel', condition: 'remote-server-not-found', by: HOST });
     const { state } = await world.check(world.close({ ...REENTER, patience: 300 }));
-    expect(joins.filter((join) => world.told(join) !== 1)).toEqual([]);
+    expect(joins.filter((join) => world.noticesTo(join) !== 1)).toEqual([]);
     expect(state.totals).toMatchObject({ left: 40, reentered: 0, notified: 40, refused: 40 });
   });
 
@@ -250,13 +245,13 @@ describe('a re-entry that fails', () => {
     world.server.room(joins[0]?.room ?? '').script = (kind, user) =>
       kind === 'reentry' && user === joins[4]?.user ? refused : undefined;
     const { state } = await world.check(world.close(REENTER));
-    expect(joins.map((join) => [isBack(world, join), world.told(join)])).toEqual(
+    expect(joins.map((join) => [isBack(world, join), world.noticesTo(join)])).toEqual(
       joins.map((_, index) => (index === 4 ? [false, 1] : [true, 0])),
     );
     expect(state.totals).toMatchObject({ left: 9, reentered: 8, notified: 1, refused: 1 });
   });
 
-  it('finds at the notice that the user is back by itself: not told, and not counted as refused', async () => {
+  it('does not notify a user who came back by itself, nor count it as refused', async () => {
     const { world } = refusing(refused);
     world.hook = ({ phase, stanzas }) => {
       if (phase === 'before' && stanzas?.includes('type="unavailable"')) world.join('user000000', 'room');
@@ -349,7 +344,7 @@ describe('the pace', () => {
   });
 
   describe('follows the service', () => {
-    /** Plays 2,000 of so many rooms. Returns how many each request had, for a service that takes so long for them, in ms. */
+    /** Brings 2,000 users back, to so many rooms. Returns the sizes of the requests if each takes so long, in ms. */
     function sizes(rooms: number, takes: (request: readonly Lost[], turn: number) => number): number[] {
       const queue = new ReentryQueue();
       queue.add(
@@ -426,12 +421,12 @@ describe('the pace', () => {
     expect(most).toBeLessThanOrEqual(1000);
   });
 
-  it('ends for a room where somebody is not answered: the rest of it is told, others are brought back', async () => {
+  it('ends for a room that does not answer: its other users are notified', async () => {
     const { world, joins } = lostIn({ silent: 30, other: 30 });
     world.server.room(`silent@${REMOTE}`).script = (kind) => (kind === 'reentry' ? 'silence' : undefined);
     const { state } = await world.check(world.close(REENTER));
     expect(world.server.reentries.filter((one) => one.startsWith('silent'))).toHaveLength(2);
-    expect(joins.map((join) => [isBack(world, join), world.told(join)])).toEqual(
+    expect(joins.map((join) => [isBack(world, join), world.noticesTo(join)])).toEqual(
       joins.map(({ room }) => (room.startsWith('silent') ? [false, 1] : [true, 0])),
     );
     expect(state.totals).toMatchObject({ left: 60, reentered: 30, notified: 30, refused: 30 });
@@ -446,14 +441,14 @@ describe('the pace', () => {
     expect(state.totals).toMatchObject({ reentered: 20, notified: 1 });
   });
 
-  it('ends for the invocation where nobody of a whole request is answered: the rest is told', async () => {
+  it('ends for the invocation if a whole request is not answered: the rest is notified', async () => {
     const { world, joins } = lostIn(Object.fromEntries(users(20).map((room) => [room, 6])));
     for (const room of world.server.rooms.values())
       room.script = (kind) => (kind === 'reentry' ? 'silence' : undefined);
     world.join('user', '0'); // is asked first, and alone
     const { state } = await world.check(world.close(REENTER));
     expect(world.server.reentries).toHaveLength(4);
-    expect(joins.filter((join) => world.told(join) !== 1)).toEqual([]);
+    expect(joins.filter((join) => world.noticesTo(join) !== 1)).toEqual([]);
     expect(state.totals).toMatchObject({ left: 120, reentered: 0, notified: 120, refused: 120 });
   });
 
@@ -473,7 +468,7 @@ describe('the pace', () => {
     expect(large.world.server.reentries.filter((one) => one.startsWith('a@')).length).toBeLessThanOrEqual(2);
   });
 
-  it('tells many who can’t re-enter any more in requests as large as those of pings', async () => {
+  it('notifies many users who cannot re-enter any more in requests as large as those of pings', async () => {
     const { world } = lostIn({ a: 700 });
     world.server.noReentry = () => ({ type: 'cancel', condition: 'feature-not-implemented', by: HOST });
     await world.check(world.close(REENTER));
@@ -483,10 +478,11 @@ describe('the pace', () => {
 });
 
 describe('the time of an invocation', () => {
-  it('is not run over by re-entries: those for whom there is none are brought back later, and not told', async () => {
+  it('is not exceeded by re-entries: users for whom none is left are brought back later, not notified', async () => {
     const { world, joins } = lostIn({ a: 100, b: 100 });
     const close = world.close(REENTER);
-    world.limit = 300_000; // 200 are pinged at once; a request of 4 is begun while a time-out and two minutes are left, which is 180 s
+    // 200 are pinged at once; a request of 4 begins while a time-out and two minutes are left, which is 180 s
+    world.limit = 300_000;
     world.latency = 4000;
     const late: number[] = [];
     let ends = 0;
@@ -534,50 +530,50 @@ describe('the time of an invocation', () => {
     const state = await invocation;
     expect(state.next).toBe('page');
     expect(state.totals.reentered).toBe(world.server.pings.length);
-    expect(joins.filter((join) => world.told(join) > 0)).toEqual([]);
+    expect(joins.filter((join) => world.noticesTo(join) > 0)).toEqual([]);
   });
 });
 
 describe('never both, and nobody forgotten', () => {
-  const fates = ['kept', 'lost', 'refused', 'silent', 'ended', 'rejoined', 'room gone'] as const;
+  const situations = ['kept', 'lost', 'refused', 'silent', 'ended', 'rejoined', 'room gone'] as const;
   interface Scene {
-    readonly joins: readonly (readonly [room: string, fate: (typeof fates)[number]])[];
+    readonly joins: readonly (readonly [room: string, situation: (typeof situations)[number]])[];
     readonly patience: number;
   }
   const scenes = fc.record<Scene>({
-    joins: fc.array(fc.tuple(fc.constantFrom('r1', 'r2', 'r3'), fc.constantFrom(...fates)), {
+    joins: fc.array(fc.tuple(fc.constantFrom('r1', 'r2', 'r3'), fc.constantFrom(...situations)), {
       minLength: 1,
       maxLength: 8,
     }),
     patience: fc.constantFrom(0, 20),
   });
 
-  function play(scene: Scene): { world: World; told: Set<string>; back: Set<string>; either: Set<string> } {
+  function play(scene: Scene): { world: World; notified: Set<string>; back: Set<string>; either: Set<string> } {
     const world = new World();
-    const [told, back, either] = [new Set<string>(), new Set<string>(), new Set<string>()];
-    const hasSilent = new Set(scene.joins.filter(([, fate]) => fate === 'silent').map(([room]) => room));
-    scene.joins.forEach(([name, fate], index) => {
-      const room = fate === 'room gone' ? `gone${index}` : name;
+    const [notified, back, either] = [new Set<string>(), new Set<string>(), new Set<string>()];
+    const hasSilent = new Set(scene.joins.filter(([, situation]) => situation === 'silent').map(([room]) => room));
+    scene.joins.forEach(([name, situation], index) => {
+      const room = situation === 'room gone' ? `gone${index}` : name;
       const join = world.join(`user${index}`, room);
       const there = world.server.room(join.room);
-      if (fate !== 'kept' && fate !== 'ended' && fate !== 'rejoined') world.lose(join);
-      if (fate === 'room gone') there.exists = false;
-      if (fate === 'ended') world.server.sessions.delete(join.user);
-      if (fate === 'rejoined') world.server.joins.set(slot(join), { nick: 'nick', at: world.nextAt() });
+      if (situation !== 'kept' && situation !== 'ended' && situation !== 'rejoined') world.lose(join);
+      if (situation === 'room gone') there.exists = false;
+      if (situation === 'ended') world.server.sessions.delete(join.user);
+      if (situation === 'rejoined') world.server.joins.set(slot(join), { nick: 'nick', at: world.nextAt() });
       const earlier = there.script;
       there.script = (kind, user) => {
-        if (kind === 'reentry' && user === join.user && fate === 'silent') return 'silence';
-        if (kind === 'reentry' && user === join.user && fate === 'refused')
+        if (kind === 'reentry' && user === join.user && situation === 'silent') return 'silence';
+        if (kind === 'reentry' && user === join.user && situation === 'refused')
           return { type: 'auth', condition: 'forbidden' };
         return earlier?.(kind, user);
       };
-      if (fate === 'silent' || fate === 'refused' || fate === 'room gone') told.add(slot(join));
-      else if (fate === 'lost') (hasSilent.has(name) ? either : back).add(slot(join)); // after a silent one the rest is told
+      if (situation === 'silent' || situation === 'refused' || situation === 'room gone') notified.add(slot(join));
+      else if (situation === 'lost') (hasSilent.has(name) ? either : back).add(slot(join)); // after a silent one
     });
-    return { world, told, back, either };
+    return { world, notified, back, either };
   }
 
-  function judge({ world, told, back, either }: ReturnType<typeof play>, what: string): void {
+  function judge({ world, notified, back, either }: ReturnType<typeof play>, what: string): void {
     const [noticed, entered] = [world.server.notices.map(({ room, user }) => `${room} ${user}`), world.server.back];
     expect(new Set(noticed).size, what).toBe(noticed.length);
     expect(new Set(entered).size, what).toBe(entered.length);
@@ -586,17 +582,17 @@ describe('never both, and nobody forgotten', () => {
       what,
     ).toEqual([]);
     expect(
-      [...told].filter((one) => !noticed.includes(one)),
+      [...notified].filter((one) => !noticed.includes(one)),
       what,
     ).toEqual([]);
     expect(
       [...either].filter((one) => !noticed.includes(one) && !entered.includes(one)),
       what,
     ).toEqual([]);
-    const hasRoomSilence = told.size > 0 && either.size > 0;
+    const hasRoomSilence = notified.size > 0 && either.size > 0;
     if (!hasRoomSilence) expect(entered.slice().sort(), what).toEqual([...back].sort());
     expect(
-      noticed.filter((one) => !told.has(one) && !either.has(one)),
+      noticed.filter((one) => !notified.has(one) && !either.has(one)),
       what,
     ).toEqual([]);
   }
@@ -647,7 +643,8 @@ describe('never both, and nobody forgotten', () => {
     world.hook = ({ phase, stanzas }) => {
       if (died || phase !== 'before' || !stanzas?.includes('<presence id=')) return undefined;
       died = true;
-      world.server.rejoining.add(slot(join as Join)); // what the server says while it awaits the room's answer to the first
+      // what the server answers while it waits for the room's answer to the first
+      world.server.rejoining.add(slot(join as Join));
       throw new Crash();
     };
     world.onWait = () => world.server.rejoining.clear(); // which never comes
@@ -660,7 +657,7 @@ describe('never both, and nobody forgotten', () => {
     const { world } = lostIn({ a: 3000 });
     let [reentries, inFlight] = [0, 0];
     world.hook = ({ phase, stanzas, port }) => {
-      if (port !== 'send' && port !== 'forget') return undefined;
+      if (port !== 'send' && port !== 'deleteJoin') return undefined;
       if (phase === 'after') inFlight -= 1;
       else if (stanzas?.includes('<presence id=') && (reentries += 1) === 2) throw new Crash();
       else inFlight += 1;
@@ -707,7 +704,7 @@ describe('the parts', () => {
   });
   const own = { by: HOST };
 
-  it.each<[answer: string, Answer | undefined, Outcome, isTold: boolean]>([
+  it.each<[answer: string, Answer | undefined, ReentryOutcome, isTold: boolean]>([
     ['success', { kind: 'result' }, 'back', false],
     ['success with a gap', { kind: 'result', hasGap: true }, 'back', false],
     ['nothing', undefined, 'unanswered', true],
@@ -747,7 +744,7 @@ describe('the parts', () => {
     ['resource-constraint from the room', error('resource-constraint'), 'refused', true],
     ['feature-not-implemented by the room’s host', error('feature-not-implemented', { by: REMOTE }), 'refused', true],
   ])('what an answer means: %s', (_what, answer, outcome, isTold) => {
-    expect(outcomeOf(answer, HOST)).toBe(outcome);
+    expect(reentryOutcome(answer, HOST)).toBe(outcome);
     expect(hasFailed(outcome)).toBe(isTold);
   });
 
@@ -767,7 +764,7 @@ describe('the parts', () => {
             queue.add(
               step.map((room): Lost => ({ join: { room, at: (count += 1) } as StoredJoin, reason: undefined })),
             );
-          const taken = step === 'next' ? queue.next() : step === 'hopeless' ? queue.takeHopeless() : [];
+          const taken = step === 'next' ? queue.next() : step === 'hopeless' ? queue.takeShut() : [];
           if (step === 'hopeless') expect(taken).toEqual([]);
           expect(taken.length).toBeLessThanOrEqual(16);
           for (const { length } of Map.groupBy(taken, ({ join }) => join.room).values())

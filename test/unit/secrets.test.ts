@@ -70,15 +70,15 @@ describe('the live secrets', () => {
     expect(looks()).toBe(2);
   });
 
-  it('go on being used while they cannot be looked at again, and that is said', async () => {
-    const said: string[] = [];
-    vi.spyOn(process.stdout, 'write').mockImplementation((line) => said.push(String(line)) > 0);
+  it('stay in use while they cannot be fetched again, and the log says so', async () => {
+    const logged: string[] = [];
+    vi.spyOn(process.stdout, 'write').mockImplementation((line) => logged.push(String(line)) > 0);
     const { secrets, looks, later } = await holding(stored(ONE), undefined, stored(TWO));
     await secrets.keys();
     later(301);
     expect(await secrets.keys()).toEqual([decodeSecret(ONE)]);
     expect(looks()).toBe(2);
-    expect(said.join('')).toContain('could not be looked at again');
+    expect(logged.join('')).toContain('could not be fetched again');
     later(301);
     expect(await secrets.keys()).toEqual([decodeSecret(TWO)]);
   });

@@ -42,7 +42,7 @@ interface Answering {
   readonly secrets: Secrets;
 }
 
-/** A stanza API that answers as it is told, and who sends to it. */
+/** A stanza API with scripted answers, and a client of it. */
 async function answering(answer: Parameters<typeof listen>[0], remaining = 900_000): Promise<Answering> {
   stored = { current: CURRENT, previous: PREVIOUS };
   const endpoint = await listen(answer);
@@ -133,7 +133,7 @@ describe('a server that asks to wait', () => {
     },
   );
 
-  it('is waited for here for five seconds in all, and then by the workflow, however long this invocation may yet live', async () => {
+  it('is waited for here for five seconds in all, and then by the workflow, even if there is more time', async () => {
     const { endpoint, send } = await answering((_request, response) => problem(response, 503, { 'retry-after': '2' }));
     const began = Date.now();
     await expect(send()).rejects.toThrow(ServerUnreachableError);
@@ -212,7 +212,7 @@ describe('a server that does not know our signature', () => {
 });
 
 describe('a kept-alive connection that was dead', () => {
-  it('says nothing of the server: the request is sent once more, under its id, with a newer timestamp, so that it is no replay', async () => {
+  it('says nothing about the server: the request is sent once more, with its id and a newer timestamp', async () => {
     const { endpoint, send } = await answering((_request, response, n) => {
       if (n === 2) response.socket?.resetAndDestroy();
       else xmpp(response);
@@ -233,7 +233,7 @@ describe('a kept-alive connection that was dead', () => {
     ).not.toThrow();
   });
 
-  it('does not hide a server that hangs up on everything, nor is there a second try without time for its answer', async () => {
+  it('does not hide a server that closes every connection, and is not retried without time for an answer', async () => {
     const hangsUp: Parameters<typeof listen>[0] = (_request, response, n) =>
       n > 1 ? response.socket?.resetAndDestroy() : xmpp(response);
     const { endpoint, send } = await answering(hangsUp);
@@ -284,7 +284,7 @@ describe('a stanza that is not taken is no verdict', () => {
     await expect(server.send(HOST, [notice(join, 'x')], 60)).rejects.toThrow(ServerRefusedError);
   });
 
-  it('but a re-entry may be refused so by everyone: an older server does not know it, and the notice follows', async () => {
+  it('but a re-entry may be refused by an older server, which does not know it: a notice follows', async () => {
     for (const by of [HOST, REMOTE, 'other.example']) {
       const { server } = await answering((_request, response) => xmpp(response, refusal(by, 'presence')));
       expect((await server.send(HOST, [reentry(join)], 60)).get(stanzaId(join)), by).toMatchObject({

@@ -9,7 +9,7 @@ import {
   DEFAULT_REASON,
   MAX_STANZAS,
   type Stanza,
-  batch,
+  requestBody,
   notice,
   ping,
   readAnswers,
@@ -53,7 +53,10 @@ describe('requests', () => {
   it('are what the sample of the contract shows, but for the ids', () => {
     const shown = elements(sample('stanzas-request.xml').replaceAll(/>\s+</g, '><'));
     const made = elements(
-      batch([ping(join(), 1_795_355_002_123_456), roomQuery(join()), notice(hostile, undefined), reentry(join())], 60),
+      requestBody(
+        [ping(join(), 1_795_355_002_123_456), roomQuery(join()), notice(hostile, undefined), reentry(join())],
+        60,
+      ),
     );
     expect(made.map((stanza) => ({ ...stanza.attrs, id: '' }))).toEqual(
       shown.map((stanza) => ({ ...stanza.attrs, id: '' })),
@@ -62,7 +65,7 @@ describe('requests', () => {
   });
 
   it('carry the time-out in their root', () => {
-    expect(batch([], 45)).toBe('<xmpp timeout="45"></xmpp>');
+    expect(requestBody([], 45)).toBe('<xmpp timeout="45"></xmpp>');
   });
 
   it('give each stanza the id of its join, so that an answer finds it', () => {
@@ -356,8 +359,8 @@ describe('answers', () => {
 });
 
 describe('stanzas are parted into requests', () => {
-  const bytes = (part: readonly Stanza[]): number => Buffer.byteLength(batch(part, 300));
-  const marks = (part: readonly Stanza[]): number => batch(part, 300).match(/[<&=\r\n]/g)?.length ?? 0;
+  const bytes = (part: readonly Stanza[]): number => Buffer.byteLength(requestBody(part, 300));
+  const marks = (part: readonly Stanza[]): number => requestBody(part, 300).match(/[<&=\r\n]/g)?.length ?? 0;
   const joinWith = (nick: string, at: number): Join => ({
     host: 'example.net',
     remote: 'muc.host',

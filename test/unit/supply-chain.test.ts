@@ -30,7 +30,7 @@ describe('what is installed', () => {
   it('comes from the registry alone, and is what the lockfile says to the bit', () => {
     const archives = lockedPackages().filter(({ inBundle }) => inBundle === undefined);
     expect(archives.length).toBeGreaterThan(200);
-    // without an address of its own it comes from the registry that npm is set to; no other address, such as a repository's, will do
+    // without its own address it comes from npm's registry; any other address, such as a repository's, is refused
     const strays = archives.filter(
       ({ resolved = REGISTRY, integrity }) => !resolved.startsWith(REGISTRY) || !integrity?.startsWith('sha512-'),
     );
@@ -58,7 +58,7 @@ describe('what is deployed', () => {
     expect(licences.filter(({ locked, version }) => locked !== version).map(({ path }) => path)).toEqual([]);
   });
 
-  it('holds no package but production ones, each of which SECURITY.md names with a reason if we asked for it', async () => {
+  it('holds only production packages, and SECURITY.md gives a reason for each that we asked for', async () => {
     const { metafile } = await build({
       absWorkingDir: root,
       entryPoints: ['functions/webhook.ts', 'functions/check.ts'],

@@ -295,7 +295,7 @@ describe('reading', () => {
     const all = pages.flat();
     expect(all).toEqual(model.page(close, undefined, 5000).joins);
     expect(await readAll(close, all[40]?.key)).toEqual(all.slice(41));
-    await table.forget(all[40] as StoredJoin);
+    await table.deleteJoin(all[40] as StoredJoin);
     expect(await readAll(close, all[40]?.key), 'though the row of the cursor is gone').toEqual(all.slice(41));
   });
 });
@@ -324,7 +324,7 @@ describe('one room', () => {
     }
   });
 
-  it('has a record of its own, which neither touches that of the pair’s closes, nor another room’s, nor any join', async () => {
+  it('has its own record, apart from those of the pair’s closes, of other rooms and of joins', async () => {
     const remote = newRemote();
     await table.record(joined(remote, T), NOW);
     await table.recordClose(closeOf(remote, T + 5), NOW);
@@ -351,11 +351,11 @@ describe('what a check writes', () => {
     const remote = newRemote();
     const join = await one(remote);
     await table.record(joined(remote, T + 2), NOW);
-    await table.forget(join);
+    await table.deleteJoin(join);
     expect((await readAll(closeOf(remote))).map(({ at }) => at)).toEqual([T + 2]);
-    await table.forget({ ...join, at: T + 2 });
+    await table.deleteJoin({ ...join, at: T + 2 });
     expect(await readAll(closeOf(remote))).toEqual([]);
-    await table.forget(join); // twice is no error
+    await table.deleteJoin(join); // twice is no error
   });
 
   it('a join is marked and unmarked, but not the newer one that has taken its place', async () => {
@@ -373,7 +373,7 @@ describe('what a check writes', () => {
   it('a mark never brings back a row that is gone', async () => {
     const remote = newRemote();
     const join = await one(remote);
-    await table.forget(join);
+    await table.deleteJoin(join);
     await table.markUndecided(join, T + 9);
     await table.markDecided(join, T + 9);
     const { Items } = await client.send(
@@ -415,7 +415,7 @@ describe('closes', () => {
     expect(await table.readClose(closeOf(remote))).toEqual({ at: T + 9, delay: 30, since: T + 5 });
   });
 
-  it('a check that begins answers all up to its own close; the five delays of what has come since count from there', async () => {
+  it('a check that begins answers all closes up to its own; the five delays of later ones count from it', async () => {
     const remote = newRemote();
     const [first, second] = [closeOf(remote, T + 5), closeOf(remote, T + 9)];
     await table.recordClose(first, NOW);

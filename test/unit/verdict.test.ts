@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { Answer } from '../../functions/core/stanzas.ts';
-import { pingVerdict, roomVerdict, speakForHost } from '../../functions/core/verdict.ts';
+import { pingVerdict, roomVerdict, isHostOutOfReach } from '../../functions/core/verdict.ts';
 
 const HOST = 'example.net';
 type ErrorAnswer = Extract<Answer, { kind: 'error' }>;
@@ -12,7 +12,10 @@ const error = (type: string, condition: string, more: Partial<ErrorAnswer> = {})
 });
 const own = { by: HOST };
 
-/** Rule 6 (docs/rules.md), row by row: the answer, the verdict on a ping, the verdict on a question to the room, does it speak for the host. */
+/**
+ * Rule 6 (docs/rules.md), row by row: the answer, the verdict on a ping, the verdict on a question to the room, and
+ * whether the host is out of reach.
+ */
 const rows: [answer: string, Answer | undefined, ping: string, room: string, host: boolean][] = [
   ['result', { kind: 'result' }, 'joined', 'joined', false],
   ['service-unavailable', error('cancel', 'service-unavailable'), 'joined', 'joined', false],
@@ -124,7 +127,7 @@ describe.each(rows)('%s', (_what, answer, ping, room, host) => {
   });
 
   it(host ? 'speaks for the whole host' : 'speaks for itself alone', () => {
-    expect(speakForHost([answer], HOST)).toBe(host);
+    expect(isHostOutOfReach([answer], HOST)).toBe(host);
   });
 });
 
@@ -146,6 +149,6 @@ describe('several pings', () => {
       false,
     ],
   ])('%s', (_what, answers, host) => {
-    expect(speakForHost(answers, HOST)).toBe(host);
+    expect(isHostOutOfReach(answers, HOST)).toBe(host);
   });
 });

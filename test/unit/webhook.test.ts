@@ -6,7 +6,7 @@ import { decodeSecret, sign } from '../../functions/core/signature.ts';
 import { ENV, WEBHOOK_TIME } from '../../functions/names.ts';
 import type { WebhookPorts, webhookHandler } from '../../functions/webhook.ts';
 
-/** The webhook function with a table and a workflow that do as they are told. */
+/** The webhook function with a scripted table and workflow. */
 const KEYS = [decodeSecret(Buffer.alloc(32, 1).toString('base64'))];
 const HOST = 'example.net';
 const AT = Date.now() * 1000;
@@ -72,7 +72,7 @@ async function send(
 const line = (message: string): Record<string, unknown> | undefined =>
   lines.map((text) => JSON.parse(text) as Record<string, unknown>).find((one) => one['message'] === message);
 
-it('stores what it can, and says which events the table does not take, by their places and with its reason', async () => {
+it('stores what it can, and lists the events that the table does not accept, with place and reason', async () => {
   const { answer, body, started } = await send([joined(0), 'nonsense', joined(2), closed(3), joined(4), closed(5)], {
     record: ({ user }) =>
       /[24]$/.test(user) ? Promise.reject(new RowRefusedError(`no ${user}`)) : Promise.resolve(true),

@@ -9,7 +9,7 @@ import {
   firstState,
 } from '../../functions/core/check-state.ts';
 import type { Close, Join, JoinedEvent, LeftEvent } from '../../functions/core/events.ts';
-import { batch, readAnswers } from '../../functions/core/stanzas.ts';
+import { requestBody, readAnswers } from '../../functions/core/stanzas.ts';
 import { waitSeconds } from '../../functions/core/supersession.ts';
 
 /**
@@ -78,7 +78,7 @@ export class MapTable {
     };
   }
 
-  forget(join: StoredJoin): void {
+  deleteJoin(join: StoredJoin): void {
     const slot = this.#slot(join, join.key);
     if (this.rows.get(slot)?.at === join.at) this.rows.delete(slot);
   }
@@ -161,12 +161,12 @@ export class Server {
   link: 'up' | 'remote-server-not-found' | 'remote-server-timeout' = 'up';
   /** The newest close that the server knows, µs, where it says so. */
   closed: number | undefined;
-  /** Rooms and sessions that have just now asked to enter again: no notice. */
+  /** Rooms and sessions that are entering again at this moment: no notice. */
   readonly rejoining = new Set<string>();
   /** The notices that clients have got. */
   readonly notices: Notice[] = [];
   /** How many of them for each room and session. */
-  readonly told = new Map<string, number>();
+  readonly noticeCounts = new Map<string, number>();
   readonly pings: string[] = [];
   /** Rooms and sessions that have asked to re-enter, in their order, and those whom the room has let in. */
   readonly reentries: string[] = [];
@@ -224,7 +224,7 @@ export class Server {
     this.joins.delete(slot);
     const item = stanza.getChild('x')?.getChild('item');
     this.notices.push({ user, room, nick, at, reason: item?.getChildText('reason') ?? '' });
-    this.told.set(slot, (this.told.get(slot) ?? 0) + 1);
+    this.noticeCounts.set(slot, (this.noticeCounts.get(slot) ?? 0) + 1);
     return undefined;
   }
 
@@ -376,9 +376,9 @@ export class World {
     return close;
   }
 
-  /** How often a client has been told of a join's end. */
-  told(join: Join): number {
-    return this.server.told.get(`${join.room} ${join.user}`) ?? 0;
+  /** How many notices a client has got for a join. */
+  noticesTo(join: Join): number {
+    return this.server.noticeCounts.get(`${join.room} ${join.user}`) ?? 0;
   }
 
   ports(ends = this.now + this.limit): CheckPorts {
@@ -414,14 +414,14 @@ export class World {
         } while (start !== undefined);
       },
       send: (_host, stanzas, timeout) => {
-        const request = batch(stanzas, timeout);
+        const request = requestBody(stanzas, timeout);
         return around(
           'send',
           () => worldOf(request, stanzas.length, timeout, () => server.answer(request), hold),
           request,
         );
       },
-      forget: (join) => write('forget', () => table.forget(join)),
+      deleteJoin: (join) => write('deleteJoin', () => table.deleteJoin(join)),
       markUndecided: (join, checkAt) => write('markUndecided', () => table.markUndecided(join, checkAt)),
       markDecided: (join, checkAt) => write('markDecided', () => table.markDecided(join, checkAt)),
       readClose: (close) => around('readClose', () => table.readClose(close)),

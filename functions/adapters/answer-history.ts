@@ -1,17 +1,17 @@
 import { type Answer, type Stanza, stanzaId } from '../core/stanzas.ts';
 
-/** Joins whose answers are kept: those in flight, and those that wait to be written (5,000 in all), and as many again. */
+/** Joins whose answers are kept: those in flight or waiting to be written (5,000 in all), and as many again. */
 const MAX_JOINS = 10_000;
 
 /**
- * What was answered about joins, for the log lines that say what became of them. The answers of those that are simply
- * still joined are not kept, so an invocation that finds nothing wrong keeps nothing; a result that comes after something
- * else is: the room is there after all, or has let the session in again.
+ * The answers about each join, for the log line that says what was decided. If the first answer shows that the user is
+ * still in the room, it is not kept, so an invocation that finds nothing wrong keeps nothing. A result that follows
+ * another answer is kept: the room exists after all, or has let the session in again.
  */
-export class Trail {
+export class AnswerHistory {
   readonly #answers = new Map<string, string[]>();
 
-  keep(stanzas: readonly Stanza[], answers: Map<string, Answer>): Map<string, Answer> {
+  add(stanzas: readonly Stanza[], answers: ReadonlyMap<string, Answer>): void {
     for (const { id } of stanzas) {
       const answer = answers.get(id);
       const known = this.#answers.get(id);
@@ -21,10 +21,9 @@ export class Trail {
       if (this.#answers.size <= MAX_JOINS) break;
       this.#answers.delete(oldest);
     }
-    return answers;
   }
 
-  /** In the order of the questions: the ping, the room, the re-entry, the notice, for which `none` means delivered. */
+  /** In the order of the questions: ping, room, re-entry, notice. For a notice, `none` means delivered. */
   of(at: number): readonly string[] {
     return this.#answers.get(stanzaId({ at })) ?? [];
   }

@@ -1,0 +1,130 @@
+import type { CheckPorts, CheckState, Send } from './check-state.ts';
+import { BATCH_SIZE } from './limits.ts';
+import { type Lost, roomText, sendNotices } from './notices.ts';
+import { ReentryQueue } from './reentry-queue.ts';
+import { type ReentryOutcome, hasFailed, reentryOutcome } from './reentry.ts';
+import type { Result, Results } from './results.ts';
+import { type Answer, reentry, stanzaId } from './stanzas.ts';
+import { hasTimeForReentry, isOver } from './time.ts';
+
+type Ports = Pick<CheckPorts, 'now' | 'remaining'>;
+
+/**
+ * Brings users back into their rooms (rule 10 in docs/rules.md) while the next joins are pinged: one request after the
+ * other, for the users of all batches. Users who cannot re-enter are notified. Users for whom there is no time, or no
+ * link, are left to the next round.
+ */
+export class ReentryWorker {
+  readonly #state: CheckState;
+  readonly #ports: Ports;
+  readonly #send: Send;
+  readonly #results: Results;
+  readonly #queue = new ReentryQueue();
+  #running: Promise<void> | undefined;
+  /** This invocation has not sent a re-entry yet. One is sent in any case, so that each invocation makes progress. */
+  #isFirst = true;
+  #isStopped = false;
+
+  constructor(state: CheckState, ports: Ports, send: Send, results: Results) {
+    this.#state = state;
+    this.#ports = ports;
+    this.#send = send;
+    this.#results = results;
+  }
+
+  /** Users who wait for re-entry. */
+  get waiting(): number {
+    return this.#queue.size;
+  }
+
+  /** It was stopped, or has failed: nothing more is sent. */
+  get isStopped(): boolean {
+    return this.#isStopped;
+  }
+
+  /** Starts no further request. */
+  stop(): void {
+    this.#isStopped = true;
+  }
+
+  add(those: readonly Lost[]): void {
+    this.#queue.add(those);
+    if (this.#queue.size === 0 || this.#running !== undefined) return;
+    this.#running = this.#reenterAll();
+    this.#running.catch(() => undefined); // end() throws the error
+  }
+
+  /** Returns when no user waits any more. @throws what a port has thrown */
+  async end(): Promise<void> {
+    await this.#running;
+  }
+
+  async #reenterAll(): Promise<void> {
+    let results: Result[] = [];
+    try {
+      while (this.#queue.size > 0 && !this.#isStopped) {
+        results.push(...(this.#maySend() ? await this.#reenterNext() : this.#postponeAll()));
+        if (results.length < BATCH_SIZE && this.#queue.size > 0) continue;
+        await this.#results.add(results);
+        results = [];
+      }
+      this.#running = undefined; // without an await after the last look at the queue: the next add() starts again
+    } catch (error) {
+      this.#isStopped = true;
+      throw error;
+    }
+  }
+
+  #maySend(): boolean {
+    if (this.#queue.isLinkDown) return false;
+    return this.#isFirst || hasTimeForReentry(this.#state, this.#ports.remaining());
+  }
+
+  #postponeAll(): readonly Result[] {
+    return this.#queue.takeAll().map(({ join }) => ({ join, verdict: 'left', outcome: 'postponed' }));
+  }
+
+  /** Does one request, from the re-entries to the notices for those that failed. */
+  async #reenterNext(): Promise<readonly Result[]> {
+    const request = this.#queue.next();
+    const sentAt = this.#ports.now();
+    const answers = await this.#enter(request);
+    const answeredAt = this.#ports.now();
+    const outcomes = request.map(({ join }) => this.#outcome(answers.get(stanzaId(join)), answeredAt));
+    this.#queue.learn(request, outcomes, answeredAt - sentAt);
+    const results: Result[] = [];
+    const failed: Lost[] = [];
+    for (const [index, { join, reason }] of request.entries()) {
+      const outcome = outcomes[index] as ReentryOutcome;
+      const answer = answers.get(stanzaId(join));
+      const refusal = outcome === 'refused' ? roomText(answer, this.#state.host) : undefined;
+      if (hasFailed(outcome)) failed.push({ join, reason: refusal ?? reason });
+      else results.push({ join, verdict: 'left', outcome: outcome === 'broken' ? 'postponed' : outcome, answer });
+    }
+    return [...results, ...(await this.#notify([...failed, ...this.#queue.takeShut()]))];
+  }
+
+  /** What a re-entry came to. When the check must end, a broken link counts as no answer. */
+  #outcome(answer: Answer | undefined, nowMs: number): ReentryOutcome {
+    const outcome = reentryOutcome(answer, this.#state.host);
+    return outcome === 'broken' && isOver(this.#state, nowMs) ? 'unanswered' : outcome;
+  }
+
+  /** Asks the server to enter the rooms again. In a dry run, all of them count as back. */
+  async #enter(request: readonly Lost[]): Promise<ReadonlyMap<string, Answer>> {
+    if (request.length === 0) return new Map();
+    this.#isFirst = false;
+    if (this.#state.dryRun) return new Map(request.map(({ join }) => [stanzaId(join), { kind: 'result' }]));
+    return this.#send(request.map(({ join }) => reentry(join)));
+  }
+
+  async #notify(those: readonly Lost[]): Promise<readonly Result[]> {
+    const results: Result[] = [];
+    for (let from = 0; from < those.length; from += BATCH_SIZE) {
+      const part = those.slice(from, from + BATCH_SIZE);
+      for (const [join, outcome] of await sendNotices(part, this.#state.dryRun, this.#send))
+        results.push({ join, verdict: 'left', outcome, isOfReentry: true });
+    }
+    return results;
+  }
+}

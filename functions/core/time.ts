@@ -1,0 +1,31 @@
+import type { CheckState } from './check-state.ts';
+import { CLOSING_MS } from './limits.ts';
+import { MORE_TIMEOUTS } from './supersession.ts';
+
+/** The time of a check (rule 7 in docs/rules.md), and of one invocation of it. */
+
+/** Seconds before undecided joins are pinged again. They double from the first value to the last. */
+const FIRST_WAIT_SECONDS = 5;
+const LAST_WAIT_SECONDS = 60;
+
+/** How long to wait before the next round: with back-off, but not past the end of patience. */
+export function secondsToNextRound(state: CheckState, nowMs: number): number {
+  const backoff = Math.min(LAST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** Math.min(state.round, 10));
+  const left = (state.deadline ?? 0) - nowMs / 1000;
+  return Math.max(1, Math.ceil(left > 0 ? Math.min(backoff, left) : backoff));
+}
+
+/** Whether the check must come to an end: it leaves no join open any more. */
+export function isOver({ deadline = 0, timeout }: CheckState, nowMs: number): boolean {
+  return nowMs / 1000 >= deadline + MORE_TIMEOUTS * timeout;
+}
+
+/** Whether an invocation has time for another batch: a ping, a question to the room, and the end. */
+export function hasTimeForBatch({ timeout }: CheckState, remainingMs: number): boolean {
+  return remainingMs > 2 * timeout * 1000 + CLOSING_MS;
+}
+
+/** Whether an invocation has time for a re-entry that is not answered, and for the end. */
+export function hasTimeForReentry({ timeout }: CheckState, remainingMs: number): boolean {
+  return remainingMs > timeout * 1000 + CLOSING_MS;
+}
