@@ -1,12 +1,12 @@
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { App } from 'aws-cdk-lib';
 import { describe, expect, it } from 'vitest';
 import { type Config, ConfigError, readConfig } from '../../infra/config.ts';
+import { newApp, outdir } from './app.ts';
 
 const URL_OF_SERVER = 'https://xmpp.example.net:5281/ping_muc';
-const read = (context: Readonly<Record<string, unknown>>): Config => readConfig(new App({ context }).node);
+const read = (context: Readonly<Record<string, unknown>>): Config => readConfig(newApp(context).node);
 
 describe('what an operator may set', () => {
   it('needs only the server’s URL', () => {
@@ -152,7 +152,11 @@ describe('what is wrong is said in one line that names the key, what it got, and
     const { context } = JSON.parse(readFileSync(`${root}cdk.json`, 'utf8')) as { context: object };
     const synth = spawnSync(process.execPath, [`${root}infra/app.ts`], {
       encoding: 'utf8',
-      env: { ...process.env, CDK_CONTEXT_JSON: JSON.stringify({ ...context, serverApiUrl: 'ftp://example.net' }) },
+      env: {
+        ...process.env,
+        CDK_OUTDIR: outdir(),
+        CDK_CONTEXT_JSON: JSON.stringify({ ...context, serverApiUrl: 'ftp://example.net' }),
+      },
     });
     expect(synth.status).toBe(1);
     expect(synth.stderr).toBe(

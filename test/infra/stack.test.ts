@@ -1,5 +1,4 @@
 import { readFile, stat } from 'node:fs/promises';
-import { App } from 'aws-cdk-lib';
 import { Template } from 'aws-cdk-lib/assertions';
 import validate from 'asl-validator';
 import { beforeAll, describe, expect, it } from 'vitest';
@@ -7,6 +6,7 @@ import { ENV, WEBHOOK_TIME } from '../../functions/names.ts';
 import { readConfig } from '../../infra/config.ts';
 import { PingMucStack } from '../../infra/stack.ts';
 import { type Assembly, type Resource, readAssembly, readResources } from '../../local/assembly.ts';
+import { newApp } from './app.ts';
 
 /** What must never regress, read from the very template that a deployment would use. */
 const directory = process.env['PING_MUC_ASSEMBLY'] ?? '';
@@ -20,9 +20,7 @@ beforeAll(async () => {
 
 /** The stack with other settings, as a template, without its bundles. */
 function template(context: Readonly<Record<string, string>>): Template {
-  const app = new App({
-    context: { 'aws:cdk:bundling-stacks': [], serverApiUrl: 'https://xmpp.example.net:5281/ping_muc', ...context },
-  });
+  const app = newApp({ serverApiUrl: 'https://xmpp.example.net:5281/ping_muc', ...context });
   return Template.fromStack(new PingMucStack(app, readConfig(app.node)));
 }
 
@@ -316,14 +314,7 @@ describe('the outputs', () => {
   });
 
   it('tags and names are the operator’s', () => {
-    const app = new App({
-      context: {
-        'aws:cdk:bundling-stacks': [],
-        serverApiUrl: 'https://x.example',
-        stackName: 'Second',
-        tags: 'team=xmpp,rule=a=b',
-      },
-    });
+    const app = newApp({ serverApiUrl: 'https://x.example', stackName: 'Second', tags: 'team=xmpp,rule=a=b' });
     const stack = new PingMucStack(app, readConfig(app.node));
     expect([stack.stackName, stack.tags.tagValues()]).toEqual(['Second', { team: 'xmpp', rule: 'a=b' }]);
   });
