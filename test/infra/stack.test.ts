@@ -303,14 +303,26 @@ describe('the outputs', () => {
       'modules_enabled = { "ping_muc_webhook" }',
       'http_host = "xmpp.example.net"',
       'ping_muc_webhook_url = "https://api.example/webhooks"',
-      'ping_muc_secret = "(what the command of SecretCommand shows)"',
+      'ping_muc_secret = "(the output of the command in SecretCommand)"',
       'ping_muc_delay = 90',
       'ping_muc_timeout = 60',
       'ping_muc_patience = 600',
-      '-- ping_muc_silence = 21600 -- a room that says nothing for so long is asked whether its users are in; 0: never',
-      '-- ping_muc_reenter = true -- users who are out are brought back, and told only where that fails',
+      '-- ping_muc_silence = 21600 -- seconds without anything from a room after which it is checked; 0: never',
+      '-- ping_muc_reenter = true -- bring users back who are out, and notify them only if that fails',
       '',
     ]);
+  });
+
+  it('alarms and the failed check link to the runbook that the operator names', () => {
+    const runbookUrl = 'https://wiki.example.net/ping-muc';
+    const described = template({ runbookUrl }).findResources('AWS::CloudWatch::Alarm');
+    expect(Object.keys(described).length).toBeGreaterThan(5);
+    for (const alarm of Object.values(described))
+      expect(property('Properties.AlarmDescription', alarm)).toMatch(
+        /What to do: https:\/\/wiki\.example\.net\/ping-muc#/,
+      );
+    const machines = template({ runbookUrl }).findResources('AWS::StepFunctions::StateMachine');
+    expect(JSON.stringify(machines)).toContain(`${runbookUrl}#checks-fail`);
   });
 
   it('tags and names are the operator’s', () => {
