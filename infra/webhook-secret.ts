@@ -15,7 +15,7 @@ export class WebhookSecret extends Construct {
     super(scope, id);
     const secret = new Secret(this, 'Secret', {
       description:
-        'ping-muc: the webhook secrets, {"current": "…", "previous": "…"}. Prosody takes each with the prefix whsec_',
+        'ping-muc: the webhook secrets, {"current": "…", "previous": "…"}. In Prosody, each has the prefix whsec_',
       generateSecretString: {
         secretStringTemplate: JSON.stringify({ previous: '' }),
         generateStringKey: 'current',
