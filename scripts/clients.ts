@@ -226,7 +226,10 @@ if (!isWhole) await open?.scene.close();
 print('');
 for (const [name, modes] of observed) {
   print(styleText('bold', name));
-  for (const [mode, { summary, broken }] of modes) print(`  ${broken.length === 0 ? '✓' : '✗'} ${mode}: ${summary}`);
+  for (const [mode, { summary, broken }] of modes) {
+    const mark = broken.length === 0 ? '✓' : '✗';
+    print(`  ${mark} ${mode}: ${summary}`);
+  }
 }
 const isKept =
   isWhole && [...observed.values()].every((modes) => [...modes.values()].every(({ broken }) => broken.length === 0));
