@@ -9,21 +9,21 @@ import { Collection, type Findings, type Progress, REPETITIONS, median } from '.
 import { BENCH_GLOBAL, BenchModule, type Pair, benchModules, openPair } from './server.ts';
 
 /**
- * A check, against the limit (the same pings sent by as little code as can send them) and against today's in-server way;
- * turn by turn on the same machine, so that whatever else it does is spread over all three.
+ * A check, compared with the limit (the same pings, sent by the smallest possible amount of code) and with the existing
+ * in-server approach. They take turns on the same machine, so that other load affects all three.
  */
 const SIZES = [1000, 5000, 20_000];
-/** The size that the budgets speak of. */
+/** The size for which there are budgets. */
 const BUDGETED = 5000;
 const WRONG_AT = 50_000;
-/** How often today's in-server way is played, by size: its time grows with the square of the joins. */
+/** Repetitions of the in-server approach, by size. Its time grows with the square of the joins. */
 const TODAY_TURNS: Readonly<Record<string, Readonly<Record<number, number>>>> = {
   kept: { 1000: REPETITIONS, 5000: 1, 20_000: 1 },
   lost: { 1000: REPETITIONS, 5000: 1 },
 };
-/** And how long it is waited for. */
+/** The time after which it is given up. */
 const TODAY_SECONDS = 60;
-/** Notices that come twice, and late, have come by then. */
+/** Duplicate and late notices have arrived by then. */
 const AFTERMATH_MS = 1000;
 
 const CASES = [
@@ -31,7 +31,7 @@ const CASES = [
   ['lost', () => true],
 ] as const;
 
-/** Today's in-server way: one loss. It is given up after a while. */
+/** One loss with the existing in-server approach. It is given up after TODAY_SECONDS. */
 async function loseInServer(
   { home, away, crowd, bench }: Pair,
   isLost: () => boolean,
@@ -39,7 +39,7 @@ async function loseInServer(
   await crowd.lose(isLost);
   const due = Date.now() + 1000;
   for (const server of [home, away]) for (const link of server.links.values()) link.drop();
-  await sleep(1500); // the delay; and the last check is not taken for this one
+  await sleep(1500); // the delay, and some time so that the previous check is not taken for this one
   let state = await bench.inServer();
   while (!state.done && Date.now() < due + TODAY_SECONDS * 1000) {
     await sleep(250);
@@ -51,7 +51,7 @@ async function loseInServer(
   return { ...crowd.told(), due, doneAt, seconds };
 }
 
-/** One loss of ours. @throws where it was not everyone's join that was decided, so that no figure is of something else */
+/** One loss with ping-muc. @throws unless every join was decided, so that each figure is of a complete check */
 async function lose(scale: Scale, isLost: (index: number) => boolean): Promise<Loss> {
   const loss = await scale.lose(isLost);
   const lost = scale.crowd.members.filter(({ isLost: is }) => is).length;
@@ -59,7 +59,8 @@ async function lose(scale: Scale, isLost: (index: number) => boolean): Promise<L
   const joins = scale.crowd.members.length;
   if (pinged !== joins || joined !== joins - lost || left !== lost || loss.missed > 0) {
     throw new Error(
-      `of ${joins} joins, ${lost} lost, ${pinged} were pinged, ${joined} found joined, ${left} left, and ${loss.missed} missed their notice`,
+      `of ${joins} joins, of which ${lost} were lost, ${pinged} were pinged, ${joined} had the verdict joined, ` +
+        `${left} the verdict left, and ${loss.missed} missed their notice`,
     );
   }
   return loss;
@@ -83,10 +84,10 @@ const [DONE, LAST_NOTICE, RATE, NOTICES, MOST, WRONG, STALL] = [
   'longest stall',
 ];
 
-/** Has the users' server use Lua 5.4's generational garbage collector instead of Prosody's default, the incremental one. */
+/** Selects Lua 5.4's generational garbage collector instead of Prosody's default, the incremental one. */
 const GENERATIONAL = 'gc = { mode = "generational" }';
 
-/** Measures ours and the limit with the generational collector, to show what an operator gains by it. */
+/** Measures ping-muc and the limit with the generational collector, to show what an operator gains by it. */
 async function withGenerational(joins: number, found: Collection, progress: Progress): Promise<void> {
   const ours = await Scale.open({
     joins,
@@ -98,9 +99,7 @@ async function withGenerational(joins: number, found: Collection, progress: Prog
     for (const [name, isLost] of CASES) {
       const mine = row(joins, `${name}, generational`, OURS);
       for (let turn = 1; turn <= REPETITIONS; turn += 1) {
-        progress(
-          `check of ${joins.toLocaleString('en')} with the generational collector, all ${name}, ${turn} of ${REPETITIONS}`,
-        );
+        progress(`check of ${joins}, all ${name}, with the generational collector, ${turn} of ${REPETITIONS}`);
         await ours.enter();
         const { value: loss, ...stalls } = await bench.watch(() => lose(ours, isLost));
         if (name === 'lost') found.add(mine, LAST_NOTICE, 's', loss.lastNotice);
@@ -113,6 +112,39 @@ async function withGenerational(joins: number, found: Collection, progress: Prog
   } finally {
     await ours.close();
   }
+}
+
+/** The limit: raw pings for all joins. */
+async function measureLimit(
+  bench: BenchModule,
+  limit: string,
+  joins: number,
+  found: Collection,
+): Promise<{ readonly seconds: number; readonly longest: number }> {
+  const { value: raw, ...stalls } = await bench.watch(async () => {
+    const due = Date.now();
+    return { ...(await bench.pings()), due, doneAt: Date.now() };
+  });
+  if (raw.results !== joins) throw new Error(`the rooms confirmed ${raw.results} of ${joins} raw pings`);
+  found.add(limit, DONE, 's', raw.seconds);
+  found.add(limit, RATE, '/s', joins / raw.seconds);
+  for (const kind of ['median', 'p99'] as const) found.add(limit, `${kind} stall`, 'ms', stalls[kind]);
+  found.add(limit, STALL, 'ms', stalls.longest);
+  found.add(limit, 'longest work', 'ms', stalls.own);
+  return { seconds: raw.seconds, longest: stalls.longest };
+}
+
+/** The existing in-server approach: one loss. */
+async function measureInServer(pair: Pair, isLost: () => boolean, what: string, found: Collection): Promise<void> {
+  // the remains of its previous check would slow this one down
+  await pair.home.shell(`module:reload("bench", "${pair.home.host}")`);
+  const { value: loss, ...stalls } = await pair.bench.watch(() => loseInServer(pair, isLost));
+  if (loss.seconds === undefined) found.add(what, 'given up after', 's', TODAY_SECONDS);
+  else found.add(what, DONE, 's', loss.seconds);
+  found.add(what, NOTICES, '', loss.notices);
+  found.add(what, WRONG, '', loss.wrong + loss.missed + loss.double);
+  found.add(what, STALL, 'ms', stalls.longest);
+  found.add(what, 'longest work', 'ms', stalls.own);
 }
 
 async function compareAt(joins: number, found: Collection, progress: Progress): Promise<void> {
@@ -147,32 +179,14 @@ async function compareAt(joins: number, found: Collection, progress: Progress): 
 
         if (name === 'kept') {
           progress(`${step}: the limit`);
-          const { value: raw, ...rawStalls } = await bench.watch(async () => {
-            const due = Date.now();
-            return { ...(await bench.pings()), due, doneAt: Date.now() };
-          });
-          if (raw.results !== joins) throw new Error(`the rooms confirmed ${raw.results} of ${joins} raw pings`);
-          const limit = row(joins, name, LIMIT);
-          found.add(limit, DONE, 's', raw.seconds);
-          found.add(limit, RATE, '/s', joins / raw.seconds);
-          for (const kind of ['median', 'p99'] as const) found.add(limit, `${kind} stall`, 'ms', rawStalls[kind]);
-          found.add(limit, STALL, 'ms', rawStalls.longest);
-          found.add(limit, 'longest work', 'ms', rawStalls.own);
+          const raw = await measureLimit(bench, row(joins, name, LIMIT), joins, found);
           found.add(mine, MULTIPLE, '×', loss.done / raw.seconds);
-          found.add(mine, STALL_MULTIPLE, '×', stalls.longest / rawStalls.longest);
+          found.add(mine, STALL_MULTIPLE, '×', stalls.longest / raw.longest);
         }
 
         if (turn <= (TODAY_TURNS[name]?.[joins] ?? 0)) {
           progress(`${step}: today's in-server way`);
-          await today.home.shell(`module:reload("bench", "${today.home.host}")`); // what its last check has left behind would slow this one down
-          const { value: theirs, ...theirStalls } = await today.bench.watch(() => loseInServer(today, isLost));
-          const yours = row(joins, name, TODAY);
-          if (theirs.seconds === undefined) found.add(yours, 'given up after', 's', TODAY_SECONDS);
-          else found.add(yours, DONE, 's', theirs.seconds);
-          found.add(yours, NOTICES, '', theirs.notices);
-          found.add(yours, WRONG, '', theirs.wrong + theirs.missed + theirs.double);
-          found.add(yours, STALL, 'ms', theirStalls.longest);
-          found.add(yours, 'longest work', 'ms', theirStalls.own);
+          await measureInServer(today, isLost, row(joins, name, TODAY), found);
         }
 
         if (name === 'lost' && turn < REPETITIONS) {
@@ -188,7 +202,7 @@ async function compareAt(joins: number, found: Collection, progress: Progress): 
   }
 }
 
-/** 50,000 joins: nobody is told, then exactly every other one. */
+/** 50,000 joins: first no user is lost, then exactly every second one. */
 async function wrongNotices(found: Collection, progress: Progress): Promise<void> {
   const label = WRONG_AT.toLocaleString('en');
   progress(`${label} joins are made`);
@@ -215,7 +229,7 @@ async function wrongNotices(found: Collection, progress: Progress): Promise<void
 
 const THROUGH_API = `${BUDGETED.toLocaleString('en')} pings through the stanza API, without the functions`;
 
-/** Pings through the stanza API alone, from a caller that does nothing but call. */
+/** Pings through the stanza API alone, from a client without the functions. */
 async function throughApi(found: Collection, progress: Progress): Promise<void> {
   const [perRequest, inFlight] = [250, 4];
   const secret = `whsec_${randomBytes(32).toString('base64')}`;
@@ -263,7 +277,7 @@ async function throughApi(found: Collection, progress: Progress): Promise<void> 
   }
 }
 
-/** Of two cases, the values of the one with the longer median: a budget is kept in both, or it is not. */
+/** The values of the case with the longer median: a budget must be met in both. */
 const worse = (one: readonly number[], other: readonly number[]): readonly number[] =>
   median(one) > median(other) ? one : other;
 

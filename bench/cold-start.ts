@@ -8,7 +8,7 @@ import { ENV } from '../functions/names.ts';
 import { readAssembly } from '../local/assembly.ts';
 import { type Findings, type Progress, median } from './measure.ts';
 
-/** What a function costs before it does anything: its size, and its module's initialisation. */
+/** What a function costs before its first event: the size of its code, and the initialisation of its module. */
 const RUNS = 20;
 const [BARE, LIMIT] = ['Node, with nothing to import', '@aws-sdk/client-dynamodb alone (the limit)'];
 const [INIT, CODE] = ['initialisation beyond bare Node', 'code'];

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { decodeSecret, sign } from '../functions/core/signature.ts';
 import { ENV } from '../functions/names.ts';
-import { REGION, readAssembly } from '../local/assembly.ts';
+import { type Assembly, REGION, readAssembly } from '../local/assembly.ts';
 import { startAwsEndpoint } from '../local/aws-endpoint.ts';
 import { startDynamoDB } from '../local/dynamodb.ts';
 import { Executions } from '../local/executions.ts';
@@ -40,7 +40,7 @@ const zero = (): Counts => ({
 /** Operations that write. */
 const WRITES = new Set(['PutItem', 'UpdateItem', 'DeleteItem']);
 
-/** The synthesized stack on this machine, with a meter on everything that is billed. */
+/** The synthesized stack on this machine. It counts everything that AWS would bill. */
 export class CountedStack {
   #counts = zero();
   readonly #secret: string;
@@ -91,18 +91,9 @@ export class CountedStack {
       AWS_ENDPOINT_URL_SFN: endpoint.url,
       AWS_ENDPOINT_URL_SECRETS_MANAGER: endpoint.url,
     };
-    const running = new Map(
-      functions.map((definition) => {
-        const environment = { ...definition.environment };
-        if (ENV.serverApiUrl in environment) environment[ENV.serverApiUrl] = serverApi;
-        return [
-          definition.arn,
-          new LocalFunction({ ...definition, environment }, services, (line) => {
-            stack.#counts.logBytes += Buffer.byteLength(line) + 1;
-          }),
-        ];
-      }),
-    );
+    const running = startFunctions(functions, services, serverApi, (line) => {
+      stack.#counts.logBytes += Buffer.byteLength(line) + 1;
+    });
     const invoke = async (arn: string, event: unknown): Promise<unknown> => {
       const began = performance.now();
       stack.#counts.invocations += 1;
@@ -131,7 +122,7 @@ export class CountedStack {
     return stack;
   }
 
-  /** Sends one signed webhook. @throws when it is not accepted whole */
+  /** Sends one signed webhook. @throws unless all of its events are accepted */
   async send(host: string, events: readonly object[]): Promise<void> {
     const body = JSON.stringify({ host, events });
     const headers = sign(
@@ -173,7 +164,22 @@ export class CountedStack {
   }
 }
 
-/** A relay in front of DynamoDB that asks what each call consumes, as the functions do not. */
+function startFunctions(
+  functions: Assembly['functions'],
+  services: Readonly<Record<string, string>>,
+  serverApi: string,
+  log: (line: string) => void,
+): ReadonlyMap<string, LocalFunction> {
+  return new Map(
+    functions.map((definition) => {
+      const environment = { ...definition.environment };
+      if (ENV.serverApiUrl in environment) environment[ENV.serverApiUrl] = serverApi;
+      return [definition.arn, new LocalFunction({ ...definition, environment }, services, log)];
+    }),
+  );
+}
+
+/** A relay in front of DynamoDB that requests the consumed capacity of each call, which the functions do not. */
 async function startMeter(
   target: string,
   count: (operation: string, units: number) => void,
@@ -200,7 +206,7 @@ async function startMeter(
         ConsumedCapacity?: { CapacityUnits: number };
         __type?: string;
       };
-      // a write that its condition refuses is billed as one that holds
+      // a write whose condition fails is billed, too
       count(
         operation,
         ConsumedCapacity?.CapacityUnits ?? (__type?.includes('ConditionalCheckFailed') === true ? 1 : 0),

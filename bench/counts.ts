@@ -1,14 +1,14 @@
 import { type Counts, CountedStack } from './counted-stack.ts';
 import type { Findings, Progress } from './measure.ts';
-import { startStandIn } from './stand-in.ts';
+import { startFakeServer } from './fake-server.ts';
 
-/** What AWS would bill for each thing that happens, counted on the stack's own bundles. */
+/** What AWS would bill for each kind of event, counted on the stack's own bundles. */
 
-/** The size from which the cost of one join is taken. */
+/** The size from which the cost of one join is computed. */
 export const SAMPLE = 1000;
 /** Joins in one request, at most. */
 const BATCH = 1000;
-/** The size of a room that is asked about for its silence, and the name under which that is counted. */
+/** The size of a room that is checked for silence, and the name of that row. */
 const SMALL = 10;
 export const SILENT_ROOM = `a silent room of ${SMALL}, all joined`;
 const SIZES = [SMALL, SAMPLE, 50_000];
@@ -49,8 +49,8 @@ export async function countCosts(
   sizes: readonly number[],
   progress: Progress,
 ): Promise<Record<string, Counts>> {
-  const standIn = await startStandIn();
-  const stack = await CountedStack.start(assembly, standIn.url);
+  const server = await startFakeServer();
+  const stack = await CountedStack.start(assembly, server.url);
   const count = async (act: () => Promise<void>): Promise<Counts> => {
     await stack.settled();
     stack.take();
@@ -81,7 +81,7 @@ export async function countCosts(
       if (size === SAMPLE) counted[`${SAMPLE} joins in one request`] = joins;
       for (const verdict of ['joined', 'left'] as const) {
         progress(`costs: a check of ${size.toLocaleString('en')}, all ${verdict}`);
-        standIn.answers = verdict;
+        server.answers = verdict;
         counted[check(size, verdict)] = await count(() => stack.send(HOST, [closed(remote)]));
         if (size === SMALL && verdict === 'joined')
           counted[SILENT_ROOM] = await count(() => stack.send(HOST, [silent(remote)]));
@@ -90,7 +90,7 @@ export async function countCosts(
     return counted;
   } finally {
     await stack.close();
-    await standIn.close();
+    await server.close();
   }
 }
 

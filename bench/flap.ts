@@ -1,15 +1,13 @@
 import { Scale } from '../lab/scale.ts';
 import { Collection, type Findings, type Progress } from './measure.ts';
 
-/**
- * A link that breaks again while its check is under way, on real servers and rooms, with the default patience.
- */
+/** A link that breaks again during its check, on real servers and rooms, with the default patience. */
 const JOINS = 5000;
-/** A ping that was lost with its stream is waited for so long. */
+/** How long a check waits for a ping that was lost with its stream. */
 const TIMEOUT_SECONDS = 5;
-/** The moments at which the streams are cut once more, in seconds around the moment at which the check is due. */
+/** The moments at which the streams are cut again, in seconds relative to when the check is due. */
 const MOMENTS = Array.from({ length: 25 }, (_, index) => -0.2 + index * 0.1);
-/** Cut five times in a row, each time while the check of the cut before is under way. */
+/** Cut five times in a row, each time during the check of the previous cut. */
 const FIVE_TIMES = [0.3, 0.3, 0.3, 0.3];
 
 const SMACKS = [

@@ -8,20 +8,20 @@ import { synthesize } from '../local/assembly.ts';
 import { ensurePackage } from '../scripts/debian.ts';
 import { benchCheck } from './check.ts';
 import { benchColdStart } from './cold-start.ts';
-import { benchComfort } from './comfort.ts';
 import { benchCost } from './counts.ts';
 import { benchFlap } from './flap.ts';
+import { benchOverhead } from './overhead.ts';
 import { BUDGETS, type Budget, type Findings, type Progress, judge } from './measure.ts';
 import { picture } from './pictures.ts';
 import { type Results, budgetTable, fileOf, growthTable, markdown, sampleTable, unmeasured } from './report.ts';
 import { benchReentry } from './reentry.ts';
 import { benchWebhook } from './webhook.ts';
 
-/** Measures what the design promises, and prints it beside the promises: `npm run bench [-- part …]`. */
+/** Measures what is promised, and prints it next to the budgets: `npm run bench [-- part …]`. */
 const PARTS: Readonly<Record<string, (assembly: string, progress: Progress) => Promise<Findings>>> = {
   cold: benchColdStart,
   webhook: (_assembly, progress) => benchWebhook(progress),
-  comfort: (_assembly, progress) => benchComfort(progress),
+  overhead: (_assembly, progress) => benchOverhead(progress),
   cost: benchCost,
   check: (_assembly, progress) => benchCheck(progress),
   flap: (_assembly, progress) => benchFlap(progress),
@@ -32,7 +32,7 @@ const RESULTS = fileURLToPath(new URL('results/', import.meta.url));
 const { positionals } = parseArgs({ allowPositionals: true });
 const unknown = positionals.filter((part) => !(part in PARTS));
 if (unknown.length > 0) {
-  process.stderr.write(`No such part: ${unknown.join(', ')}. There are: ${Object.keys(PARTS).join(', ')}\n`);
+  process.stderr.write(`No such part: ${unknown.join(', ')}. Use: ${Object.keys(PARTS).join(', ')}\n`);
   process.exit(1);
 }
 const parts = positionals.length === 0 ? Object.keys(PARTS) : positionals;
@@ -44,9 +44,8 @@ const progress: Progress = (step) => {
 };
 
 ensurePackage('prosody', 'prosody');
-process.stderr.write(
-  `Measuring ${parts.join(', ')}${positionals.length === 0 ? '. All of it takes about an hour; leave the machine alone meanwhile' : ''}.\n`,
-);
+const duration = positionals.length === 0 ? ' All parts take about an hour.' : '';
+process.stderr.write(`Do not use the machine meanwhile. Measuring ${parts.join(', ')}.${duration}\n`);
 const assembly = await mkdtemp(join(tmpdir(), 'ping-muc-bench-'));
 process.env['PING_MUC_ASSEMBLY'] = assembly;
 const findings: Findings[] = [];
@@ -93,9 +92,9 @@ const missed = [
   ...verdicts.filter(({ isMet }) => !isMet).map(({ budget }) => budget),
   ...(isWhole ? unmeasured(verdicts) : []),
 ];
-const said =
+const summary =
   missed.length === 0
     ? `${isWhole ? 'Every budget is' : `${verdicts.length} budgets were measured, and`} met`
     : `Missed: ${missed.join('; ')}`;
-process.stdout.write(`${said}.${isWhole ? ' Numbers and pictures: bench/results/' : ''}\n`);
+process.stdout.write(`${summary}.${isWhole ? ' Tables and charts: bench/results/' : ''}\n`);
 process.exitCode = missed.length === 0 ? 0 : 1;

@@ -1,4 +1,4 @@
-/** What every part of the benchmark measures in, and how it is summed up. */
+/** The units of all parts of the benchmark, and their statistics. */
 
 /** One quantity of something, measured several times: a cell of the part's table. */
 export interface Sample {
@@ -19,14 +19,14 @@ export interface Growth {
   readonly lines: readonly { readonly name: string; readonly points: readonly (readonly [x: number, y: number])[] }[];
 }
 
-/** What a part has found: numbers for the budgets by their names, and tables and pictures of its own. */
+/** The results of a part: values for the budgets, by name, and tables and charts of its own. */
 export interface Findings {
   readonly budgets: Partial<Record<Budget, readonly number[]>>;
   readonly samples: readonly Sample[];
   readonly growth: readonly Growth[];
 }
 
-/** Collects values, as they come, by what they are of. */
+/** Collects values by row and column. */
 export class Collection {
   readonly #samples = new Map<string, Sample & { readonly values: number[] }>();
 
@@ -37,7 +37,7 @@ export class Collection {
     this.#samples.set(key, sample);
   }
 
-  /** @throws where nothing was measured, so that no budget goes unnoticed */
+  /** @throws if nothing was measured, so that no budget is skipped silently */
   get(what: string, quantity: string): readonly number[] {
     const sample = this.#samples.get(JSON.stringify([what, quantity]));
     if (sample === undefined) throw new Error(`not measured: ${what}, ${quantity}`);
@@ -53,22 +53,22 @@ export class Collection {
   }
 }
 
-/** Tells whoever waits what is being measured. */
+/** Reports what is being measured. */
 export type Progress = (step: string) => void;
 
-/** Repetitions of whatever takes seconds. */
+/** Repetitions of measurements that take seconds. */
 export const REPETITIONS = 5;
 
 export interface Limit {
   readonly unit: string;
-  /** It is kept by being at most, or at least, this. */
+  /** The value must be at most, or at least, this. */
   readonly most?: number;
   readonly least?: number;
-  /** It is the worst of all repetitions that counts, not the middle one: what is counted, and not timed. */
+  /** The worst repetition counts, not the median: for what is counted, not timed. */
   readonly isCounted?: true;
 }
 
-/** The design's budgets. */
+/** The budgets. */
 export const BUDGETS = {
   'wrong notices, 50,000 joins, both streams cut': { unit: '', most: 0, isCounted: true },
   'wrong notices, 5,000 joins, cut again at 25 moments': { unit: '', most: 0, isCounted: true },
@@ -79,7 +79,7 @@ export const BUDGETS = {
   'from due to the last verdict, 5,000 joins, as a multiple of the limit': { unit: '×', most: 1.25 },
   'from due to the last notice, 5,000 lost': { unit: 's', most: 3 },
   'wrong re-entries, 5,000 joins': { unit: '', most: 0, isCounted: true },
-  'forgotten: neither back nor told, 5,000 joins': { unit: '', most: 0, isCounted: true },
+  'forgotten: neither back nor notified, 5,000 joins': { unit: '', most: 0, isCounted: true },
   'a live message is late while 5,000 are brought back': { unit: 'ms', most: 1000, isCounted: true },
   'pings through the stanza API': { unit: '/s', least: 3500 },
   'write units for a recorded join': { unit: '', most: 1, isCounted: true },
@@ -89,12 +89,12 @@ export const BUDGETS = {
 
 export type Budget = keyof typeof BUDGETS;
 
-/** The middle value; of two in the middle, the mean. @throws where there is none */
+/** The middle value, or the mean of the two middle values. @throws if there is none */
 export function median(values: readonly number[]): number {
   return quantile(values, 0.5);
 }
 
-/** The value below which a share of the values lies, interpolated. @throws where there is none */
+/** The value below which a share of the values lies, interpolated. @throws if there is none */
 export function quantile(values: readonly number[], share: number): number {
   const sorted = [...values].sort((a, b) => a - b);
   const at = (sorted.length - 1) * share;
@@ -119,7 +119,7 @@ export function exponent(points: readonly (readonly [x: number, y: number])[]): 
 export interface Verdict {
   readonly budget: Budget;
   readonly limit: Limit;
-  /** The value that is held against the limit. */
+  /** The value that is compared with the limit. */
   readonly measured: number;
   /** Measured divided by the limit; undefined where the limit is 0. */
   readonly ratio: number | undefined;
@@ -128,7 +128,7 @@ export interface Verdict {
   readonly isMet: boolean;
 }
 
-/** Holds what was measured against a budget. @throws where nothing was */
+/** Compares values with a budget. @throws if there are none */
 export function judge(budget: Budget, values: readonly number[]): Verdict {
   if (values.length === 0) throw new Error(`not measured: ${budget}`);
   const limit: Limit = BUDGETS[budget];

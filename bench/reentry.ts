@@ -4,22 +4,23 @@ import { Collection, type Findings, type Progress } from './measure.ts';
 import { BENCH_GLOBAL, BenchModule, benchModules, forgetPeak, peak } from './server.ts';
 
 /**
- * Re-entry at size (rule 10, docs/rules.md), beside notices alone: real servers and rooms, and two witnesses of what a live
- * message has to wait for meanwhile. What has become of each join is asked of its client and of the rooms' own server.
+ * Re-entry of many users (rule 10, docs/rules.md), compared with notices: real servers and rooms, and two witnesses
+ * that measure how late live messages are meanwhile. The result for each join is read from its client and the rooms'
+ * server.
  */
 const JOINS = 5000;
 const SIZES = [10, 200];
 const FLAPPING_SIZE = 10;
-/** An entry that was lost with its stream is waited for so long. */
+/** How long a check waits for an entry that was lost with its stream. */
 const TIMEOUT_SECONDS = 5;
-/** The moments at which the streams are cut once more, in seconds after the check is due: they come while some are back. */
+/** The moments at which the streams are cut again, in seconds after the check is due, when some users are back. */
 const MOMENTS = [0.5, 1, 2, 4, 8];
-/** Cut five times in a row, each time while the check of the cut before is under way. */
+/** Cut five times in a row, each time during the check of the previous cut. */
 const FIVE_TIMES = [1, 1, 1, 1];
 
 const [BACK, TOLD, WRONG, FORGOTTEN, TWICE, LISTS, LATEST] = [
   'back',
-  'told',
+  'notified',
   'wrong',
   'forgotten',
   'twice',
@@ -30,7 +31,7 @@ const inRooms = (perRoom: number, what: string): string =>
   `${JOINS.toLocaleString('en')} joins in rooms of ${perRoom}, ${what}`;
 
 const all = (): boolean => true;
-/** Of eight, one was told before, one leaves, two are kept, and four are lost. */
+/** Of eight users, one was notified before, one leaves, two are kept, and four are lost. */
 const KINDS = ['lost', 'told before', 'lost', 'kept', 'lost', 'leaves', 'lost', 'kept'];
 const kind = (index: number): string => KINDS[index % KINDS.length] as string;
 
@@ -50,7 +51,7 @@ function count(found: Collection, what: string, fates: Fates, progress: Progress
 
 const longest = ({ lateness }: Loss): number => Math.max(...[...lateness.values()].map((late) => late.longest));
 
-/** One loss with all that is measured of it. @throws where somebody was left out, so that no figure is of something else */
+/** One loss, with all its measurements. */
 async function play(
   scale: Scale,
   bench: BenchModule,
@@ -82,7 +83,8 @@ async function play(
   found.add(what, 'most memory', 'MB', await peak(scale.home));
   const lost = scale.crowd.members.filter((member) => member.isLost).length;
   progress(
-    `${what}: ${fates.back} back and ${fates.told} told of ${lost} in ${seconds.toFixed(1)} s; a live message ${longest(loss)} ms late`,
+    `${what}: of ${lost}, ${fates.back} back and ${fates.told} notified in ${seconds.toFixed(1)} s; ` +
+      `a live message ${longest(loss)} ms late`,
   );
   return fates;
 }
@@ -131,7 +133,8 @@ async function flapping(found: Collection, progress: Progress): Promise<void> {
     found.add(what, 'checks', '', checks);
     found.add(what, 'checks superseded', '', superseded);
     progress(
-      `${what}, at ${again.join(', ')} s: ${fates.back} back, ${fates.told} told, ${fates.wrong} wrong, ${fates.forgotten} forgotten`,
+      `${what}, at ${again.join(', ')} s: ${fates.back} back, ${fates.told} notified, ` +
+        `${fates.wrong} wrong, ${fates.forgotten} forgotten`,
     );
   };
   try {
@@ -158,9 +161,9 @@ export async function benchReentry(progress: Progress): Promise<Findings> {
     rows.flatMap((row) => quantities.flatMap((quantity) => found.get(row, quantity)));
   return {
     budgets: {
-      // while the link holds, everybody is back, and nobody is let in twice
+      // while the link holds, all users must be back, each once
       'wrong re-entries, 5,000 joins': [...of(held, WRONG, TOLD, TWICE, LISTS), ...of(broken, WRONG)],
-      'forgotten: neither back nor told, 5,000 joins': of([...held, ...broken], FORGOTTEN),
+      'forgotten: neither back nor notified, 5,000 joins': of([...held, ...broken], FORGOTTEN),
       'a live message is late while 5,000 are brought back': of(held, LATEST),
     },
     samples: found.all(),

@@ -1,7 +1,7 @@
-import { BUDGETS, type Budget, type Growth, type Sample, type Verdict, median } from './measure.ts';
+import { BUDGETS, type Budget, type Growth, type Limit, type Sample, type Verdict, median } from './measure.ts';
 import { slope } from './pictures.ts';
 
-/** What a run has found, as it is kept in bench/results/. */
+/** The results of a run, as stored in bench/results/. */
 export interface Results {
   readonly machine: Readonly<Record<string, string | number | undefined>>;
   readonly minutes: number;
@@ -15,13 +15,17 @@ type Table = Record<string, Record<string, string>>;
 
 const rounded = (value: number): string =>
   (Number.isInteger(value) ? value : Number(value.toPrecision(3))).toLocaleString('en', { maximumFractionDigits: 4 });
-const spread = (least: number, most: number): string => (least === most ? '' : `${rounded(least)} – ${rounded(most)}`);
+function spread(least: number, most: number): string {
+  return least === most ? '' : `${rounded(least)} – ${rounded(most)}`;
+}
 
-/** Each budget with what was measured; those that nothing was measured for are left out. */
+const bound = ({ most, least = 0 }: Limit): string =>
+  most !== undefined ? `≤ ${rounded(most)}` : `≥ ${rounded(least)}`;
+
+/** Each budget with its measurement, without the budgets that were not measured. */
 export function budgetTable(verdicts: readonly Verdict[]): Table {
   const row = ({ limit, measured, ratio, least, most, isMet }: Verdict): Record<string, string> => ({
-    limit:
-      `${limit.most !== undefined ? `≤ ${rounded(limit.most)}` : `≥ ${rounded(limit.least ?? 0)}`} ${limit.unit}`.trim(),
+    limit: `${bound(limit)} ${limit.unit}`.trim(),
     measured: `${rounded(measured)} ${limit.unit}`.trim(),
     ratio: ratio?.toFixed(2) ?? '',
     spread: spread(least, most),
@@ -30,7 +34,7 @@ export function budgetTable(verdicts: readonly Verdict[]): Table {
   return Object.fromEntries(verdicts.map((verdict) => [verdict.budget, row(verdict)]));
 }
 
-/** The budgets that nothing was measured for. */
+/** The budgets that were not measured. */
 export function unmeasured(verdicts: readonly Verdict[]): readonly Budget[] {
   return (Object.keys(BUDGETS) as Budget[]).filter((budget) => verdicts.every((verdict) => verdict.budget !== budget));
 }
@@ -68,13 +72,13 @@ function markdownTable(head: string, table: Table): string {
     .join('\n');
 }
 
-/** The whole run, to be read. */
+/** The whole run as a page. */
 export function markdown({ machine, minutes, verdicts, samples, growth }: Results): string {
   return `# Results
 
 Written by \`npm run bench\` in ${rounded(minutes)} minutes on ${Object.entries(machine)
     .map(([name, value]) => `${name} ${value}`)
-    .join(', ')}. Do not edit. What they mean: [docs/performance.md](../../docs/performance.md).
+    .join(', ')}. Do not edit. Explanation: [docs/performance.md](../../docs/performance.md).
 
 In each cell: the median, and in brackets the least and the most of all repetitions.
 

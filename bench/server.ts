@@ -6,24 +6,26 @@ import { Prosody } from '../lab/prosody.ts';
 
 const folder = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
 
-/** Of a server's configuration, the global section and a host's: what it takes to run mod_bench, beside other modules. */
+/**
+ * The global section and a host's section of a server's configuration, to run mod_bench together with other modules.
+ */
 export const BENCH_GLOBAL = `plugin_paths = { "${folder('../prosody')}", "${folder('.')}" }`;
 export const benchModules = (...others: readonly string[]): string =>
   `modules_enabled = { ${['bench', ...others].map((name) => `"${name}"`).join(', ')} }`;
-/** A check that takes long is what is measured; it is no reason to give up. */
+/** Long, because a slow check must be measured, too. */
 const TIMEOUT_MS = 600_000;
 
-/** What the event loop was seen to do, in milliseconds. */
+/** Measurements of the event loop, in milliseconds. */
 export interface Stalls {
   readonly median: number;
   readonly p99: number;
   /** The longest time for which a timer that was due did not fire, whatever else the machine did. */
   readonly longest: number;
-  /** The most processor time that the server took between two looks. */
+  /** The most processor time that the server used between two timer events. */
   readonly own: number;
 }
 
-/** Asks mod_bench of a server. */
+/** A client of a server's mod_bench. */
 export class BenchModule {
   readonly #url: string;
 
@@ -58,7 +60,7 @@ export class BenchModule {
     };
   }
 
-  /** The last check of today's in-server way, once it is done. */
+  /** The last check of the in-server approach, after it is done. */
   inServer(): Promise<{ readonly done: false } | { readonly done: true; readonly seconds: number }> {
     return this.#ask('GET', 'in_server');
   }
@@ -87,7 +89,7 @@ export interface Pair {
   readonly bench: BenchModule;
 }
 
-/** Two real servers and a crowd, without the functions. @param forHost what the host of the users' server is configured with */
+/** Two real servers and many users, without the functions. @param forHost the section of the users' host */
 export async function openPair(joins: number, forHost: (lab: Lab) => string | Promise<string>): Promise<Pair> {
   const lab = await Lab.open();
   try {

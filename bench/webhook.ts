@@ -49,7 +49,7 @@ function request(size: number): { headers: Record<string, string>; body: string 
   };
 }
 
-/** How many a second of something, counted over one turn. */
+/** Units a second, over one turn. */
 async function perSecond(units: number, act: () => unknown): Promise<number> {
   const began = performance.now();
   let done = 0;
@@ -60,7 +60,7 @@ async function perSecond(units: number, act: () => unknown): Promise<number> {
   return done / ((performance.now() - began) / 1000);
 }
 
-/** Runs in a process of its own, whose log lines go nowhere. */
+/** Runs in a separate process, whose log lines are discarded. */
 async function measureAlone(): Promise<readonly Sample[]> {
   Object.assign(process.env, {
     AWS_REGION: 'us-east-1',
@@ -87,7 +87,7 @@ async function measureAlone(): Promise<readonly Sample[]> {
     const bytes = Buffer.from(body);
     const now = Date.now() / 1000;
     const of = async (act: () => unknown): Promise<readonly number[]> => {
-      await perSecond(size, act); // to warm up
+      await perSecond(size, act); // warm-up
       const values: number[] = [];
       for (let turn = 0; turn < REPETITIONS; turn += 1) values.push(await perSecond(size, act));
       return values;

@@ -24,10 +24,10 @@ import { type FunctionDefaults, NodeFunction } from './node-function.ts';
 import type { WebhookSecret } from './webhook-secret.ts';
 
 /**
- * The XMPP server is down, or busy for longer than the five seconds for which the function waits: hours of patience. 5,
- * 10, 20 … 300 s, each drawn anew between 0 and that (full jitter): 6 waits of 158 s on average in all, then 150 s
- * each, so 150 attempts last some six hours. A busy server is so asked for five seconds by the function, and again
- * after 2.5, 5, 10 … s on average.
+ * The XMPP server is down, or busy for longer than the five seconds for which the function itself retries. 5, 10, 20
+ * … 300 s, each a random part of that (full jitter): 6 waits of 158 s in all on average, then 150 s each, so 150
+ * attempts take some six hours. A busy server gets requests for five seconds from the function, and again after 2.5,
+ * 5, 10 … s on average.
  */
 const SERVER_UNREACHABLE: RetryProps = {
   errors: [ERRORS.serverUnreachable, ERRORS.serverBusy],
@@ -39,8 +39,9 @@ const SERVER_UNREACHABLE: RetryProps = {
 };
 
 /**
- * More checks at a time than invocations that the account, or the operator, allows: they come to an end, so wait.
- * 2, 4, 8 … 60 s with full jitter: 5 waits of 31 s on average in all, then 30 s each, so 240 attempts last some two hours.
+ * More checks are due than the account, or the operator, lets run at a time. Running checks end, so this one waits.
+ * 2, 4, 8 … 60 s with full jitter: 5 waits of 31 s in all on average, then 30 s each, so 240 attempts take some two
+ * hours.
  */
 const NO_CONCURRENCY_LEFT: RetryProps = {
   errors: ['Lambda.TooManyRequestsException'],
@@ -52,10 +53,11 @@ const NO_CONCURRENCY_LEFT: RetryProps = {
 };
 
 /**
- * Whatever else fails may pass: a call that AWS did not answer, a function that died, a table that throttles for minutes.
- * 2, 4, 8 … 60 s with full jitter: 5 waits of 31 s on average in all, then 30 s each, so 40 attempts last some 18 minutes.
+ * All other errors may be transient: a call to AWS without an answer, a function that crashed, a table that is
+ * throttled for minutes. 2, 4, 8 … 60 s with full jitter: 5 waits of 31 s in all on average, then 30 s each, so 40
+ * attempts take some 18 minutes.
  */
-const PASSING_FAULT: RetryProps = {
+const TRANSIENT_ERROR: RetryProps = {
   errors: ['States.ALL'],
   interval: Duration.seconds(2),
   backoffRate: 2,
@@ -65,8 +67,8 @@ const PASSING_FAULT: RetryProps = {
 };
 
 /**
- * The longest that a check can take: a delay of a day, patience of a day, and six hours in which the server is out of
- * reach, several times over. After that its users have long found out by themselves.
+ * More than a check can take: a delay of a day, patience of a day, and several times six hours in which the server is
+ * out of reach. After that time, its users have long noticed the loss themselves.
  */
 const LONGEST_CHECK = Duration.days(7);
 
@@ -77,9 +79,10 @@ interface Props {
   readonly serverApiUrl: string;
   readonly network: Network | undefined;
   readonly concurrency: number | undefined;
+  readonly runbookUrl: string;
 }
 
-/** What follows a close, or another cause: the wait, the check, and asking again. */
+/** What follows a close or another cause: the wait, the check, and its further rounds. */
 export class CheckWorkflow extends Construct {
   readonly stateMachine: StateMachine;
   readonly function: NodeFunction;
@@ -87,49 +90,60 @@ export class CheckWorkflow extends Construct {
 
   constructor(scope: Construct, id: string, props: Props) {
     super(scope, id);
-    this.function = new NodeFunction(this, 'Function', {
-      defaults: props.defaults,
+    this.function = this.#function(props);
+    const { logRetention, removalPolicy } = props.defaults;
+    const definition = this.#definition(props.runbookUrl);
+    this.log = new LogGroup(this, 'StateMachineLogs', { retention: logRetention, removalPolicy });
+    this.stateMachine = new StateMachine(this, 'StateMachine', {
+      stateMachineType: StateMachineType.STANDARD,
+      definitionBody: definition,
+      timeout: LONGEST_CHECK,
+      comment: 'ping-muc: what follows a closed s2s connection, or another cause to check whether users are in a room',
+      // Log errors without the input and output of states, which contain JIDs. Step Functions shows these for 90 days.
+      logs: { destination: this.log, level: LogLevel.ERROR, includeExecutionData: false },
+      tracingEnabled: true,
+    });
+    this.#acknowledge();
+  }
+
+  #function({ defaults, table, secret, serverApiUrl, network, concurrency }: Props): NodeFunction {
+    const check = new NodeFunction(this, 'Function', {
+      defaults,
       entry: 'check.ts',
-      description: 'ping-muc: pings the joins on a remote host, decides, notifies the lost',
-      timeout: Duration.minutes(15), // the most that Lambda gives; an invocation hands over to the next in good time
-      // mostly it waits for rooms, and waiting is paid by memory; it holds four batches of 250 joins, and needs a quarter of this.
-      // The rest buys processor time: 0.3 of one, with which 1,000 pings are written and their answers read in a second
+      description: 'ping-muc: pings the joins on a remote host, and brings back or notifies the users who are out',
+      timeout: Duration.minutes(15), // Lambda's maximum; an invocation hands over to the next one before that
+      // It mostly waits for rooms, and Lambda bills memory meanwhile. Four batches of 250 joins take a quarter of
+      // this. The rest is for processor time: with 0.3 of a processor it writes 1,000 pings and reads the answers in
+      // a second.
       memorySize: 512,
-      concurrency: props.concurrency, // so that no number of checks takes from webhooks what they need
-      network: props.network,
+      concurrency, // so that checks never take capacity from webhooks
+      network,
       environment: {
-        [ENV.tableName]: props.table.tableName,
-        [ENV.secretArn]: props.secret.secretArn,
-        [ENV.serverApiUrl]: props.serverApiUrl,
+        [ENV.tableName]: table.tableName,
+        [ENV.secretArn]: secret.secretArn,
+        [ENV.serverApiUrl]: serverApiUrl,
       },
     });
-    props.table.grant(
-      this.function,
-      'dynamodb:GetItem',
-      'dynamodb:Query',
-      'dynamodb:UpdateItem',
-      'dynamodb:DeleteItem',
-    );
-    props.secret.grantRead(this.function);
+    table.grant(check, 'dynamodb:GetItem', 'dynamodb:Query', 'dynamodb:UpdateItem', 'dynamodb:DeleteItem');
+    secret.grantRead(check);
+    return check;
+  }
 
+  #definition(runbookUrl: string): DefinitionBody {
     const ping = new LambdaInvoke(this, 'Ping and notify', {
       lambdaFunction: this.function,
       outputPath: '$.Payload',
-      retryOnServiceExceptions: false, // it leaves out throttling; ours takes them all
-      taskTimeout: Timeout.duration(Duration.minutes(16)), // longer than the function's own
+      retryOnServiceExceptions: false, // the CDK's retries do not cover throttling; ours cover everything
+      taskTimeout: Timeout.duration(Duration.minutes(16)), // longer than the function's own time-out
     });
     ping.addRetry(SERVER_UNREACHABLE);
     ping.addRetry(NO_CONCURRENCY_LEFT);
-    ping.addRetry(PASSING_FAULT);
-    ping.addCatch(
-      new Fail(this, 'Check failed', {
-        error: 'CheckFailed',
-        cause: 'The check could not be completed; see docs/runbook.md',
-      }),
-      {
-        resultPath: '$.failure',
-      },
-    );
+    ping.addRetry(TRANSIENT_ERROR);
+    const failed = new Fail(this, 'Check failed', {
+      error: 'CheckFailed',
+      cause: `The check could not be completed. What to do: ${runbookUrl}#checks-fail`,
+    });
+    ping.addCatch(failed, { resultPath: '$.failure' });
     const wait = new Wait(this, 'Wait for ping_muc_delay', { time: WaitTime.secondsPath('$.wait') });
     const again = new Wait(this, 'Wait before asking again', { time: WaitTime.secondsPath('$.wait') });
     const left = new Choice(this, 'What is left?')
@@ -137,29 +151,22 @@ export class CheckWorkflow extends Construct {
       .when(Condition.stringEquals('$.next', 'wait'), again)
       .otherwise(new Succeed(this, 'Done'));
     again.next(ping);
+    return DefinitionBody.fromChainable(wait.next(ping).next(left));
+  }
 
-    const { logRetention, removalPolicy } = props.defaults;
-    this.log = new LogGroup(this, 'StateMachineLogs', { retention: logRetention, removalPolicy });
-    this.stateMachine = new StateMachine(this, 'StateMachine', {
-      stateMachineType: StateMachineType.STANDARD,
-      definitionBody: DefinitionBody.fromChainable(wait.next(ping).next(left)),
-      timeout: LONGEST_CHECK,
-      comment:
-        'ping-muc: what follows a closed s2s connection, or another cause to doubt that users are in their rooms',
-      // what failed, and not with what: a state holds JIDs (where it goes on), and Step Functions shows it for 90 days anyhow
-      logs: { destination: this.log, level: LogLevel.ERROR, includeExecutionData: false },
-      tracingEnabled: true,
-    });
+  /** Findings of cdk-nag that are intended. */
+  #acknowledge(): void {
     const functionId = Stack.of(this).getLogicalId(this.function.node.defaultChild as CfnElement);
     Validations.of(this.stateMachine).acknowledge(
       {
         id: 'AwsSolutions-SF1',
         reason:
-          'Errors are logged; each further step is in the history that Step Functions keeps for 90 days, and would only be paid for twice',
+          'Errors are logged. Step Functions keeps the other events of each execution for 90 days, ' +
+          'and logging them would cost the same again',
       },
       {
         id: 'AwsSolutions-IAM5[Resource::*]',
-        reason: 'Log deliveries and X-Ray trace segments are for no resource in particular',
+        reason: 'The actions for log deliveries and X-Ray do not support resource-level permissions',
       },
       {
         id: `AwsSolutions-IAM5[Resource::<${functionId}.Arn>:*]`,

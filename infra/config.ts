@@ -3,28 +3,28 @@ import type { Node } from 'constructs';
 import * as v from 'valibot';
 import { MODULE_DEFAULTS } from './prosody-settings.ts';
 
-/** What an operator sets: CDK context, in `cdk.json` or as `-c key=value`. Each stands with its unit in its name. */
+/** The operator's settings: CDK context, in `cdk.json` or as `-c key=value`. A quantity has its unit in its name. */
 export interface Config {
   /** The server's stanza API, without `/stanzas`; `{host}` stands for the XMPP host. */
   readonly serverApiUrl: string;
-  /** The XMPP hosts that may use the stack; empty: any that knows the secret. */
+  /** The XMPP hosts that may use the stack; empty: any host that has the secret. */
   readonly xmppHosts: readonly string[];
   /** `ping_muc_delay`, `ping_muc_timeout` and `ping_muc_patience` in the settings that are printed for Prosody. */
   readonly defaultDelaySeconds: number;
   readonly defaultTimeoutSeconds: number;
   readonly defaultPatienceSeconds: number;
-  /** Who is told of alarms; undefined: nobody, until something subscribes to the topic. */
+  /** The address that is notified of alarms; undefined: none, until somebody subscribes to the topic. */
   readonly alarmEmail: string | undefined;
+  /** The page that alarms link to. An alarm's name is the anchor of its section. */
+  readonly runbookUrl: string;
   readonly logRetentionDays: RetentionDays;
-  /** What becomes of the table, the secret and the logs when the stack is deleted. */
+  /** What happens to the table, the secret and the logs when the stack is deleted. */
   readonly removalPolicy: 'retain' | 'destroy';
-  /** Where the check function runs, for a server without a public address; undefined: in no VPC. */
+  /** The network in which the check function runs, for a server without a public address; undefined: no VPC. */
   readonly network: Network | undefined;
-  /**
-   * Invocations of the webhook function at a time, kept free for it; 0 stops it; undefined: as many as the account has.
-   */
+  /** Reserved concurrency of the webhook function; 0 stops it; undefined: none is reserved. */
   readonly webhookConcurrency: number | undefined;
-  /** The same of the check function. */
+  /** Reserved concurrency of the check function, likewise. */
   readonly checkConcurrency: number | undefined;
   readonly stackName: string;
   readonly tags: Readonly<Record<string, string>>;
@@ -32,21 +32,21 @@ export interface Config {
 
 export interface Network {
   readonly vpcId: string;
-  /** From here both the XMPP server and AWS (DynamoDB, Secrets Manager) must be reachable. */
+  /** These must reach both the XMPP server and AWS (DynamoDB, Secrets Manager). */
   readonly subnetIds: readonly string[];
 }
 
-/** One line that names the key, what it got, and an example. */
+/** Its message is one line that names the key, the value that it got, and an example. */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError';
 }
 
-/** What CloudWatch Logs takes, but for ever: that has an end. */
+/** The retention periods that CloudWatch Logs accepts, except for unlimited retention. */
 const RETENTION_DAYS = Object.values(RetentionDays).filter(
   (days) => typeof days === 'number' && days <= RetentionDays.TEN_YEARS,
 );
 
-/** A list, in `cdk.json` or separated by commas. */
+/** A list: an array in `cdk.json`, or text separated by commas. */
 const list = (matches: RegExp, message: string): v.GenericSchema<unknown, readonly string[]> =>
   v.pipe(
     v.optional(
@@ -66,7 +66,7 @@ const list = (matches: RegExp, message: string): v.GenericSchema<unknown, readon
     v.check((items) => items.every((item) => matches.test(item)), message),
   );
 
-/** A whole number, in `cdk.json` or as text. */
+/** A whole number: a number in `cdk.json`, or text. */
 const whole = (minimum: number, maximum: number, unit: string): v.GenericSchema<unknown, number> => {
   const message = `must be a whole number of ${unit} from ${minimum} to ${maximum}`;
   return v.pipe(
@@ -77,10 +77,7 @@ const whole = (minimum: number, maximum: number, unit: string): v.GenericSchema<
   );
 };
 
-/**
- * Invocations of one function at a time, in `cdk.json` or as text. Lambda takes it as a limit, and keeps them free for
- * it.
- */
+/** Reserved concurrency of one function: a number in `cdk.json`, or text. To Lambda it is a limit and a reservation. */
 const concurrency = v.union(
   [
     v.pipe(
@@ -93,11 +90,16 @@ const concurrency = v.union(
 );
 
 /**
- * Checks at a time. An account runs 1,000 invocations at a time (a new one 10): however many checks are due, 900 are
- * left for webhooks. After an outage that cut off 500 hosts, each of which is silent for its minute, the last check
- * begins five minutes late.
+ * Checks at a time. An account runs 1,000 invocations at a time (a new account 10), so 900 are left for webhooks,
+ * however many checks are due. After an outage that cut off 500 hosts, each of which does not answer for a minute, the
+ * last check begins five minutes late.
  */
 const CHECK_CONCURRENCY = 100;
+
+/** The runbook of this version. */
+const RUNBOOK_URL = 'https://github.com/ping-muc/ping-muc/blob/main/docs/runbook.md';
+
+const RUNBOOK_MESSAGE = 'must be an https URL of a page, without an anchor, of at most 500 characters';
 
 const KEYS = {
   serverApiUrl: {
@@ -114,7 +116,7 @@ const KEYS = {
       v.transform((hosts) => hosts.map((host) => host.toLowerCase())),
     ),
   },
-  // the bounds are those of the contract
+  // the bounds are those of the contract (protocol/)
   defaultDelaySeconds: { example: '60', schema: v.optional(whole(1, 86_400, 'seconds'), MODULE_DEFAULTS.delaySeconds) },
   defaultTimeoutSeconds: {
     example: '60',
@@ -130,11 +132,15 @@ const KEYS = {
       v.pipe(v.string('must be an e-mail address'), v.regex(/^[^\s@]+@[^\s@]+$/, 'must be an e-mail address')),
     ),
   },
+  runbookUrl: {
+    example: 'https://wiki.example.net/ping-muc',
+    schema: v.optional(v.pipe(v.string(RUNBOOK_MESSAGE), v.check(isPageUrl, RUNBOOK_MESSAGE)), RUNBOOK_URL),
+  },
   logRetentionDays: {
     example: '30',
     schema: v.pipe(
       v.optional(whole(1, RetentionDays.TEN_YEARS, 'days'), RetentionDays.ONE_MONTH),
-      v.enum(RetentionDays, `must be a number of days that CloudWatch Logs takes: ${RETENTION_DAYS.join(', ')}`),
+      v.enum(RetentionDays, `must be a number of days that CloudWatch Logs accepts: ${RETENTION_DAYS.join(', ')}`),
     ),
   },
   removalPolicy: {
@@ -178,6 +184,11 @@ function isServerUrl(text: string): boolean {
   return url.protocol === 'https:' || (url.protocol === 'http:' && isLoopback);
 }
 
+/** A page to which an anchor can be added. CloudWatch takes 1,024 characters for the description that holds it. */
+function isPageUrl(text: string): boolean {
+  return URL.parse(text)?.protocol === 'https:' && !text.includes('#') && !/\s/.test(text) && text.length <= 500;
+}
+
 function refuse(key: Key, wrong: string, value: unknown, example: string = KEYS[key].example): never {
   const got = value === undefined ? 'nothing' : JSON.stringify(value);
   throw new ConfigError(`${key} ${wrong}; got ${got}; for example -c ${key}=${example}`);
@@ -192,13 +203,13 @@ export function readConfig(node: Node): Config {
     return parsed.success ? parsed.output : refuse(key, parsed.issues[0].message, context[key]);
   };
   const [vpcId, subnetIds] = [read('vpcId'), read('subnetIds')];
-  if (vpcId === undefined && subnetIds.length > 0) refuse('vpcId', 'must be set beside subnetIds', vpcId);
+  if (vpcId === undefined && subnetIds.length > 0) refuse('vpcId', 'must be set together with subnetIds', vpcId);
   if (vpcId !== undefined && subnetIds.length === 0)
-    refuse('subnetIds', 'must be set beside vpcId', context['subnetIds']);
+    refuse('subnetIds', 'must be set together with vpcId', context['subnetIds']);
   const [serverApiUrl, xmppHosts] = [read('serverApiUrl'), read('xmppHosts')];
   if (new Set(xmppHosts).size > 1 && !serverApiUrl.includes('{host}')) {
-    // Prosody's HTTP server hands all requests under one name to one host's module: the others' users would not be watched
-    const why = `must have a name for each of the ${xmppHosts.length} xmppHosts, in which {host} stands for the host`;
+    // Prosody passes all requests under one HTTP host name to one host's module: users of other hosts are not watched
+    const why = `must contain {host}, so that each of the ${xmppHosts.length} xmppHosts has its own host name`;
     refuse('serverApiUrl', why, serverApiUrl, 'https://{host}:5281/ping_muc');
   }
   return {
@@ -208,6 +219,7 @@ export function readConfig(node: Node): Config {
     defaultTimeoutSeconds: read('defaultTimeoutSeconds'),
     defaultPatienceSeconds: read('defaultPatienceSeconds'),
     alarmEmail: read('alarmEmail'),
+    runbookUrl: read('runbookUrl'),
     logRetentionDays: read('logRetentionDays'),
     removalPolicy: read('removalPolicy'),
     network: vpcId === undefined ? undefined : { vpcId, subnetIds },
@@ -218,14 +230,17 @@ export function readConfig(node: Node): Config {
   };
 }
 
-/** The CDK's own keys hold a colon, a slash or a hyphen: what holds none is meant for us, and a misspelled key would be ignored. */
+/**
+ * Refuses misspelled keys, which would otherwise be ignored. A key without a colon, slash or hyphen is meant for us:
+ * the CDK's own keys contain one of them.
+ */
 function refuseUnknown(context: Readonly<Record<string, unknown>>): void {
   for (const [key, value] of Object.entries(context)) {
     if (key in KEYS || !/^\w+$/.test(key)) continue;
     if (key === 'reservedConcurrency') {
       const both = `-c webhookConcurrency=${String(value)} -c checkConcurrency=${String(value)}`;
       throw new ConfigError(
-        `reservedConcurrency is now two keys, one for each function; got ${JSON.stringify(value)}; write ${both}`,
+        `reservedConcurrency was replaced by a key for each function; got ${JSON.stringify(value)}; use ${both}`,
       );
     }
     throw new ConfigError(

@@ -24,43 +24,47 @@ interface Props {
   readonly alarms: readonly Alarm[];
 }
 
-/** A row of the dashboard takes 24 columns. */
+/** A row of a dashboard has 24 columns. */
 const [THIRD, WHOLE] = [8, 24];
 
-/** What an operator looks at: the journey of an event, from top to bottom, and the questions asked of the logs. */
+type Row = (TextWidget | GraphWidget | AlarmStatusWidget)[];
+
+const graph = (title: string, left: IMetric[], more: { right?: IMetric[]; stacked?: boolean } = {}): GraphWidget =>
+  new GraphWidget({ title, left, ...more, width: THIRD, leftYAxis: { min: 0, showUnits: false } });
+const heading = (markdown: string): TextWidget => new TextWidget({ markdown, width: WHOLE, height: 1 });
+
+/** The dashboard, which shows the path of an event from top to bottom, and the saved queries of the logs. */
 export class Dashboard extends Construct {
   readonly url: string;
 
   constructor(scope: Construct, id: string, props: Props) {
     super(scope, id);
     const { stackName } = Stack.of(this);
-    // dashboards are known to the whole account, whatever their region
+    // the names of dashboards are shared by all regions of an account
     const dashboardName = `${stackName}-${Aws.REGION}`;
     new CloudWatchDashboard(this, 'Dashboard', {
       dashboardName,
       defaultInterval: Duration.days(1),
       widgets: this.#rows(props),
     });
-    this.url = `https://${Aws.REGION}.console.aws.amazon.com/cloudwatch/home?region=${Aws.REGION}#dashboards/dashboard/${dashboardName}`;
+    const console = `https://${Aws.REGION}.console.aws.amazon.com/cloudwatch/home`;
+    this.url = `${console}?region=${Aws.REGION}#dashboards/dashboard/${dashboardName}`;
     this.#saveQueries(props);
   }
 
-  #rows({ webhook, check, joins, alarms }: Props): (TextWidget | GraphWidget | AlarmStatusWidget)[][] {
-    const { stateMachine } = check;
-    const own = (...names: Metric[]): IMetric[] => names.map((name) => emitted(this, name, { label: name }));
-    const times = (name: Metric): IMetric[] =>
-      [50, 99].map((p) => emitted(this, name, { statistic: Stats.percentile(p), label: `${name} p${p}` }));
-    const graph = (title: string, left: IMetric[], more: { right?: IMetric[]; stacked?: boolean } = {}): GraphWidget =>
-      new GraphWidget({ title, left, ...more, width: THIRD, leftYAxis: { min: 0, showUnits: false } });
-    const heading = (markdown: string): TextWidget => new TextWidget({ markdown, width: WHOLE, height: 1 });
+  #rows(props: Props): Row[] {
+    const alarms = new AlarmStatusWidget({ title: 'Alarms', alarms: [...props.alarms], width: WHOLE, height: 4 });
+    return [[alarms], ...this.#reports(props), ...this.#causes(props), ...this.#results(), ...this.#failures(props)];
+  }
+
+  #reports({ webhook, joins }: Props): Row[] {
     return [
-      [new AlarmStatusWidget({ title: 'Alarms (docs/runbook.md)', alarms: [...alarms], width: WHOLE, height: 4 })],
       [heading('## 1. The server reports')],
       [
-        graph('Webhooks received', own('WebhooksAccepted'), {
+        graph('Webhooks received', this.#own('WebhooksAccepted'), {
           right: [webhook.stage.metricCount({ statistic: Stats.SUM, label: 'requests' })],
         }),
-        graph('Rejected, by reason', own('WebhooksUnauthorized', 'WebhooksMalformed', 'EventsRejected'), {
+        graph('Rejected, by reason', this.#own('WebhooksUnauthorized', 'WebhooksMalformed', 'EventsRejected'), {
           stacked: true,
         }),
         graph(
@@ -70,7 +74,7 @@ export class Dashboard extends Construct {
       ],
       [heading('## 2. Joins and leaves are recorded')],
       [
-        graph('Joins and leaves', own('JoinsRecorded', 'LeavesRecorded')),
+        graph('Joins and leaves', this.#own('JoinsRecorded', 'LeavesRecorded')),
         graph('Table: units', [
           joins.table.metricConsumedWriteCapacityUnits({ label: 'written' }),
           joins.table.metricConsumedReadCapacityUnits({ label: 'read' }),
@@ -82,50 +86,62 @@ export class Dashboard extends Construct {
           ),
         ),
       ],
-      [heading('## 3. A connection closes, or a room is in doubt, and the check waits')],
+    ];
+  }
+
+  #causes({ check: { stateMachine } }: Props): Row[] {
+    const open = new MathExpression({
+      label: 'checks',
+      expression:
+        'RUNNING_SUM(FILL(started, 0) - FILL(succeeded, 0) - FILL(failed, 0)' +
+        ' - FILL(timedOut, 0) - FILL(aborted, 0))',
+      usingMetrics: {
+        started: stateMachine.metricStarted(),
+        succeeded: stateMachine.metricSucceeded(),
+        failed: stateMachine.metricFailed(),
+        timedOut: stateMachine.metricTimedOut(),
+        aborted: stateMachine.metricAborted(),
+      },
+    });
+    return [
+      [heading('## 3. A connection closes, or there is another cause, and the check waits')],
       [
-        graph('Checks', own('ChecksStarted', 'ChecksSuperseded', 'ChecksDone')),
-        graph('Checks waiting or running, more than when this graph begins', [
-          new MathExpression({
-            label: 'checks',
-            expression:
-              'RUNNING_SUM(FILL(started, 0) - FILL(succeeded, 0) - FILL(failed, 0) - FILL(timedOut, 0) - FILL(aborted, 0))',
-            usingMetrics: {
-              started: stateMachine.metricStarted(),
-              succeeded: stateMachine.metricSucceeded(),
-              failed: stateMachine.metricFailed(),
-              timedOut: stateMachine.metricTimedOut(),
-              aborted: stateMachine.metricAborted(),
-            },
-          }),
-        ]),
-        graph('From due to the first ping (ms)', times('CheckLateness')),
+        graph('Checks', this.#own('ChecksStarted', 'ChecksSuperseded', 'ChecksDone')),
+        graph('Checks waiting or running, compared with the start of this graph', [open]),
+        graph('Time from due to the first ping (ms)', this.#times('CheckLateness')),
       ],
       [
         graph(
           'Checks started, by cause',
-          own('ChecksByClose', 'ChecksByRoomError', 'ChecksBySilence', 'ChecksByOperator'),
+          this.#own('ChecksByClose', 'ChecksByRoomError', 'ChecksBySilence', 'ChecksByOperator'),
           { stacked: true },
         ),
       ],
+    ];
+  }
+
+  #results(): Row[] {
+    const verdicts = this.#own('VerdictJoined', 'VerdictLeft', 'VerdictUndecided', 'VerdictGone', 'VerdictStale');
+    return [
       [heading('## 4. Rooms are asked, and users who are out are brought back or notified')],
       [
-        graph(
-          'Pings, by verdict',
-          own('VerdictJoined', 'VerdictLeft', 'VerdictUndecided', 'VerdictGone', 'VerdictStale'),
-          { stacked: true, right: own('PingsSent', 'JoinsProved') },
-        ),
-        graph('Notices', own('Notices', 'DryRunNotices')),
-        graph('From due to notified (ms)', times('DueToNotified')),
+        graph('Pings, by verdict', verdicts, { stacked: true, right: this.#own('PingsSent', 'JoinsProved') }),
+        graph('Notices', this.#own('Notices', 'DryRunNotices')),
+        graph('Time from due to notified (ms)', this.#times('DueToNotified')),
       ],
       [
-        graph('Re-entries (ping_muc_reenter)', own('Reentries', 'DryRunReentries', 'ReentriesRefused'), {
-          right: own('HistoryGaps'),
+        graph('Re-entries (ping_muc_reenter)', this.#own('Reentries', 'DryRunReentries', 'ReentriesRefused'), {
+          right: this.#own('HistoryGaps'),
         }),
       ],
-      [heading('## 5. What fails')],
+    ];
+  }
+
+  #failures({ webhook, check }: Props): Row[] {
+    return [
+      [heading('## 5. Failures')],
       [
-        graph('Server out of reach, or busy', own('ServerUnreachable', 'ServerBusy')),
+        graph('Server out of reach or busy', this.#own('ServerUnreachable', 'ServerBusy')),
         graph('Functions: errors and throttles', [
           webhook.function.metricErrors({ label: 'webhook errors' }),
           check.function.metricErrors({ label: 'check errors' }),
@@ -133,15 +149,25 @@ export class Dashboard extends Construct {
           check.function.metricThrottles({ label: 'check throttles' }),
         ]),
         graph('Checks and requests that failed', [
-          stateMachine.metricFailed({ label: 'checks failed' }),
-          stateMachine.metricTimedOut({ label: 'checks timed out' }),
+          check.stateMachine.metricFailed({ label: 'checks failed' }),
+          check.stateMachine.metricTimedOut({ label: 'checks timed out' }),
           webhook.stage.metricServerError({ statistic: Stats.SUM, label: 'webhooks failed' }),
         ]),
       ],
     ];
   }
 
-  /** In the console: CloudWatch, Logs Insights, Saved queries. Words in capitals are to be replaced. */
+  /** Metrics that the functions emit. */
+  #own(...names: Metric[]): IMetric[] {
+    return names.map((name) => emitted(this, name, { label: name }));
+  }
+
+  /** The median and the 99th percentile of a time that the functions emit. */
+  #times(name: Metric): IMetric[] {
+    return [50, 99].map((p) => emitted(this, name, { statistic: Stats.percentile(p), label: `${name} p${p}` }));
+  }
+
+  /** In the console under CloudWatch, Logs Insights, Saved queries. The operator replaces the words in capitals. */
   #saveQueries({ webhook, check }: Props): void {
     const [webhooks, checks] = [webhook.function.logGroup, check.function.logGroup];
     const save = (name: string, logGroups: ILogGroup[], query: QueryStringProps): void => {
@@ -186,7 +212,8 @@ export class Dashboard extends Construct {
     save('What went wrong', [webhooks, checks, check.log], {
       fields: ['@timestamp', '@log', 'message', 'error', 'detail', 'because', 'cause', '@message'],
       filterStatements: [
-        'level in ["WARN", "ERROR"] or type like /Failed|TimedOut|Aborted/ or @message like /Task timed out|Runtime\\./',
+        'level in ["WARN", "ERROR"] or type like /Failed|TimedOut|Aborted/ ' +
+          'or @message like /Task timed out|Runtime\\./',
       ],
     });
     save('Requests refused before the function', [webhook.accessLog], {

@@ -7,7 +7,7 @@ interface Props {
   readonly removalPolicy: RemovalPolicy;
 }
 
-/** What is remembered: the joins and the closes. Encrypted at rest by DynamoDB's own key, which costs nothing. */
+/** The table of joins and closes. It is encrypted at rest with a key owned by DynamoDB, at no cost. */
 export class JoinsTable extends Construct {
   readonly table: TableV2;
 

@@ -9,7 +9,7 @@ import {
 import type { Construct } from 'constructs';
 import { METRICS, METRIC_DIMENSION, METRIC_NAMESPACE, type Metric } from '../functions/names.ts';
 
-/** A metric that the handlers emit: counts as sums, times as their 99th percentile, over five minutes unless told. */
+/** A metric that the handlers emit. Default: counts as sums, times as their 99th percentile, over five minutes. */
 export function emitted(scope: Construct, name: Metric, options: MetricOptions = {}): CloudWatchMetric {
   return new CloudWatchMetric({
     namespace: METRIC_NAMESPACE,
@@ -21,7 +21,7 @@ export function emitted(scope: Construct, name: Metric, options: MetricOptions =
   });
 }
 
-/** Metrics added up, where one that has no data counts as none. */
+/** The sum of metrics. A metric without data counts as 0. */
 export function sum(label: string, metrics: Readonly<Record<string, IMetric>>): MathExpression {
   const expression = Object.keys(metrics)
     .map((id) => `FILL(${id}, 0)`)

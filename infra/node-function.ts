@@ -24,15 +24,15 @@ interface Props {
   readonly description: string;
   readonly timeout: Duration;
   readonly memorySize: number;
-  /** Invocations at a time, which are kept free for it; 0 stops the function; undefined: what the account has left. */
+  /** Reserved concurrency; 0 stops the function; undefined: what the account has left. */
   readonly concurrency: number | undefined;
   readonly environment: Record<string, string>;
   readonly network?: Network | undefined;
 }
 
 /**
- * One of our functions: a minified ES module on Node 24, bundled without Docker, with its own log group and a role that
- * can write there and to X-Ray, and nothing else until something is granted.
+ * A function: a minified ES module on Node 24, bundled without Docker, with its own log group and a role that can only
+ * write there and to X-Ray. Everything else must be granted.
  */
 export class NodeFunction extends NodejsFunction {
   constructor(scope: Construct, id: string, props: Props) {
@@ -46,7 +46,7 @@ export class NodeFunction extends NodejsFunction {
       description: rest.description,
     });
     logGroup.grantWrite(role);
-    if (network !== undefined) joinNetworks(role);
+    if (network !== undefined) allowNetworkInterfaces(role);
     const settings: NodejsFunctionProps = {
       ...rest,
       environment: { ...environment, [ENV.service]: Stack.of(scope).stackName },
@@ -56,7 +56,7 @@ export class NodeFunction extends NodejsFunction {
       runtime: Runtime.NODEJS_24_X,
       architecture: Architecture.ARM_64,
       tracing: Tracing.ACTIVE,
-      awsSdkConnectionReuse: false, // the default since SDK 3; the variable would only be noise
+      awsSdkConnectionReuse: false, // the default since SDK 3, so the variable is not needed
       logGroup,
       role,
       ...(concurrency === undefined ? {} : { reservedConcurrentExecutions: concurrency }),
@@ -66,9 +66,9 @@ export class NodeFunction extends NodejsFunction {
         target: 'node24',
         minify: true,
         mainFields: ['module', 'main'],
-        externalModules: [], // the SDK comes with us: the version that was tested, and only what is used of it
+        externalModules: [], // bundle the SDK, too: the tested version, and only the parts that are used
         logLevel: LogLevel.WARNING,
-        // what the SDK's CommonJS parts need of a module that has no require
+        // the SDK's CommonJS parts need require, which an ES module does not have
         banner: "import{createRequire}from'node:module';const require=createRequire(import.meta.url);",
       },
     };
@@ -76,25 +76,24 @@ export class NodeFunction extends NodejsFunction {
     Validations.of(this).acknowledge({
       id: 'Serverless-LambdaDLQ',
       reason:
-        'Nothing calls it asynchronously: whoever calls (the XMPP server, the workflow) waits for the answer, and tries again itself',
+        'It is never invoked asynchronously: its callers (the XMPP server, the workflow) wait for the result and retry',
     });
     Validations.of(role).acknowledge({
       id: 'AwsSolutions-IAM5[Resource::*]',
-      reason: 'X-Ray takes trace segments for no resource in particular',
+      reason: 'The X-Ray actions do not support resource-level permissions',
     });
   }
 }
 
-function joinNetworks(role: Role): void {
+function allowNetworkInterfaces(role: Role): void {
   role.addManagedPolicy(ManagedPolicy.fromAwsManagedPolicyName('service-role/AWSLambdaVPCAccessExecutionRole'));
   Validations.of(role).acknowledge({
     id: 'AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/AWSLambdaVPCAccessExecutionRole]',
-    reason:
-      'Lambda itself makes network interfaces with it, whose ids nobody knows beforehand; AWS keeps it up to date with what Lambda needs',
+    reason: 'Lambda creates network interfaces with it, whose ids are not known beforehand; AWS maintains this policy',
   });
 }
 
-/** The operator's own network, taken by its ids, so that synth asks no account about it; its zones matter to nothing here. */
+/** The operator's network, by its ids, so that synth makes no lookups in an account. Its zones are not used here. */
 function place(scope: Construct, id: string, network: Network): { vpc: IVpc; vpcSubnets: { subnets: ISubnet[] } } {
   const vpc = Vpc.fromVpcAttributes(scope, `${id}Vpc`, { vpcId: network.vpcId, availabilityZones: ['any'] });
   const subnets = network.subnetIds.map((subnetId, index) =>
@@ -103,7 +102,7 @@ function place(scope: Construct, id: string, network: Network): { vpc: IVpc; vpc
   for (const subnet of subnets) {
     Validations.of(subnet).acknowledge({
       id: '@aws-cdk/aws-ec2:noSubnetRouteTableId',
-      reason: 'Nothing here changes routes',
+      reason: 'This stack does not change routes',
     });
   }
   return { vpc, vpcSubnets: { subnets } };

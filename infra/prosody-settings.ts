@@ -1,14 +1,11 @@
-/**
- * What the module takes where nothing is set; the printed lines say it all the same, so that an operator sees what can
- * be set.
- */
+/** The module's defaults. They are printed nevertheless, so that an operator sees what can be set. */
 export const MODULE_DEFAULTS = { delaySeconds: 60, timeoutSeconds: 60, patienceSeconds: 300 } as const;
 
-/** What Prosody's configuration needs of us. */
+/** The values for Prosody's configuration. */
 export interface ProsodySettings {
   /** The server's stanza API; `{host}` stands for the XMPP host. */
   readonly serverApiUrl: string;
-  /** The folder that holds `mod_ping_muc_webhook/`; undefined: the operator knows where modules go. */
+  /** The folder that contains `mod_ping_muc_webhook/`; undefined: the operator copies the module. */
   readonly pluginPath?: string;
   readonly webhookUrl: string;
   readonly secret: string;
@@ -30,7 +27,7 @@ export function prosodySettings(settings: ProsodySettings): string {
     patienceSeconds,
     xmppHosts = [],
   } = { ...MODULE_DEFAULTS, ...settings };
-  // without {host}, requests come under this one name, whichever host they are for
+  // without {host}, all requests arrive under this one HTTP host name
   const apiHost = serverApiUrl.includes('//{host}')
     ? undefined
     : URL.parse(serverApiUrl.replaceAll('{host}', 'host.example'))?.hostname;
@@ -38,7 +35,7 @@ export function prosodySettings(settings: ProsodySettings): string {
   return [
     '-- at the top, in the global section:',
     pluginPath === undefined
-      ? '-- (put the folder mod_ping_muc_webhook into one of your plugin_paths)'
+      ? '-- (copy the folder mod_ping_muc_webhook into one of your plugin_paths)'
       : `plugin_paths = { ${JSON.stringify(pluginPath)} }`,
     '',
     `-- below the line ${hosts.map((host) => `VirtualHost "${host}"`).join(', and below ')} of your host:`,
@@ -49,8 +46,8 @@ export function prosodySettings(settings: ProsodySettings): string {
     `ping_muc_delay = ${delaySeconds}`,
     `ping_muc_timeout = ${timeoutSeconds}`,
     `ping_muc_patience = ${patienceSeconds}`,
-    '-- ping_muc_silence = 21600 -- a room that says nothing for so long is asked whether its users are in; 0: never',
-    '-- ping_muc_reenter = true -- users who are out are brought back, and told only where that fails',
+    '-- ping_muc_silence = 21600 -- seconds without anything from a room after which it is checked; 0: never',
+    '-- ping_muc_reenter = true -- bring users back who are out, and notify them only if that fails',
     '',
   ].join('\n');
 }

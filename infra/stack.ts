@@ -18,7 +18,7 @@ export class PingMucStack extends Stack {
     const joins = new JoinsTable(this, 'Joins', { removalPolicy });
     const secret = new WebhookSecret(this, 'WebhookSecret', { removalPolicy });
     const { table } = joins;
-    const { serverApiUrl, network, xmppHosts, checkConcurrency, webhookConcurrency } = config;
+    const { serverApiUrl, network, xmppHosts, checkConcurrency, webhookConcurrency, runbookUrl } = config;
     const check = new CheckWorkflow(this, 'Check', {
       defaults,
       table,
@@ -26,6 +26,7 @@ export class PingMucStack extends Stack {
       serverApiUrl,
       network,
       concurrency: checkConcurrency,
+      runbookUrl,
     });
     const { stateMachine } = check;
     const webhook = new WebhookApi(this, 'Webhook', {
@@ -36,22 +37,26 @@ export class PingMucStack extends Stack {
       xmppHosts,
       concurrency: webhookConcurrency,
     });
-    const { alarms } = new Alarms(this, 'Alarms', { webhook, check, joins, email: config.alarmEmail });
+    const { alarms } = new Alarms(this, 'Alarms', { webhook, check, joins, email: config.alarmEmail, runbookUrl });
     const { url: dashboardUrl } = new Dashboard(this, 'Dashboard', { webhook, check, joins, alarms });
 
     const output = (id: string, description: string, value: string): CfnOutput =>
       new CfnOutput(this, id, { description, value });
     output('WebhookUrl', 'ping_muc_webhook_url in the configuration of Prosody', webhook.url);
-    output('SecretArn', 'For rotating the secret, as docs/operating.md says', secret.secretArn);
-    output('SecretCommand', 'Shows the secret, as Prosody takes it', secretCommand(this.region, secret.secretArn));
-    output('DashboardUrl', 'The dashboard', dashboardUrl);
+    output('SecretArn', 'The ARN of the secret, for its rotation (docs/operating.md)', secret.secretArn);
+    output(
+      'SecretCommand',
+      'Shows the secret in the form that Prosody takes',
+      secretCommand(this.region, secret.secretArn),
+    );
+    output('DashboardUrl', 'The address of the dashboard', dashboardUrl);
     output(
       'ProsodySettings',
-      'What to paste into the configuration of Prosody',
+      'The lines to paste into the configuration of Prosody',
       prosodySettings({
         serverApiUrl,
         webhookUrl: webhook.url,
-        secret: '(what the command of SecretCommand shows)',
+        secret: '(the output of the command in SecretCommand)',
         delaySeconds: config.defaultDelaySeconds,
         timeoutSeconds: config.defaultTimeoutSeconds,
         patienceSeconds: config.defaultPatienceSeconds,
@@ -61,8 +66,9 @@ export class PingMucStack extends Stack {
   }
 }
 
-/** A command for a shell; Node is at hand where the CDK is. */
+/** A shell command. It uses Node, which the CDK needs anyway. */
 function secretCommand(region: string, secretArn: string): string {
   const show = `JSON.parse(fs.readFileSync(0)).current.replace(/^(whsec_)?/, "whsec_")`;
-  return `aws secretsmanager get-secret-value --region ${region} --secret-id ${secretArn} --query SecretString --output text | node -p '${show}'`;
+  const get = `aws secretsmanager get-secret-value --region ${region} --secret-id ${secretArn}`;
+  return `${get} --query SecretString --output text | node -p '${show}'`;
 }

@@ -29,14 +29,14 @@ interface Props {
 const PATH = '/webhooks';
 
 /**
- * Requests a second, and those let through at once after a pause.
+ * Requests a second, and the burst after a pause.
  *
- * A server sends up to 1,000 events a request, so a million joins a day need less than one request a second on average,
- * and even sent one by one twelve. At 50 a second, kept up for a day, a flood costs some $4 of API requests.
+ * A server sends up to 1,000 events in a request, so a million joins a day need less than one request a second on
+ * average, or twelve if each join has its own request. A flood of 50 requests a second costs some $4 a day.
  */
 const THROTTLE = { rateLimit: 50, burstLimit: 100 } as const;
 
-/** One line a request. No header and no body: they carry signatures and JIDs. */
+/** One line for each request, without headers and body, because these contain signatures and JIDs. */
 const ACCESS_LOG = {
   time: '$context.requestTime',
   requestId: '$context.requestId',
@@ -51,7 +51,7 @@ const ACCESS_LOG = {
   error: '$context.error.message',
 };
 
-/** Where the XMPP server reports: one route, one function. */
+/** The HTTP API to which the XMPP server reports: one route, one function. */
 export class WebhookApi extends Construct {
   readonly function: NodeFunction;
   readonly stage: HttpStage;
@@ -64,8 +64,10 @@ export class WebhookApi extends Construct {
       defaults: props.defaults,
       entry: 'webhook.ts',
       description: 'ping-muc: records joins and leaves, starts the checks of closes',
-      timeout: Duration.seconds(WEBHOOK_TIME.functionTimeoutSeconds), // 1,000 events are 32 rows of writes, well under a second
-      // of memory it needs a quarter; with memory comes processor time, here 0.3 of one, and at half of it a cold start takes twice as long
+      // 1,000 events are 32 rows of writes, which take well under a second
+      timeout: Duration.seconds(WEBHOOK_TIME.functionTimeoutSeconds),
+      // It uses a quarter of the memory. Processor time grows with memory: this is 0.3 of a processor, and with half of
+      // it a cold start takes twice as long.
       memorySize: 512,
       concurrency: props.concurrency,
       environment: {
@@ -92,7 +94,8 @@ export class WebhookApi extends Construct {
     Validations.of(route).acknowledge({
       id: 'AwsSolutions-APIG4',
       reason:
-        'Every request is signed (Standard Webhooks); the function verifies the signature over the whole body, which no authorizer of an HTTP API gets to see',
+        'Every request is signed (Standard Webhooks). The function verifies the signature over the whole body, ' +
+        'which authorizers of HTTP APIs do not receive',
     });
     const { logRetention, removalPolicy } = props.defaults;
     this.accessLog = new LogGroup(this, 'AccessLogs', { retention: logRetention, removalPolicy });
@@ -111,7 +114,7 @@ export class WebhookApi extends Construct {
     cfnStage.routeSettings = {
       [cfnRoute.routeKey]: { ThrottlingRateLimit: THROTTLE.rateLimit, ThrottlingBurstLimit: THROTTLE.burstLimit },
     };
-    cfnStage.addResourceDependency(cfnRoute); // settings of a route that does not exist yet are refused
+    cfnStage.addResourceDependency(cfnRoute); // API Gateway refuses settings of a route that does not exist yet
     this.url = `${api.apiEndpoint}${PATH}`;
   }
 }

@@ -7,18 +7,19 @@ interface Props {
   readonly removalPolicy: RemovalPolicy;
 }
 
-/** The secret that the server and the functions share, and the one before it while it is being rotated. */
+/** The secret that the server and the functions share, and the previous one during a rotation. */
 export class WebhookSecret extends Construct {
   readonly secretArn: string;
 
   constructor(scope: Construct, id: string, props: Props) {
     super(scope, id);
     const secret = new Secret(this, 'Secret', {
-      description: 'ping-muc: the webhook secrets, {"current": "…", "previous": "…"}; Prosody takes each as whsec_…',
+      description:
+        'ping-muc: the webhook secrets, {"current": "…", "previous": "…"}. In Prosody, each has the prefix whsec_',
       generateSecretString: {
         secretStringTemplate: JSON.stringify({ previous: '' }),
         generateStringKey: 'current',
-        // 44 letters and digits are the base64 of 33 bytes: some 262 bits
+        // 44 letters and digits are the base64 of 33 bytes, some 262 bits
         passwordLength: 44,
         excludePunctuation: true,
       },
@@ -27,12 +28,12 @@ export class WebhookSecret extends Construct {
     Validations.of(secret).acknowledge({
       id: 'AwsSolutions-SMG4',
       reason:
-        'The XMPP server holds the same secret, and nothing in AWS can change it there: it is rotated by hand, as docs/operating.md says',
+        'The XMPP server has the same secret, and AWS cannot change it there. Operators rotate it (docs/operating.md)',
     });
     this.secretArn = secret.secretArn;
   }
 
-  /** Reading the value, which the key of Secrets Manager itself decrypts; the grant of the CDK would add describing it. */
+  /** Grants reading the value, and nothing else: the CDK's grantRead would also allow DescribeSecret. */
   grantRead(grantee: IGrantable): Grant {
     return Grant.addToPrincipal({
       grantee,

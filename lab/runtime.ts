@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type Lab, until } from './lab.ts';
 
-const MAIN = fileURLToPath(new URL('../local/main.ts', import.meta.url));
+const MAIN = fileURLToPath(new URL('main.ts', import.meta.url));
 
 export type LogLine = Readonly<Record<string, unknown>>;
 

@@ -3,9 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-/**
- * What one machine runs is read from here: the output of `cdk synth`, with its references resolved to local names.
- */
+/** What one machine runs: the output of `cdk synth`, with its references resolved to local names. */
 export interface Assembly {
   readonly tables: readonly TableDefinition[];
   readonly functions: readonly FunctionDefinition[];
@@ -25,7 +23,7 @@ export interface TableDefinition {
 export interface FunctionDefinition {
   readonly arn: string;
   readonly name: string;
-  /** The bundled file, the very one that a deployment uploads. */
+  /** The bundled file, the same that a deployment uploads. */
   readonly file: string;
   /** The exported name. */
   readonly handler: string;
@@ -40,7 +38,7 @@ export interface StateMachineDefinition {
 }
 
 export interface Route {
-  /** As API Gateway writes it: `POST /webhooks`. */
+  /** In API Gateway's form: `POST /webhooks`. */
   readonly key: string;
   readonly functionArn: string;
 }
@@ -54,7 +52,7 @@ const ROOT = fileURLToPath(new URL('..', import.meta.url));
 export const REGION = 'us-east-1';
 const ACCOUNT = '000000000000';
 const STACK = 'PingMuc';
-/** `cdk synth` takes some four seconds; one that takes minutes hangs. */
+/** `cdk synth` takes some four seconds. If it takes minutes, it hangs. */
 const SYNTH_TIMEOUT_MS = 180_000;
 
 /** Runs the CDK app, as `cdk synth` does, into `directory`. @throws with the app's own message */
@@ -71,12 +69,12 @@ export async function synthesize(directory: string, context: Readonly<Record<str
     stdio: ['ignore', 'ignore', 'pipe'],
     timeout: SYNTH_TIMEOUT_MS,
   });
-  let said = '';
+  let output = '';
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
-    said = (said + text).slice(-10_000);
+    output = (output + text).slice(-10_000);
   });
   const status = await new Promise<number | null>((resolve, reject) => child.on('error', reject).on('close', resolve));
-  if (status !== 0) throw new Error(`the stack could not be synthesized: ${said.trim()}`);
+  if (status !== 0) throw new Error(`cdk synth failed: ${output.trim()}`);
 }
 
 async function readTemplate(directory: string): Promise<Record<string, Resource>> {
@@ -92,7 +90,7 @@ export async function readResources(directory: string): Promise<Readonly<Record<
   return resolveTokens(resources, resources) as Record<string, Resource>;
 }
 
-/** Reads the output of `cdk synth`. @throws when it holds what one machine cannot run */
+/** Reads the output of `cdk synth`. @throws if one machine cannot run it */
 export async function readAssembly(directory: string): Promise<Assembly> {
   const template = await readTemplate(directory);
   const resources = Object.entries(template);
@@ -137,7 +135,7 @@ export async function readAssembly(directory: string): Promise<Assembly> {
   };
 }
 
-/** The ARN of a table by its name, as the functions' permissions hold it. */
+/** The ARN of a table, as in the functions' permissions. */
 export const tableArn = (name: string): string => arnOf(name, 'AWS::DynamoDB::GlobalTable');
 
 const nameOf = (logicalId: string): string => logicalId;
@@ -191,5 +189,5 @@ function resolveTokens(value: unknown, resources: Readonly<Record<string, Resour
   }
   if (name === 'Fn::Sub')
     return String(argument).replace(/\$\{([^}]+)\}/g, (_, id: string) => String(resolveTokens({ Ref: id }, resources)));
-  throw new Error(`the template uses ${name}, which one machine cannot resolve`);
+  throw new Error(`the template uses ${name}, which local/assembly.ts does not resolve`);
 }

@@ -6,8 +6,8 @@ import type { Executions } from './executions.ts';
 import { readRequestBody } from './http.ts';
 
 /**
- * The AWS services that the functions call besides DynamoDB, as the SDK speaks to them: JSON over HTTP, the operation in
- * `x-amz-target`. Bound to a loopback port; signatures of requests are not checked.
+ * The AWS services that the functions call, except for DynamoDB, in the protocol of the SDK: JSON over HTTP, the
+ * operation in `x-amz-target`. They listen on loopback, and do not verify signatures.
  */
 export interface Services {
   /** By state machine ARN. */
@@ -22,7 +22,7 @@ export interface Endpoint {
   close(): Promise<void>;
 }
 
-/** StartExecution takes 256 KiB of input (Step Functions quotas). */
+/** StartExecution accepts 256 KiB of input (Step Functions quotas). */
 const MAX_BODY_BYTES = 512 * 1024;
 const MAX_RESULTS = 1000;
 
@@ -77,7 +77,8 @@ async function operate(services: Services, target: string, request: Request): Pr
   switch (target) {
     case 'secretsmanager.GetSecretValue': {
       const secret = services.secrets.get(String(request['SecretId']));
-      if (secret === undefined) throw new ServiceError('ResourceNotFoundException', 'no such secret');
+      if (secret === undefined)
+        throw new ServiceError('ResourceNotFoundException', "Secrets Manager can't find the specified secret.");
       return { ARN: request['SecretId'], SecretString: secret };
     }
     case 'AWSStepFunctions.StartExecution':
@@ -108,7 +109,7 @@ async function operate(services: Services, target: string, request: Request): Pr
       return { stopDate: (stopped?.stopDate ?? Date.now()) / 1000 };
     }
     default:
-      throw new ServiceError('UnknownOperationException', `${target} is not offered here`);
+      throw new ServiceError('UnknownOperationException', `${target} is not supported on one machine`);
   }
 }
 
@@ -116,7 +117,7 @@ async function start(services: Services, request: Request): Promise<object> {
   const machine = String(request['stateMachineArn']);
   const name = String(request['name']);
   const input = typeof request['input'] === 'string' ? request['input'] : '{}';
-  if (!/^[0-9A-Za-z_-]{1,80}$/.test(name)) throw new ServiceError('InvalidName', `not an execution name: ${name}`);
+  if (!/^[0-9A-Za-z_-]{1,80}$/.test(name)) throw new ServiceError('InvalidName', `Invalid Name: '${name}'`);
   const executions = machineOf(services, machine);
   const known = executions.get(name);
   if (known !== undefined && !(known.status === 'RUNNING' && known.input === input)) {

@@ -1,6 +1,6 @@
 declare module 'dynalite' {
   import type { Server } from 'node:http';
 
-  /** `createTableMs` is in milliseconds; without `path` everything is kept in memory. */
+  /** `createTableMs` is in milliseconds. Without `path`, all data is kept in memory. */
   export default function dynalite(options: { path?: string; createTableMs?: number }): Server;
 }

@@ -13,23 +13,23 @@ import dynalite from 'dynalite';
 import { REGION, type TableDefinition, tableArn } from './assembly.ts';
 import { type CallRecorder, calledAction, caller } from './calls.ts';
 
-/** How often rows whose time is over are deleted: dynalite never does, DynamoDB within days. */
+/** How often expired rows are deleted. dynalite never deletes them; DynamoDB does within days. */
 const SWEEP_MS = 600_000;
 
 export interface Database {
-  /** Where the SDK finds it. */
+  /** Its URL, for the SDK. */
   readonly endpoint: string;
   close(): Promise<void>;
 }
 
-/** Starts the embedded DynamoDB on a loopback port, with the tables of the stack, kept in `directory`. */
+/** Starts the embedded DynamoDB on a loopback port, with the tables of the stack. Its data is in `directory`. */
 export async function startDynamoDB(
   directory: string,
   tables: readonly TableDefinition[],
   record?: CallRecorder,
 ): Promise<Database> {
   const server = dynalite({ path: directory, createTableMs: 0 });
-  if (record !== undefined) server.on('request', (request: IncomingMessage) => listen(request, record));
+  if (record !== undefined) server.on('request', (request: IncomingMessage) => observe(request, record));
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   const endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
@@ -57,8 +57,8 @@ export async function startDynamoDB(
   };
 }
 
-/** Hears what a request asks for, beside dynalite, which serves it. */
-function listen(request: IncomingMessage, record: CallRecorder): void {
+/** Records a request that dynalite serves. */
+function observe(request: IncomingMessage, record: CallRecorder): void {
   const chunks: Buffer[] = [];
   request.on('data', (chunk: Buffer) => chunks.push(chunk));
   request.on('end', () => {
@@ -78,7 +78,7 @@ async function createTable(client: DynamoDBClient, table: TableDefinition): Prom
     const wants = JSON.stringify(table.keySchema);
     if (has !== wants)
       throw new Error(
-        `the table in the data folder has the key ${has}, the stack ${wants}: choose another folder with --data`,
+        `the table in the data directory has the key ${has}, but the stack needs ${wants}: set another with --data`,
       );
   } catch (error) {
     if (!(error instanceof ResourceNotFoundException)) throw error;
@@ -93,7 +93,7 @@ async function createTable(client: DynamoDBClient, table: TableDefinition): Prom
   }
 }
 
-/** Deletes what has expired, unless it has been renewed meanwhile. */
+/** Deletes expired rows, unless they are renewed meanwhile. */
 async function sweep(client: DynamoDBClient, table: TableDefinition): Promise<void> {
   const { ttlAttribute, name, keySchema } = table;
   if (ttlAttribute === undefined) return;

@@ -6,9 +6,9 @@ import type { StateMachineDefinition } from './assembly.ts';
 /**
  * Durable executions of one state machine.
  *
- * aws-local-stepfunctions interprets the definition and keeps nothing; the journal here holds, for each execution, the
- * state that it is in, that state's input and when it was entered. After a restart the execution goes on from there: a
- * Wait for what is left of it, anything else from its beginning.
+ * aws-local-stepfunctions interprets the definition, and stores nothing. The journal here stores the state that each
+ * execution is in, the state's input, and when the state was entered. After a restart the execution continues from that
+ * state: a Wait state for the rest of its time, any other state from its start.
  */
 type Status = 'RUNNING' | 'SUCCEEDED' | 'FAILED' | 'ABORTED';
 
@@ -21,15 +21,15 @@ export interface Execution {
   readonly output?: string;
   readonly error?: string;
   readonly cause?: string;
-  /** States entered so far: what a Standard workflow is billed by. */
+  /** States entered so far, which AWS bills for a Standard workflow. */
   readonly transitions: number;
-  /** Where it is: the state's name, its input, and when it was entered, in milliseconds since the epoch. */
+  /** The current state: its name, its input, and when it was entered, in milliseconds since the epoch. */
   readonly state?: { readonly name: string; readonly input: unknown; readonly entered: number };
 }
 
 type States = Record<string, { Type: string; SecondsPath?: string; Seconds?: number } & Record<string, unknown>>;
 
-/** Ended executions that are remembered, so that their names stay taken; AWS does so for 90 days. */
+/** Ended executions that are kept, so that their names cannot be used again. AWS keeps them for 90 days. */
 const MAX_ENDED = 10_000;
 
 export class Executions {
@@ -51,17 +51,18 @@ export class Executions {
     this.#invoke = invoke;
   }
 
-  /** Opens the journal and goes on with what was running. */
+  /** Opens the journal, and continues the executions that were running. */
   static async open(
     machine: StateMachineDefinition,
     directory: string,
     invoke: (functionArn: string, event: unknown) => Promise<unknown>,
   ): Promise<Executions> {
     await mkdir(directory, { recursive: true });
-    new StateMachine(machine.definition as never, { validationOptions: { checkArn: false } }); // throws; once, as it takes a tenth of a second
+    // throws if the definition is wrong; only here, because it takes a tenth of a second
+    new StateMachine(machine.definition as never, { validationOptions: { checkArn: false } });
     const executions = new Executions(machine, directory, invoke);
     for (const file of await readdir(directory)) {
-      if (!file.endsWith('.json')) continue; // a write that was cut off
+      if (!file.endsWith('.json')) continue; // an incomplete write
       const execution = JSON.parse(await readFile(join(directory, file), 'utf8')) as Execution;
       executions.#known.set(execution.name, execution);
     }
@@ -102,7 +103,7 @@ export class Executions {
     return this.#known.get(name);
   }
 
-  /** Leaves what is running to the next start. */
+  /** Ends this process's work on running executions. The next start continues them. */
   async close(): Promise<void> {
     this.#closing = true;
     for (const abort of this.#running.values()) abort();
@@ -113,7 +114,7 @@ export class Executions {
     const { name } = execution;
     const { definition, input, waitTimeOverrides } = this.#resumption(execution);
     const machine = new StateMachine(definition as never, {
-      validationOptions: { noValidate: true }, // it was validated when the journal was opened
+      validationOptions: { noValidate: true }, // `open` has validated it
     });
     const tasks = Object.entries(definition['States'] as States).filter(([, state]) => state.Type === 'Task');
     const run = machine.run(input as never, {
@@ -156,7 +157,7 @@ export class Executions {
     );
   }
 
-  /** The definition, begun at the state in which the execution is. */
+  /** The definition, starting at the current state of the execution. */
   #resumption(execution: Execution): {
     definition: Record<string, unknown>;
     input: unknown;
@@ -180,7 +181,7 @@ export class Executions {
     };
   }
 
-  /** What `arn:aws:states:::lambda:invoke` does. */
+  /** Does what `arn:aws:states:::lambda:invoke` does. */
   async #task(parameters: unknown): Promise<unknown> {
     const { FunctionName, Payload } = parameters as { FunctionName: string; Payload: unknown };
     return { StatusCode: 200, Payload: await this.#invoke(FunctionName, Payload) };
@@ -193,7 +194,8 @@ export class Executions {
     for await (const { type, timestamp, state } of events) {
       const execution = this.#known.get(name);
       if (type !== 'StateEntered' || state === undefined || execution?.status !== 'RUNNING' || this.#closing) continue;
-      if (state.name.endsWith(' (rest)')) continue; // the journal has it under its own name, with the time it was first entered
+      // the journal has it under its own name, with the time when it was first entered
+      if (state.name.endsWith(' (rest)')) continue;
       const transitions = execution.transitions + 1;
       await this.#save({
         ...execution,
@@ -220,7 +222,7 @@ export class Executions {
     return join(this.#directory, `${name}.json`);
   }
 
-  /** Writes an execution so that a crash leaves either the old or the new record whole. One write at a time for each. */
+  /** Writes an execution so that a crash leaves either the old or the new record. Each has one write at a time. */
   async #save(execution: Execution): Promise<void> {
     this.#known.set(execution.name, execution);
     const write = (this.#writes.get(execution.name) ?? Promise.resolve()).then(async () => {

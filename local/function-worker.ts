@@ -2,7 +2,7 @@ import { PerformanceObserver, constants } from 'node:perf_hooks';
 import { parentPort, workerData } from 'node:worker_threads';
 import type { FunctionDefinition } from './assembly.ts';
 
-/** What runs a function's bundle in a thread of its own, with an environment of its own. */
+/** This module runs a function's bundle in its own thread, with its own environment. */
 export interface Invocation {
   readonly id: number;
   readonly requestId: string;
@@ -20,7 +20,7 @@ async function serve(port: NonNullable<typeof parentPort>): Promise<void> {
   const module = (await import(file)) as Record<string, (event: unknown, context: object) => Promise<unknown>>;
   const handle = module[handler];
   if (handle === undefined) throw new Error(`${file} does not export ${handler}`);
-  // what is left after a full collection is what the function holds; the rest is garbage that nobody needed to clear away
+  // the heap after a full collection is what the function holds; before it, the heap contains garbage, too
   let heldBytes = process.memoryUsage().heapUsed;
   new PerformanceObserver((list) => {
     const collections = list.getEntries() as unknown as readonly { detail: { kind: number } }[];
@@ -46,7 +46,7 @@ async function serve(port: NonNullable<typeof parentPort>): Promise<void> {
         durationMs: Date.now() - began,
         heldMb: Math.round(heldBytes / 1e6),
       };
-      process.stdout.write(`${JSON.stringify(report)}\n`); // as Lambda does
+      process.stdout.write(`${JSON.stringify(report)}\n`); // like Lambda's REPORT line
     };
     handle(event, context).then(
       (result) => answer({ id, result }),

@@ -4,7 +4,7 @@ import { Worker } from 'node:worker_threads';
 import type { FunctionDefinition } from './assembly.ts';
 import type { Invocation, Outcome } from './function-worker.ts';
 
-/** A function on one machine: its bundle in a worker thread, started anew when it dies. */
+/** A function on one machine: its bundle in a worker thread, which is restarted after it ends. */
 export class LocalFunction {
   readonly #definition: FunctionDefinition;
   readonly #environment: Readonly<Record<string, string>>;
@@ -16,7 +16,7 @@ export class LocalFunction {
   #worker: Worker | undefined;
   #last = 0;
 
-  /** @param environment beside the function's own variables: where the SDK finds its services */
+  /** @param environment variables in addition to the function's own: the URLs of the services, for the SDK */
   constructor(
     definition: FunctionDefinition,
     environment: Readonly<Record<string, string>>,
@@ -28,7 +28,7 @@ export class LocalFunction {
     this.#start();
   }
 
-  /** @throws an error with the name that the handler's error had, as Step Functions sees it */
+  /** @throws an error with the name of the handler's error, which the retries of the workflow match */
   invoke(event: unknown): Promise<unknown> {
     this.#last += 1;
     const invocation: Invocation = { id: this.#last, requestId: randomUUID(), event };
@@ -80,7 +80,7 @@ export class LocalFunction {
 
   #settle(outcome: Outcome): void {
     const waiting = this.#waiting.get(outcome.id);
-    if (waiting === undefined) return; // it came after its time-out
+    if (waiting === undefined) return; // the result arrived after the time-out
     this.#waiting.delete(outcome.id);
     clearTimeout(waiting.timer);
     if ('error' in outcome)

@@ -6,7 +6,7 @@ import type { APIGatewayProxyEventV2, APIGatewayProxyStructuredResultV2 } from '
 import type { Route } from './assembly.ts';
 import { TooLargeError, readRequestBody } from './http.ts';
 
-/** What an HTTP API takes (API Gateway quotas). */
+/** The payload limit of an HTTP API (API Gateway quotas). */
 const MAX_BODY_BYTES = 10 * 1024 * 1024;
 const REQUEST_TIMEOUT_MS = 30_000;
 const MAX_CONNECTIONS = 256;
@@ -16,7 +16,7 @@ export interface Gateway {
   close(): Promise<void>;
 }
 
-/** The HTTP API on one machine: turns requests into API Gateway events (payload format 2.0). */
+/** The HTTP API on one machine. It converts requests to API Gateway events (payload format 2.0). */
 export async function startGateway(
   host: string,
   port: number,

@@ -1,11 +1,11 @@
 import type { IncomingMessage } from 'node:http';
 
-/** The body is longer than its reader takes. */
+/** The body exceeds the limit. */
 export class TooLargeError extends Error {
   override readonly name = 'TooLargeError';
 }
 
-/** Reads a request's body. @throws TooLargeError beyond `limit` bytes, having read no further */
+/** Reads a request's body. @throws TooLargeError after `limit` bytes, without reading the rest */
 export async function readRequestBody(request: IncomingMessage, limit: number): Promise<Buffer> {
   const chunks: Buffer[] = [];
   let size = 0;

@@ -1,7 +1,7 @@
 import { styleText } from 'node:util';
 
-/** Fields that say nothing to a person who watches. */
-const QUIET = new Set(['level', 'time', 'message', '_aws', 'service', 'requestId']);
+/** Fields that are left out on a terminal. */
+const OMITTED = new Set(['level', 'time', 'message', '_aws', 'service', 'requestId']);
 
 interface LogFields extends Record<string, unknown> {
   readonly level?: string;
@@ -9,7 +9,10 @@ interface LogFields extends Record<string, unknown> {
   readonly message?: string;
 }
 
-/** A log line for a terminal: the time, the message, and the fields that matter. Lines that are not JSON stay as they are. */
+/**
+ * A log line for a terminal: time, message and fields, without those that are empty. Other lines than JSON stay
+ * unchanged.
+ */
 export function prettyLine(line: string): string {
   let fields: LogFields;
   try {
@@ -20,7 +23,7 @@ export function prettyLine(line: string): string {
   const { level = 'INFO', time = '', message = '' } = fields;
   const colour = level === 'ERROR' ? 'red' : level === 'WARN' ? 'yellow' : 'bold';
   const rest = Object.entries(fields)
-    .filter(([name, value]) => !QUIET.has(name) && value !== undefined && value !== 0)
+    .filter(([name, value]) => !OMITTED.has(name) && value !== undefined && value !== 0)
     .map(([name, value]) => `${name}=${typeof value === 'string' ? value : JSON.stringify(value)}`);
   return [styleText('dim', time.slice(11, 19)), styleText(colour, message), styleText('dim', rest.join(' '))]
     .join('  ')

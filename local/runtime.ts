@@ -3,30 +3,34 @@ import { join } from 'node:path';
 import { ENV } from '../functions/names.ts';
 import { REGION, readAssembly } from './assembly.ts';
 import { startAwsEndpoint } from './aws-endpoint.ts';
-import { callRecorder } from './calls.ts';
+import type { CallRecorder } from './calls.ts';
 import { startDynamoDB } from './dynamodb.ts';
 import { Executions } from './executions.ts';
 import { LocalFunction } from './functions.ts';
 import { startGateway } from './gateway.ts';
 
-export interface RuntimeOptions {
+/** What the test bed adds. */
+export interface Hooks {
+  /** Is called for each AWS call of a function. */
+  readonly recordCall?: CallRecorder;
+  /** Replaces the URL of an AWS service, for a relay between the functions and AWS. */
+  readonly awsUrl?: (url: string) => string;
+}
+
+export interface RuntimeOptions extends Hooks {
   /** The output of `cdk synth`. */
   readonly assembly: string;
-  /** Where the table and the executions are kept. */
+  /** The directory for the table and the executions. */
   readonly data: string;
   readonly host: string;
-  /** 0: any. */
+  /** 0: any free port. */
   readonly port: number;
   /** The server's stanza API; `{host}` stands for the XMPP host. */
   readonly serverApi: string;
   /** The live webhook secrets, current first. */
   readonly secrets: readonly string[];
-  /** Takes the functions' log lines. */
+  /** Receives the functions' log lines. */
   readonly log: (line: string) => void;
-  /** A file to which the AWS calls that the functions make are appended, each distinct one once. */
-  readonly recordCalls?: string | undefined;
-  /** For tests: a relay on the functions' way to AWS. Whom a request is for stands in its path: `/127.0.0.1:8000/`. */
-  readonly awsRelay?: string | undefined;
 }
 
 export interface Runtime {
@@ -38,25 +42,23 @@ export interface Runtime {
 export async function startRuntime(options: RuntimeOptions): Promise<Runtime> {
   const assembly = await readAssembly(options.assembly);
   await mkdir(options.data, { recursive: true, mode: 0o700 });
-  const record = options.recordCalls === undefined ? undefined : callRecorder(options.recordCalls);
-  const database = await startDynamoDB(join(options.data, 'dynamodb'), assembly.tables, record);
+  const database = await startDynamoDB(join(options.data, 'dynamodb'), assembly.tables, options.recordCall);
   const [current, previous = ''] = options.secrets;
   const secret = JSON.stringify({ current, previous });
   const executions = new Map<string, Executions>();
   const endpoint = await startAwsEndpoint({
     executions,
     secrets: new Map(assembly.secrets.map((arn) => [arn, secret])),
-    record,
+    record: options.recordCall,
   });
 
-  const wayTo = (url: string): string =>
-    options.awsRelay === undefined ? url : `${options.awsRelay}/${new URL(url).host}`;
+  const { awsUrl = (url: string): string => url } = options;
   const services = {
     AWS_REGION: REGION,
     AWS_SECRET_ACCESS_KEY: 'local',
-    AWS_ENDPOINT_URL_DYNAMODB: wayTo(database.endpoint),
-    AWS_ENDPOINT_URL_SFN: wayTo(endpoint.url),
-    AWS_ENDPOINT_URL_SECRETS_MANAGER: wayTo(endpoint.url),
+    AWS_ENDPOINT_URL_DYNAMODB: awsUrl(database.endpoint),
+    AWS_ENDPOINT_URL_SFN: awsUrl(endpoint.url),
+    AWS_ENDPOINT_URL_SECRETS_MANAGER: awsUrl(endpoint.url),
     ...(process.env['NODE_EXTRA_CA_CERTS'] === undefined
       ? {}
       : { NODE_EXTRA_CA_CERTS: process.env['NODE_EXTRA_CA_CERTS'] }),

@@ -6,26 +6,27 @@ import { CLIENTS, type Kind } from '../lab/clients/clients.ts';
 import { DELAY_SECONDS, EARLY, Loss, MISSED, MODES, type Mode, NICK, type Played } from '../lab/clients/loss.ts';
 
 /**
- * Real clients lose their rooms, between real servers (docs/what-users-see.md). Installs them where they are missing.
+ * Runs real clients on real servers through a loss, and compares what they show with what docs/what-users-see.md
+ * promises. Installs missing clients.
  *
- * `npm run test:clients`, or with the names of some: `npm run test:clients -- profanity poezio`.
+ * `npm run test:clients`, or some clients only: `npm run test:clients -- profanity poezio`.
  */
 
-/** What is promised comes so long after the delay, at most. */
+/** A notice or a re-entry must come within this time after the delay. */
 const TOLERANCE_SECONDS = 3;
-/** How long a client may take to show what has come. */
+/** How long a client may take to show what it has received. */
 const SHOW_MS = 3000;
-/** How long a client without ping-muc is watched after the loss. */
+/** How long a client without ping-muc is observed after the loss. */
 const WATCH_SECONDS = 20;
-/** The whole takes no longer. */
+/** The limit for the whole run. */
 const LIMIT_MS = 15 * 60_000;
 const LATER = 'a later line';
 const OWN = 'a line of my own';
 
-/** What was seen of one client in one mode. */
-interface Seen {
-  readonly words: string;
-  /** What is promised, and was not seen. */
+/** What one client showed in one mode. */
+interface Observation {
+  readonly summary: string;
+  /** Promises that were not kept. */
   readonly broken: readonly string[];
 }
 
@@ -41,7 +42,7 @@ const hasWithin = (client: Client, line: string): Promise<boolean> =>
 const nicks = (list: readonly string[] | undefined): string =>
   list === undefined ? 'not shown' : [...new Set(list)].sort().join(', ');
 
-/** Whether the missed lines are shown, each once and in order, and what was heard before them, before them. */
+/** Whether the missed lines are shown once and in order, after the line from before the loss. */
 function missedIn(shown: string): string {
   const counts = [EARLY, ...MISSED].map((line) => count(shown, line));
   if (counts.slice(1).every((times) => times === 0)) return 'none';
@@ -49,11 +50,11 @@ function missedIn(shown: string): string {
   const inOrder = places.every((place, index) => index === 0 || place > (places[index - 1] ?? -1));
   return counts.every((times) => times === 1) && inOrder
     ? 'once and in order'
-    : `${counts.join(', ')} times, the first of which had been heard${inOrder ? '' : ', out of order'}`;
+    : `${counts.join(', ')} times (the first was received before the loss)${inOrder ? '' : ', out of order'}`;
 }
 
-/** The client is back, and nobody noticed anything. */
-async function seeBack(loss: Loss, { room }: Played, client: Client): Promise<Seen> {
+/** With re-entry: the client is back in the room, and shows nothing of the loss. */
+async function observeReturn(loss: Loss, { room }: Played, client: Client): Promise<Observation> {
   const isBack = await isTrue(
     'back',
     () => loss.isSeen(room),
@@ -62,7 +63,9 @@ async function seeBack(loss: Loss, { room }: Played, client: Client): Promise<Se
   const seconds = loss.seconds;
   if (!isBack)
     return {
-      words: `not back after ${seconds.toFixed(1)} s; ${(await client.farewell()) ?? 'looks as if it were in'}`,
+      summary:
+        `not back after ${seconds.toFixed(1)} s; ` +
+        ((await client.farewell()) ?? 'the client shows that it is in the room'),
       broken: ['back'],
     };
   await hasWithin(client, MISSED.at(-1) ?? '');
@@ -87,76 +90,87 @@ async function seeBack(loss: Loss, { room }: Played, client: Client): Promise<Se
     ['it shows nothing of the loss', farewell === undefined],
   ];
   return {
-    words: `back after ${seconds.toFixed(1)} s; missed lines: ${missed}; list: ${list}; ${isHeard ? 'its line reaches the room' : 'its line does not reach the room'}; ${farewell ?? 'nothing of the loss is shown'}`,
+    summary: [
+      `back after ${seconds.toFixed(1)} s`,
+      `missed lines: ${missed}`,
+      `list: ${list}`,
+      isHeard ? 'its line reaches the room' : 'its line does not reach the room',
+      farewell ?? 'nothing of the loss is shown',
+    ].join('; '),
     broken: promises.filter(([, isKept]) => !isKept).map(([promise]) => promise),
   };
 }
 
-/** The client is told that it is out. */
-async function seeTold(loss: Loss, { room }: Played, client: Client): Promise<Seen> {
+/** With notices: the client shows that it is out. */
+async function observeNotice(loss: Loss, { room }: Played, client: Client): Promise<Observation> {
   const milliseconds = (DELAY_SECONDS + TOLERANCE_SECONDS + 1) * 1000 - loss.seconds * 1000;
-  const farewell = await until('told', () => client.farewell(), milliseconds).catch(() => undefined);
+  const farewell = await until('the client shows the notice', () => client.farewell(), milliseconds).catch(
+    () => undefined,
+  );
   const seconds = loss.seconds;
   const broken = [
     ...(farewell === undefined || seconds > DELAY_SECONDS + TOLERANCE_SECONDS
-      ? [`told within ${DELAY_SECONDS + TOLERANCE_SECONDS} s`]
+      ? [`notified within ${DELAY_SECONDS + TOLERANCE_SECONDS} s`]
       : []),
     ...(loss.isSeen(room) ? ['out of the room'] : []),
   ];
-  return { words: `after ${seconds.toFixed(1)} s: ${farewell ?? `nothing of it: ${await client.shown()}`}`, broken };
+  const shown = farewell ?? `no notice is shown: ${await client.shown()}`;
+  return { summary: `after ${seconds.toFixed(1)} s: ${shown}`, broken };
 }
 
-/** Nobody tells the client anything. */
-async function seeNothing(loss: Loss, { room }: Played, client: Client): Promise<Seen> {
+/** Without ping-muc: the client is not informed. */
+async function observeSilence(loss: Loss, { room }: Played, client: Client): Promise<Observation> {
   await sleep(Math.max(0, (WATCH_SECONDS - loss.seconds) * 1000));
   const look = async (): Promise<string> =>
-    (await client.farewell()) ?? `looks as if it were in, list: ${nicks(await client.occupants())}`;
+    (await client.farewell()) ?? `the client shows that it is in the room, list: ${nicks(await client.occupants())}`;
   const [before, isBack] = [await look(), loss.isSeen(room)];
   const missed = missedIn(await client.shown());
   await client.say(OWN);
   await sleep(SHOW_MS);
   const fate = loss.isHeard(room, OWN) ? 'reaches the room' : 'does not reach the room';
-  const after = `${await look()}; ${count(await client.shown(), OWN) > 0 ? 'its line is shown' : 'its line is not shown'}`;
+  const isShown = count(await client.shown(), OWN) > 0;
+  const after = `${await look()}; its line is ${isShown ? '' : 'not '}shown`;
+  const state = `${isBack ? 'back by itself' : 'out'} after ${WATCH_SECONDS} s: ${before}`;
   return {
-    words: `${isBack ? 'back by itself' : 'out'} after ${WATCH_SECONDS} s: ${before}; missed lines: ${missed}. A line typed then ${fate}: ${after}`,
+    summary: `${state}; missed lines: ${missed}. A line typed then ${fate}: ${after}`,
     broken: [],
   };
 }
 
-const LOOKS: Readonly<Record<Mode, typeof seeBack>> = {
-  'with re-entry': seeBack,
-  'with re-entry, into a room with an archive': seeBack,
-  'with re-entry, which the room refuses': seeTold,
-  'with notices': seeTold,
-  'without ping-muc': seeNothing,
+const OBSERVE: Readonly<Record<Mode, typeof observeReturn>> = {
+  'with re-entry': observeReturn,
+  'with re-entry, into a room with an archive': observeReturn,
+  'with re-entry, which the room refuses': observeNotice,
+  'with notices': observeNotice,
+  'without ping-muc': observeSilence,
 };
 
-async function play(mode: Mode, kinds: readonly Kind[], seen: Map<string, Map<Mode, Seen>>): Promise<void> {
-  const put = (name: string, result: Seen): void => {
-    seen.set(name, (seen.get(name) ?? new Map<Mode, Seen>()).set(mode, result));
-    say(
-      `  ${name}: ${result.words}${result.broken.length === 0 ? '' : styleText('red', ` – not as promised: ${result.broken.join('; ')}`)}`,
-    );
+async function run(mode: Mode, kinds: readonly Kind[], observed: Map<string, Map<Mode, Observation>>): Promise<void> {
+  const add = (name: string, result: Observation): void => {
+    observed.set(name, (observed.get(name) ?? new Map<Mode, Observation>()).set(mode, result));
+    const broken = result.broken.length === 0 ? '' : ` – not as promised: ${result.broken.join('; ')}`;
+    print(`  ${name}: ${result.summary}${broken === '' ? '' : styleText('red', broken)}`);
   };
   const loss = await Loss.open(mode, kinds);
   open = loss;
   try {
-    say(`${mode}: ${kinds.join(', ')} start, each in a room of its own`);
+    print(`${mode}: starting ${kinds.join(', ')}, each in its own room`);
     await Promise.all(kinds.map((kind) => loss.seat(kind, CLIENTS[kind].start)));
     await loss.lose();
-    say(
-      `the link was cut, ${MISSED.length} lines were said, Benvolio left, Tybalt came, everyone of the other server was thrown out; mended after ${loss.seconds.toFixed(1)} s`,
+    print(
+      `the link was cut; ${MISSED.length} lines were sent, Benvolio left, Tybalt entered, ` +
+        `and the rooms removed all users of the other server; the link was repaired after ${loss.seconds.toFixed(1)} s`,
     );
     await Promise.all(
       loss.seats.map(async (seat) => {
         const { client, kind, trouble = '' } = seat;
         if (client === undefined)
-          return put(kind, { words: `could not be started: ${trouble}`, broken: ['it starts'] });
-        put(
+          return add(kind, { summary: `could not be started: ${trouble}`, broken: ['it starts'] });
+        add(
           client.name,
-          await LOOKS[mode](loss, seat, client).catch((error: unknown) => ({
-            words: String(error),
-            broken: ['it can be looked at'],
+          await OBSERVE[mode](loss, seat, client).catch((error: unknown) => ({
+            summary: String(error),
+            broken: ['it can be observed'],
           })),
         );
       }),
@@ -164,18 +178,19 @@ async function play(mode: Mode, kinds: readonly Kind[], seen: Map<string, Map<Mo
     if (mode === 'without ping-muc') return;
     const { left, reentered, refused, notified } = await loss.checked();
     const lost = loss.seats.filter(({ client }) => client !== undefined).length;
-    const expected = LOOKS[mode] === seeBack ? [lost, lost, 0, 0] : [lost, 0, mode === 'with notices' ? 0 : lost, lost];
+    const expected =
+      OBSERVE[mode] === observeReturn ? [lost, lost, 0, 0] : [lost, 0, mode === 'with notices' ? 0 : lost, lost];
     const isKept = [left, reentered, refused, notified].join() === expected.join();
-    put('the functions', {
-      words: `${left} lost, ${reentered} back, ${refused} refused, ${notified} told`,
-      broken: isKept ? [] : [`${expected.join(', ')} were to be`],
+    add('the functions', {
+      summary: `${left} lost, ${reentered} back, ${refused} refused, ${notified} notified`,
+      broken: isKept ? [] : [`expected ${expected.join(', ')}`],
     });
   } finally {
     await loss.scene.close();
   }
 }
 
-function say(text: string): void {
+function print(text: string): void {
   process.stdout.write(`${text}\n`);
 }
 
@@ -184,34 +199,39 @@ const isKind = (name: string): name is Kind => name in CLIENTS;
 const asked = process.argv.slice(2);
 const kinds = (asked.length === 0 ? Object.keys(CLIENTS) : asked).filter(isKind);
 if (!asked.every(isKind)) {
-  process.stderr.write(`There is ${Object.keys(CLIENTS).join(', ')}\n`);
+  process.stderr.write(
+    `No such client: ${asked.filter((name) => !isKind(name)).join(', ')}. Use: ${Object.keys(CLIENTS).join(', ')}\n`,
+  );
   process.exit(1);
 }
 ensurePackage('prosody', 'prosody');
 ensurePackages([...new Set(kinds.flatMap((kind) => CLIENTS[kind].packages))]);
-const seen = new Map<string, Map<Mode, Seen>>();
-const given = async (): Promise<boolean> => {
-  for (const mode of Object.keys(MODES) as Mode[]) await play(mode, kinds, seen);
+const observed = new Map<string, Map<Mode, Observation>>();
+const runAll = async (): Promise<boolean> => {
+  for (const mode of Object.keys(MODES) as Mode[]) await run(mode, kinds, observed);
   return true;
 };
 const interrupted = new Promise<boolean>((resolve) => {
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve(false));
-  process.stdout.on('error', () => resolve(false)); // nobody reads it any more
+  process.stdout.on('error', () => resolve(false)); // the reader of the output is gone
   setTimeout(() => resolve(false), LIMIT_MS).unref();
 });
 let isWhole = false;
 try {
-  isWhole = await Promise.race([given(), interrupted]);
+  isWhole = await Promise.race([runAll(), interrupted]);
 } catch (error) {
   process.stderr.write(`The run failed: ${error instanceof Error ? error.message : String(error)}\n`);
 }
 if (!isWhole) await open?.scene.close();
-say('');
-for (const [name, modes] of seen) {
-  say(styleText('bold', name));
-  for (const [mode, { words, broken }] of modes) say(`  ${broken.length === 0 ? '✓' : '✗'} ${mode}: ${words}`);
+print('');
+for (const [name, modes] of observed) {
+  print(styleText('bold', name));
+  for (const [mode, { summary, broken }] of modes) {
+    const mark = broken.length === 0 ? '✓' : '✗';
+    print(`  ${mark} ${mode}: ${summary}`);
+  }
 }
 const isKept =
-  isWhole && [...seen.values()].every((modes) => [...modes.values()].every(({ broken }) => broken.length === 0));
-say(isKept ? `\n${styleText('green', 'All as promised.')}` : `\n${styleText('red', 'Not all is as promised.')}`);
+  isWhole && [...observed.values()].every((modes) => [...modes.values()].every(({ broken }) => broken.length === 0));
+print(isKept ? `\n${styleText('green', 'All as promised.')}` : `\n${styleText('red', 'Not as promised.')}`);
 process.exit(isKept ? 0 : 1);

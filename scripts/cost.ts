@@ -7,7 +7,7 @@ import { SAMPLE, SILENT_ROOM, countCosts } from '../bench/counts.ts';
 
 /** Counts what AWS would bill, and writes docs/cost.md. */
 
-/** When the pages below were looked at. */
+/** When the pages below were read. */
 const PRICES_READ = '2026-11-22';
 /** US dollars, us-east-1, list prices without free tiers. */
 const PRICES = {
@@ -34,18 +34,18 @@ const SOURCES = [
   'https://aws.amazon.com/kms/pricing/',
 ];
 
-/** What a day looks like; joins last a day on average, so each is renewed once. */
+/** Assumed days. Joins last a day on average, so each is renewed once. */
 const DAYS = [
   { joins: 100, checks: 5, joinsPerCheck: 5, eventsPerRequest: 1 },
   { joins: 10_000, checks: 50, joinsPerCheck: 100, eventsPerRequest: 1 },
   { joins: 1_000_000, checks: 500, joinsPerCheck: 2000, eventsPerRequest: 3 },
 ] as const;
-/** Joins on a server, and of how many of its users each room is, where all rooms are silent all the time. */
+/** Joins on a server, and how many of its users are in each room, for a server whose rooms are always silent. */
 const SILENT_JOINS = 10_000;
 const SILENT_ROOMS = [1, 10, 100];
-/** `ping_muc_silence`, unless set. */
+/** With the default of `ping_muc_silence`. */
 const CHECKS_A_DAY = 4;
-/** Joins that a check finds lost. */
+/** The share of joins that a check finds lost. */
 const LOST_SHARE = 0.1;
 const DAYS_PER_MONTH = 30.4;
 
@@ -91,7 +91,7 @@ function day(
   ]);
 }
 
-/** What a day costs in which each room is asked about as often as may be. A room of many is read and pinged for more. */
+/** What a day costs if each room is checked as often as possible. Larger rooms have more joins to read and ping. */
 function silentDay(counted: Record<string, Counts>, roomSize: number): Counts {
   const perJoin = combine([
     [1 / SAMPLE, counted[`a close and a check of ${SAMPLE}, all joined`] as Counts],
@@ -136,23 +136,30 @@ const table = (head: readonly string[], rows: readonly (readonly string[])[]): s
     .map((cells) => `| ${cells.join(' | ')} |`)
     .join('\n');
 
-function document(counted: Record<string, Counts>, fixed: Fixed): string {
-  const units = Object.entries(counted).map(([name, counts]) => [name, ...NAMES.map((key) => round(counts[key]))]);
-  const days = DAYS.map((one) => ({ one, counts: day(counted, one) }));
-  const daily = days.map(({ one, counts }) => [
-    one.joins.toLocaleString('en'),
-    ...NAMES.slice(0, 5).map((key) => round(counts[key])),
-    round((counts.functionMs / 1000) * fixed.memoryGb),
-  ]);
-  const kinds = Object.keys(dollars(days[0]?.counts as Counts, fixed));
+const UNIT_COLUMNS = ['requests', 'write units', 'read units', 'transitions', 'invocations'];
+
+function dailyTable(counted: Record<string, Counts>, { memoryGb }: Fixed): string {
+  const rows = DAYS.map((one) => {
+    const counts = day(counted, one);
+    return [
+      one.joins.toLocaleString('en'),
+      ...NAMES.slice(0, 5).map((key) => round(counts[key])),
+      round((counts.functionMs / 1000) * memoryGb),
+    ];
+  });
+  return table(['joins a day', ...UNIT_COLUMNS, 'GB-seconds'], rows);
+}
+
+function monthlyTable(counted: Record<string, Counts>, fixed: Fixed): string {
   const fixedDollars =
     PRICES['Secrets Manager, a secret and month'] +
     fixed.metrics * PRICES['CloudWatch, a custom metric and month'] +
     fixed.alarms * PRICES['CloudWatch, an alarm and month'] +
     PRICES['CloudWatch, a dashboard and month'] +
     fixed.keys * PRICES['KMS, a key and month'];
-  const monthly = days.map(({ one, counts }) => {
-    const each = dollars(counts, fixed);
+  const days = DAYS.map((one) => ({ one, each: dollars(day(counted, one), fixed) }));
+  const kinds = Object.keys(days[0]?.each ?? {});
+  const rows = days.map(({ one, each }) => {
     const sum = Object.values(each).reduce((total, value) => total + value * DAYS_PER_MONTH, 0);
     return [
       one.joins.toLocaleString('en'),
@@ -161,7 +168,11 @@ function document(counted: Record<string, Counts>, fixed: Fixed): string {
       round(sum + fixedDollars),
     ];
   });
-  const silent = SILENT_ROOMS.map((roomSize) => {
+  return table(['joins a day', ...kinds, 'fixed', 'sum'], rows);
+}
+
+function silentTable(counted: Record<string, Counts>, fixed: Fixed): string {
+  const rows = SILENT_ROOMS.map((roomSize) => {
     const sum = Object.values(dollars(silentDay(counted, roomSize), fixed)).reduce((total, value) => total + value, 0);
     const [checks, pings] = [(CHECKS_A_DAY * SILENT_JOINS) / roomSize, CHECKS_A_DAY * SILENT_JOINS];
     return [
@@ -172,6 +183,16 @@ function document(counted: Record<string, Counts>, fixed: Fixed): string {
       round(sum * DAYS_PER_MONTH),
     ];
   });
+  return table(['users of the server in a room', 'checks a day', 'pings a day', 'US dollars a day', 'a month'], rows);
+}
+
+const assumption = ({ joins, checks, joinsPerCheck }: (typeof DAYS)[number]): string =>
+  `- At ${joins.toLocaleString('en')} joins a day, there are ${checks} checks of ` +
+  `${joinsPerCheck.toLocaleString('en')} joins each.`;
+
+function document(counted: Record<string, Counts>, fixed: Fixed): string {
+  const units = Object.entries(counted).map(([name, counts]) => [name, ...NAMES.map((key) => round(counts[key]))]);
+  const prices = Object.entries(PRICES).map(([name, price]) => [name, String(price)]);
   return `# What it costs
 
 \`npm run cost\` writes this page. It runs the stack's own bundles on one machine and counts what AWS would bill. Do
@@ -179,7 +200,7 @@ not edit the page.
 
 ## Counted
 
-${table(['what happens', 'requests', 'write units', 'read units', 'transitions', 'invocations', 'function ms', 'log bytes'], units)}
+${table(['what happens', ...UNIT_COLUMNS, 'function ms', 'log bytes'], units)}
 
 A join costs one write unit, the least that a stored item can cost. A close of a connection to a host on which no user
 is in a room is not reported, and costs nothing. Milliseconds were measured on the machine that ran the count: for
@@ -190,26 +211,28 @@ functions with ${fixed.memoryGb * 1024} MB, take them as an order of magnitude.
 Assumptions:
 
 - Each join lasts a day, and so is recorded, renewed and left once.
-${DAYS.map(({ joins, checks, joinsPerCheck }) => `- At ${joins.toLocaleString('en')} joins a day, there are ${checks} checks of ${joinsPerCheck.toLocaleString('en')} joins each.`).join('\n')}
+${DAYS.map(assumption).join('\n')}
 - A check finds one join in ten lost.
 - Each request has one event. At a million joins a day it has three, because several events occur within the 0.1 s for
   which the module gathers them.
 
-${table(['joins a day', 'requests', 'write units', 'read units', 'transitions', 'invocations', 'GB-seconds'], daily)}
+${dailyTable(counted, fixed)}
 
 ## Silent rooms
 
-The table shows what \`ping_muc_silence\` costs at most, at ${SILENT_JOINS.toLocaleString('en')} joins: no room sends anything all day, and each room is
-checked every six hours. A room that sends something to every session within six hours costs nothing. With twelve hours
-the cost is half of this, with 0 there is none. Each check is counted as if it were alone in its request.
+The table shows what \`ping_muc_silence\` costs at most, at ${SILENT_JOINS.toLocaleString('en')} joins: no room sends
+anything all day, and each room is checked every six hours. A room that sends something to every session within six
+hours costs nothing. With twelve hours the cost is half of this, with 0 there is none. Each check is counted as if it
+were alone in its request.
 
-${table(['users of the server in a room', 'checks a day', 'pings a day', 'US dollars a day', 'a month'], silent)}
+${silentTable(counted, fixed)}
 
 ## A month, in US dollars
 
-${table(['joins a day', ...kinds, 'fixed', 'sum'], monthly)}
+${monthlyTable(counted, fixed)}
 
-Fixed: one secret, ${fixed.metrics} custom metrics, ${fixed.alarms} alarms, one dashboard, ${fixed.keys} key (alarms are sent through an encrypted topic).
+Fixed: one secret, ${fixed.metrics} custom metrics, ${fixed.alarms} alarms, one dashboard, ${fixed.keys} key (alarms
+are sent through an encrypted topic).
 
 The prices are without any free tier. With the permanent free tiers of CloudWatch (10 metrics, 10 alarms, 3 dashboards)
 and Lambda (a million invocations, 400,000 GB-seconds a month), the first two rows fall to little more than the secret,
@@ -224,10 +247,7 @@ before you rely on them.
 
 ${SOURCES.map((source) => `- <${source}>`).join('\n')}
 
-${table(
-  ['what', 'US dollars'],
-  Object.entries(PRICES).map(([name, price]) => [name, String(price)]),
-)}
+${table(['what', 'US dollars'], prices)}
 `;
 }
 
@@ -248,7 +268,7 @@ try {
   const file = new URL('../docs/cost.md', import.meta.url);
   const before = await readFile(file, 'utf8').catch(() => '');
   await writeFile(file, text);
-  process.stdout.write(`${before === '' ? 'Written' : 'Rewritten'}: docs/cost.md\n\n${text}`);
+  process.stdout.write(`Review docs/cost.md, which was ${before === '' ? 'written' : 'rewritten'}:\n\n${text}`);
 } finally {
   await rm(directory, { recursive: true, force: true });
 }

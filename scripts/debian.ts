@@ -1,31 +1,31 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 
-/** Package lists and packages come from mirrors: slow ones take minutes. */
+/** Slow mirrors take minutes for package lists and packages. */
 const TIMEOUT_MS = 600_000;
 
 /**
- * Makes sure that a command is there: where it is missing, installs its Debian package, having said so. Where it may not,
- * says what to run, and ends the process.
+ * Makes sure that a command is available. If it is missing, prints that, and installs its Debian package. Without the
+ * permission to do so, prints what to run, and ends the process.
  */
 export function ensurePackage(command: string, debianPackage: string): void {
   ensure(command, [debianPackage], () => succeeds('sh', '-c', `command -v ${command}`));
 }
 
-/** Makes sure, likewise, that Debian packages are installed, whatever they bring. */
+/** Makes sure in the same way that Debian packages are installed. */
 export function ensurePackages(packages: readonly string[]): void {
   const isInstalled = (name: string): boolean => succeeds('dpkg', '--status', name);
   const missing = packages.filter((name) => !isInstalled(name));
   if (missing.length > 0) ensure(missing.join(', '), missing, () => missing.every(isInstalled));
 }
 
-/** The version of an installed Debian package, as its authors count. */
+/** The upstream version of an installed Debian package. */
 export function debianVersion(name: string): string {
   const { stdout } = spawnSync('dpkg-query', ['--show', '--showformat', '${Version}', name], { encoding: 'utf8' });
   return stdout.replace(/-[^-]*$/, '');
 }
 
-/** @param what is missing, in words */
+/** @param what the name of what may be missing, for messages */
 function ensure(what: string, packages: readonly string[], isThere: () => boolean): void {
   if (isThere()) return;
   const names = packages.join(' ');
@@ -33,18 +33,17 @@ function ensure(what: string, packages: readonly string[], isThere: () => boolea
   const sudo = isRoot ? [] : ['sudo', '-n'];
   const install = [...sudo, 'apt-get', 'install', '-y', '--no-install-recommends', ...packages];
   if (!succeeds('sh', '-c', 'command -v apt-get') || !(isRoot || run(['sudo', '-n', 'true']) === 0)) {
-    process.stderr.write(`${what}: missing. Install it, and run this again:\n\n  sudo apt-get install ${names}\n`);
+    process.stderr.write(`Install ${what}, and run this command again:\n\n  sudo apt-get install ${names}\n`);
     process.exit(1);
   }
-  const off = packages.includes('prosody') ? ', with its service switched off' : '';
-  process.stderr.write(
-    `${what}: missing; ${packages.length === 1 ? 'the Debian package' : 'the Debian packages'} ${names} will be installed${off}\n`,
-  );
+  const kind = packages.length === 1 ? 'Debian package' : 'Debian packages';
+  const service = packages.includes('prosody') ? ', with the service disabled' : '';
+  process.stderr.write(`Installing the ${kind} ${names}${service}, because ${what} is missing\n`);
   if (run(install) !== 0) {
-    run([...sudo, 'apt-get', 'update']); // the lists may be old, or empty
+    run([...sudo, 'apt-get', 'update']); // the package lists may be outdated or empty
     run(install, 'inherit');
   }
-  // a service that listens on every address would take the ports of the private ones
+  // the service listens on all addresses, and would occupy the ports of the test servers
   if (packages.includes('prosody') && existsSync('/run/systemd/system'))
     run([...sudo, 'systemctl', 'disable', '--now', 'prosody']);
   if (!isThere()) {

@@ -8,25 +8,25 @@ import { Tap } from '../lab/tap.ts';
 import { User, statusCodes } from '../lab/user.ts';
 
 /**
- * The mission, played on real servers: Juliet, Nurse and Romeo sit in rooms of another server, and the connection breaks.
- * Juliet's room loses her, and she is brought back. Nurse's room loses her and lets in members only by then, so she is told.
- * Romeo's room still knows him, and he is left in peace.
+ * Shows the main path on real servers. Juliet, Nurse and Romeo are in rooms on another server, and the connection
+ * breaks. Juliet's room removes her, and she is brought back. Nurse's room removes her and meanwhile admits members
+ * only, so she is notified. Romeo is still in his room, and is left alone.
  */
 const DELAY_SECONDS = 5;
-/** Juliet is back, and Nurse is told, between the delay and so many seconds later. */
+/** Juliet must be back, and Nurse notified, within this time after the delay. */
 const TOLERANCE_SECONDS = 3;
-/** What Juliet misses. */
+/** The lines that Juliet misses. */
 const MISSED = ['O, then, I see Queen Mab hath been with you.', 'True, I talk of dreams.'];
 
 let cutAt: number | undefined;
 
-/** One line of the timeline. Times are seconds after the cut. */
-function tell(who: string, what: string): void {
+/** Prints one line of the timeline. Times are seconds after the cut. */
+function report(who: string, what: string): void {
   const time = cutAt === undefined ? '' : `${((Date.now() - cutAt) / 1000).toFixed(1)} s`;
   process.stdout.write(`${styleText('dim', time.padStart(7))}  ${styleText('bold', who.padEnd(9))} ${what}\n`);
 }
 
-/** XML under a line, indented, an element a line. */
+/** Prints XML below a line of the timeline, with one element in a line. */
 function show(element: Element, depth = 0): void {
   const { children, name } = element;
   const attributes = Object.entries(element.attrs as Record<string, string>).map(
@@ -53,12 +53,23 @@ function parse(text: string): readonly Element[] {
   return elements;
 }
 
-async function play(lab: Lab): Promise<boolean> {
+interface Scene {
+  readonly runtime: Runtime;
+  readonly api: Tap;
+  readonly servers: readonly Prosody[];
+  readonly juliet: User;
+  readonly nurse: User;
+  readonly romeo: User;
+  readonly mercutio: User;
+  readonly rooms: Readonly<Record<'balcony' | 'kitchen' | 'garden', string>>;
+}
+
+async function start(lab: Lab): Promise<Scene> {
   const [home, away, muc] = [lab.address(2), lab.address(3), lab.address(4)];
-  tell('set-up', 'the functions start, as they would run in AWS: the same bundles, table and state machine');
+  report('set-up', 'start the functions as they run in AWS: the same bundles, table and state machine');
   const api = await Tap.start(lab, lab.address(1), 8789, `http://${home}:5280/ping_muc/stanzas`);
   const runtime = await Runtime.start(lab, { serverApi: api.url.replace('/stanzas', '') });
-  tell('set-up', `two Prosody servers start: ${home}, where the users are, and ${away} with its rooms at ${muc}`);
+  report('set-up', `start two Prosody servers: ${home} with the users, and ${away} with the rooms at ${muc}`);
   const changes = { ping_muc_delay: DELAY_SECONDS, ping_muc_reenter: true, http_host: home };
   const homeServer = await Prosody.start(lab, {
     host: home,
@@ -66,60 +77,75 @@ async function play(lab: Lab): Promise<boolean> {
     ...runtime.prosodySettings(changes),
   });
   const awayServer = await Prosody.start(lab, { host: away, mucs: [muc], users: ['mercutio'] });
-
   const mercutio = await User.connect(lab, awayServer, 'mercutio', 'desk');
   const [juliet, nurse, romeo] = (await Promise.all(
     ['juliet', 'nurse', 'romeo'].map((name) => User.connect(lab, homeServer, name, 'phone')),
   )) as [User, User, User];
-  const [balcony, kitchen, garden] = [`balcony@${muc}`, `kitchen@${muc}`, `garden@${muc}`];
-  await mercutio.join(balcony, 'Mercutio');
-  await mercutio.join(kitchen, 'Mercutio');
-  tell('Mercutio', 'is a user of the other server, and likes to talk');
-  await juliet.join(balcony, 'Juliet');
-  tell('Juliet', `joins ${balcony}, where Mercutio is`);
-  await nurse.join(kitchen, 'Nurse');
-  tell('Nurse', `joins ${kitchen}, where Mercutio is, too`);
-  await romeo.join(garden, 'Romeo');
-  tell('Romeo', `joins ${garden}, which is quiet`);
+  const rooms = { balcony: `balcony@${muc}`, kitchen: `kitchen@${muc}`, garden: `garden@${muc}` };
+  return { runtime, api, servers: [homeServer, awayServer], juliet, nurse, romeo, mercutio, rooms };
+}
+
+async function joinRooms({ runtime, juliet, nurse, romeo, mercutio, rooms }: Scene): Promise<void> {
+  await mercutio.join(rooms.balcony, 'Mercutio');
+  await mercutio.join(rooms.kitchen, 'Mercutio');
+  report('Mercutio', 'is a user of the other server, and writes many messages');
+  await juliet.join(rooms.balcony, 'Juliet');
+  report('Juliet', `joins ${rooms.balcony}, where Mercutio is`);
+  await nurse.join(rooms.kitchen, 'Nurse');
+  report('Nurse', `joins ${rooms.kitchen}, where Mercutio is, too`);
+  await romeo.join(rooms.garden, 'Romeo');
+  report('Romeo', `joins ${rooms.garden}, where nobody writes`);
   const recorded = (): number => runtime.lines.reduce((sum, line) => sum + Number(line['JoinsRecorded'] ?? 0), 0);
   await until('all joins are recorded', () => recorded() === 3);
-  tell('functions', 'all three joins are recorded');
+  report('functions', 'all three joins are recorded');
+}
 
+/** Prints each request to the server's API, and its answer. */
+function showRequests(api: Tap): void {
   api.watch(({ body, answer }) => {
     const asked = parse(body.toString());
-    tell('functions', `${request(asked)}:`);
+    report('functions', `${request(asked)}:`);
     for (const stanza of asked) show(stanza);
     const answers = parse(answer);
-    if (answers.length > 0) tell('server', 'answers:');
+    if (answers.length > 0) report('server', 'answers:');
     for (const stanza of answers) show(stanza);
   });
+}
 
-  await Promise.all([homeServer.cut(), awayServer.cut()]);
+/** Breaks the connection until the rooms have removed Juliet and Nurse. Returns the time of the cut. */
+async function loseUsers({ runtime, servers, mercutio, rooms }: Scene): Promise<number> {
+  await Promise.all(servers.map((server) => server.cut()));
   const cut = Date.now();
   cutAt = cut;
-  tell('network', 'the connection between the two servers breaks');
+  report('network', 'the connection between the two servers breaks');
   const isOut = (room: string): boolean =>
     mercutio.presences(room).some((presence) => presence.attrs['type'] === 'unavailable');
-  // what is written into a connection that has just broken may be lost without a bounce, so he goes on talking
-  for (const room of [balcony, kitchen]) {
-    await until(`${room} gives up its user`, async () => {
+  // stanzas written to a connection that has just broken may be lost without a bounce, so he continues to write
+  for (const room of [rooms.balcony, rooms.kitchen]) {
+    await until(`${room} removes its user`, async () => {
       await mercutio.say(room, 'Is anybody there?');
       await sleep(500);
       return isOut(room);
     });
   }
-  tell(
-    'rooms',
-    'Mercutio talks; his words bounce off the broken connection, and the rooms put Juliet and Nurse out, who learn nothing of it',
-  );
-  for (const line of MISSED) await mercutio.say(balcony, line);
-  tell('Mercutio', `goes on: ${MISSED.map((line) => `“${line}”`).join(' ')}`);
-  await mercutio.send(membersOnly(kitchen));
-  tell('Mercutio', 'makes the kitchen a room for members only');
-  await Promise.all([homeServer.mend(), awayServer.mend()]);
-  tell('network', 'the connection can be made again');
+  report('rooms', "Mercutio's messages bounce, so the rooms remove Juliet and Nurse, whose clients are not informed");
+  for (const line of MISSED) await mercutio.say(rooms.balcony, line);
+  report('Mercutio', `writes: ${MISSED.map((line) => `“${line}”`).join(' ')}`);
+  await mercutio.send(membersOnly(rooms.kitchen));
+  report('Mercutio', 'restricts the kitchen to members');
+  await Promise.all(servers.map((server) => server.mend()));
+  report('network', 'a new connection is possible');
   await runtime.line('webhook stored', (line) => Number(line['ChecksStarted']) > 0);
-  tell('functions', `the close was reported; the workflow waits ${DELAY_SECONDS} s after it`);
+  report('functions', `the close was reported; the workflow waits until ${DELAY_SECONDS} s after it`);
+  return cut;
+}
+
+async function play(lab: Lab): Promise<boolean> {
+  const scene = await start(lab);
+  await joinRooms(scene);
+  showRequests(scene.api);
+  const cut = await loseUsers(scene);
+  const { juliet, nurse, romeo } = scene;
 
   const isSelf = (stanza: Element): boolean =>
     stanza.is('presence') && statusCodes(stanza).includes('110') && stanza.attrs['type'] === undefined;
@@ -128,22 +154,22 @@ async function play(lab: Lab): Promise<boolean> {
     () => juliet.received.find(({ at, stanza }) => at > cut && isSelf(stanza)),
     (DELAY_SECONDS + 10) * 1000,
   );
-  tell('Juliet', 'is in the room again. Her client receives:');
+  report('Juliet', 'is in the room again. Her client receives:');
   show(back.stanza);
   const notice = await until('the notice', () => nurse.notices()[0], (DELAY_SECONDS + 10) * 1000);
-  tell('Nurse', 'is told that she is out, and why. Her client receives:');
+  report('Nurse', 'is notified that she is out, and why. Her client receives:');
   show(notice.stanza);
   await sleep(Math.max(1000, cut + (DELAY_SECONDS + TOLERANCE_SECONDS) * 1000 - Date.now()));
   const heard = juliet.received
     .flatMap(({ at, stanza }) => (at > cut && stanza.is('message') ? [stanza.getChildText('body') ?? ''] : []))
     .filter((body) => MISSED.includes(body));
-  tell('Juliet', `has the lines that she missed: ${heard.map((line) => `“${line}”`).join(' ')}`);
+  report('Juliet', `has received the lines that she missed: ${heard.map((line) => `“${line}”`).join(' ')}`);
   const disturbed = romeo.received.filter(({ at, stanza }) => at > cut && stanza.is('presence'));
-  tell(
+  report(
     'Romeo',
     disturbed.length === 0
       ? 'has received nothing, and is still in his room'
-      : `was disturbed by ${disturbed.map(({ stanza }) => String(stanza)).join('')}`,
+      : `has received ${disturbed.map(({ stanza }) => String(stanza)).join('')}`,
   );
 
   const inTime = (at: number): boolean =>
@@ -151,31 +177,33 @@ async function play(lab: Lab): Promise<boolean> {
   const seconds = (at: number): string => `${((at - cut) / 1000).toFixed(1)} s`;
   const faults = [
     inTime(back.at) ? [] : [`Juliet was back after ${seconds(back.at)}`],
-    juliet.notices().length === 0 ? [] : ['Juliet was told that she is out'],
-    heard.join() === MISSED.join() ? [] : ['Juliet did not get what she missed once, and in order'],
-    inTime(notice.at) ? [] : [`Nurse was told after ${seconds(notice.at)}`],
-    nurse.notices().length === 1 ? [] : [`Nurse was told ${nurse.notices().length} times`],
-    disturbed.length === 0 ? [] : ['Romeo was disturbed'],
+    juliet.notices().length === 0 ? [] : ['Juliet was notified'],
+    heard.join() === MISSED.join() ? [] : ['Juliet did not receive the missed lines once and in order'],
+    inTime(notice.at) ? [] : [`Nurse was notified after ${seconds(notice.at)}`],
+    nurse.notices().length === 1 ? [] : [`Nurse was notified ${nurse.notices().length} times`],
+    disturbed.length === 0 ? [] : ['Romeo received presence'],
   ].flat();
+  const success =
+    `Juliet was back ${seconds(back.at)} after the cut and noticed nothing; ` +
+    `Nurse was notified once, after ${seconds(notice.at)}; Romeo was left alone.`;
   process.stdout.write(
     faults.length === 0
-      ? `\n${styleText('green', 'Success')}: Juliet was back ${seconds(back.at)} after the cut and noticed nothing; Nurse was told once, after ${seconds(notice.at)}; Romeo was left in peace.\n`
+      ? `\n${styleText('green', 'Success')}: ${success}\n`
       : `\n${styleText('red', 'Failure')}: ${faults.join('; ')}.\n`,
   );
   return faults.length === 0;
 }
 
-/** What a request to the server's API does, by its first stanza: a request is of one kind. */
+/** What a request to the server's API does. All its stanzas are of one kind. */
 function request(stanzas: readonly Element[]): string {
   const [first] = stanzas;
   const users = (name: 'from' | 'to'): string => stanzas.map(({ attrs }) => String(attrs[name])).join(', ');
-  if (first?.is('presence') !== true) return `ask ${users('to')}, on behalf of ${users('from')}`;
-  if (first.attrs['type'] === undefined)
-    return `have the server enter ${users('to')} again, on behalf of ${users('from')}`;
-  return 'hand a notice to the server, which delivers it if the join is still the same';
+  if (first?.is('presence') !== true) return `ping ${users('to')}, on behalf of ${users('from')}`;
+  if (first.attrs['type'] === undefined) return `enter ${users('to')} again, on behalf of ${users('from')}`;
+  return 'send a notice, which the server delivers if the join is still the same';
 }
 
-/** XEP-0045 §10.2: its owner's word on who may enter. */
+/** XEP-0045 §10.2: the owner restricts the room to members. */
 function membersOnly(room: string): Element {
   const field = (name: string, value: string): Element => xml('field', { var: name }, xml('value', {}, value));
   const fields = [
@@ -191,7 +219,8 @@ function membersOnly(room: string): Element {
 }
 
 process.stdout.write(
-  `Watch: two XMPP servers, three users in rooms, and a connection that breaks. It takes about ${DELAY_SECONDS + 15} seconds.\n\n`,
+  `Wait about ${DELAY_SECONDS + 15} seconds. ` +
+    'The demo starts two XMPP servers with three users in rooms, and breaks the connection between the servers.\n\n',
 );
 ensurePackage('prosody', 'prosody');
 const lab = await Lab.open();

@@ -6,7 +6,10 @@ import { synthesize } from '../local/assembly.ts';
 import { ensurePackage } from './debian.ts';
 import { type Extent, FAULTS, type FaultResult, LONG_EXTENT, SHORT_EXTENT, Theatre } from '../lab/faults.ts';
 
-/** Plays every fault on real servers, at length, and prints who was told: `npm run test:faults [-- --short] [-- --seed n] [-- part of a name …]`. */
+/**
+ * Runs every fault on real servers for minutes, and prints the notices of each:
+ * `npm run test:faults [-- --short] [-- --seed n] [-- part of a name …]`.
+ */
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
@@ -20,15 +23,14 @@ const names = Object.keys(FAULTS).filter(
   (name) => positionals.length === 0 || positionals.some((part) => name.includes(part)),
 );
 
-const say = (text: string): void => void process.stderr.write(`${text}\n`);
+const log = (text: string): void => void process.stderr.write(`${text}\n`);
 ensurePackage('prosody', 'prosody');
 ensurePackage('faketime', 'faketime');
-say(
-  `${names.length} faults, ${values.stages} at a time, seed ${extent.seed}. ${values.short ? '' : 'All of them take about a quarter of an hour.'}`,
-);
+const duration = values.short ? '' : ' All of them take about a quarter of an hour.';
+log(`Running ${names.length} faults, ${values.stages} at a time, seed ${extent.seed}.${duration}`);
 const began = Date.now();
 const elapsed = (): string => `${String(Math.round((Date.now() - began) / 1000)).padStart(5)} s`;
-const assembly = await mkdtemp(join(tmpdir(), 'ping-muc-bench-'));
+const assembly = await mkdtemp(join(tmpdir(), 'ping-muc-faults-'));
 process.env['PING_MUC_ASSEMBLY'] = assembly;
 const theatre = new Theatre(Number(values.stages));
 let results: readonly (FaultResult | undefined)[];
@@ -38,11 +40,11 @@ try {
     names.map((name) =>
       theatre.play(name, extent).then(
         (result) => {
-          say(`${elapsed()}  ${name}`);
+          log(`${elapsed()}  ${name}`);
           return result;
         },
         (error: unknown) => {
-          say(`${elapsed()}  ${name}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+          log(`${elapsed()}  ${name}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
           return undefined;
         },
       ),
@@ -60,18 +62,18 @@ console.table(
       events,
       expected,
       lost,
-      doubled,
+      duplicate: doubled,
       wrong,
-      'seconds to recover': seconds?.toFixed(1) ?? 'not played to its end',
+      'seconds to recover': seconds?.toFixed(1) ?? 'did not finish',
     };
   }),
 );
-const isWell = results.every(
+const isGood = results.every(
   (result) => result !== undefined && result.lost === 0 && result.doubled === 0 && result.wrong === 0,
 );
 process.stdout.write(
-  isWell
-    ? 'No notice was lost, none was doubled, none was wrong.\n'
-    : 'A notice was lost, doubled or wrong, or a fault was not played to its end.\n',
+  isGood
+    ? 'No notice was lost, duplicate or wrong.\n'
+    : 'A notice was lost, duplicate or wrong, or a fault did not finish; see above.\n',
 );
-process.exitCode = isWell ? 0 : 1;
+process.exitCode = isGood ? 0 : 1;

@@ -10,18 +10,18 @@ interface Locked {
   readonly dev?: true;
   readonly optional?: true;
   readonly devOptional?: true;
-  /** It comes in another package's archive, whose integrity covers it. */
+  /** It is part of another package's archive, whose integrity covers it. */
   readonly inBundle?: true;
   readonly hasInstallScript?: true;
 }
 
 export interface Package extends Locked {
-  /** Its folder, from the project's root. */
+  /** Its folder, relative to the project's root. */
   readonly path: string;
   readonly name: string;
 }
 
-/** All that `npm ci` installs. */
+/** Everything that `npm ci` installs. */
 export function lockedPackages(): readonly Package[] {
   const { packages } = read('package-lock.json') as { packages: Record<string, Locked> };
   return Object.entries(packages)
@@ -29,12 +29,12 @@ export function lockedPackages(): readonly Package[] {
     .map(([path, locked]) => ({ path, name: path.replace(/^.*node_modules\//, ''), ...locked }));
 }
 
-/** What the functions may be bundled from: the production dependencies, and theirs. */
+/** The packages from which the functions may be bundled: production dependencies, direct and indirect. */
 export function productionPackages(): readonly Package[] {
   return lockedPackages().filter(({ dev, optional, devOptional }) => !(dev ?? optional ?? devOptional));
 }
 
-/** What an installed package says of itself. */
+/** The package.json of an installed package. */
 export function manifest({ path }: Package): {
   readonly version: string;
   readonly license?: string;

@@ -5,7 +5,7 @@ import { sleep, until } from '../lab/lab.ts';
 import { CLIENTS } from '../lab/clients/clients.ts';
 import { DELAY_SECONDS, Loss, MISSED, type Mode } from '../lab/clients/loss.ts';
 
-/** `npm run pictures`: what users see, in pictures for docs/what-users-see.md, made by real clients on the lab. */
+/** `npm run pictures` takes screenshots of real clients on the test bed, for docs/what-users-see.md. */
 const FOLDER = fileURLToPath(new URL('../docs/pictures', import.meta.url));
 const KINDS = ['converse', 'gajim'] as const;
 const PICTURES: Readonly<Partial<Record<Mode, string>>> = {
@@ -13,7 +13,7 @@ const PICTURES: Readonly<Partial<Record<Mode, string>>> = {
   'with notices': 'notice',
   'without ping-muc': 'without',
 };
-/** When the pictures are taken: what is to come has come, and is shown. */
+/** When the pictures are taken: clients have received and shown everything. */
 const TAKEN_SECONDS = DELAY_SECONDS + 10;
 const LATER = 'a later line';
 const OWN = 'a line of my own';
@@ -27,8 +27,10 @@ async function take(mode: Mode, name: string): Promise<void> {
     for (const { client, room, kind, trouble } of loss.seats) {
       if (client === undefined) throw new Error(`${kind} could not be started: ${trouble}`);
       if (name === 're-entry') {
-        await until('it is back', () => loss.isSeen(room), (DELAY_SECONDS + 5) * 1000);
-        await until('it shows what was missed', async () => (await client.shown()).includes(MISSED.at(-1) ?? ''));
+        await until('the user is back', () => loss.isSeen(room), (DELAY_SECONDS + 5) * 1000);
+        await until('the client shows the missed lines', async () =>
+          (await client.shown()).includes(MISSED.at(-1) ?? ''),
+        );
       } else await sleep(Math.max(0, loss.cutAt + TAKEN_SECONDS * 1000 - Date.now()));
       await loss.mercutio.say(room, LATER);
       if (name === 're-entry') await client.say(OWN);

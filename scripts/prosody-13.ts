@@ -4,23 +4,23 @@ import { join, resolve } from 'node:path';
 import { ensurePackage } from './debian.ts';
 
 /**
- * Plays the end-to-end tests on Prosody 13.0, from Debian 13's packages in a tree of their own, whatever Debian this is:
- * `npm run test:prosody-13 [-- <vitest's arguments>]`, as root.
+ * Runs the end-to-end tests on Prosody 13.0, on any Debian release: `npm run test:prosody-13 [-- <vitest's
+ * arguments>]`, as root. It installs Debian 13's packages in a directory tree of their own.
  *
- * All of it is in memory, and what runs is in namespaces of its own for mounts and processes: when this process ends, even
- * killed, the kernel ends what it started and takes the mounts away, and nothing is left on the disk.
+ * The tree is in memory, in separate namespaces for mounts and processes. When this process ends, even if it is
+ * killed, the kernel ends its child processes and removes the mounts, and nothing is left on the disk.
  */
 const CHECKOUT = resolve(import.meta.dirname, '..');
-/** Where the tree is mounted: an empty folder of every Debian. */
+/** Where the tree is mounted: an empty folder on every Debian. */
 const AREA = '/media';
 const TREE = join(AREA, 'tree');
-/** For what the tests write: servers in the tree find it under the same name. */
+/** For the files of the tests. Servers in the tree see it under the same path. */
 const TEMPORARY = join(AREA, 'tmp');
-/** The tree takes 400 MB, a run's files a few more. */
+/** The tree takes 400 MB, and the files of a run a few more. */
 const AREA_SIZE = '1500m';
-/** Mirrors that are slow take minutes. */
+/** Slow mirrors take minutes. */
 const STEP_MS = 600_000;
-/** The tests themselves take 4 minutes on two cores. */
+/** The tests take 4 minutes on two cores. */
 const TESTS_MS = 900_000;
 const INSIDE = '--inside';
 
@@ -30,12 +30,13 @@ process.exitCode = first === INSIDE ? inside(rest) : outside(process.argv.slice(
 function outside(args: readonly string[]): number {
   if (process.getuid?.() !== 0) {
     process.stderr.write(
-      'Prosody 13.0 runs in a tree of another Debian, which needs root. Run: sudo npm run test:prosody-13\n',
+      'Run: sudo npm run test:prosody-13\n' +
+        'It needs root, because Prosody 13.0 runs in a directory tree of another Debian.\n',
     );
     return 1;
   }
   if (`${CHECKOUT}/`.startsWith(`${AREA}/`)) {
-    process.stderr.write(`This hides ${AREA} from itself: move the checkout out of it\n`);
+    process.stderr.write(`Move the checkout out of ${AREA}, which the tests mount over\n`);
     return 1;
   }
   ensurePackage('debootstrap', 'debootstrap');
@@ -46,16 +47,16 @@ function outside(args: readonly string[]): number {
   return status ?? 1;
 }
 
-/** In namespaces of its own: makes the tree and plays the tests. */
+/** In the separate namespaces: builds the tree, and runs the tests. */
 function inside(args: readonly string[]): number {
   const start = Date.now();
   run('mount', ['-t', 'tmpfs', '-o', `size=${AREA_SIZE},mode=755`, 'tmpfs', AREA]);
   for (const folder of [TREE, TEMPORARY]) mkdirSync(folder);
   run('debootstrap', ['--variant=minbase', 'trixie', TREE]);
-  writeFileSync(join(TREE, 'usr/sbin/policy-rc.d'), '#!/bin/sh\nexit 101\n', { mode: 0o755 }); // no service is started
+  writeFileSync(join(TREE, 'usr/sbin/policy-rc.d'), '#!/bin/sh\nexit 101\n', { mode: 0o755 }); // start no services
   run('chroot', [TREE, 'apt-get', 'update']);
   run('chroot', [TREE, 'apt-get', 'install', '-y', '--no-install-recommends', 'prosody']);
-  // what servers are given the names of: their folders, and the module in the checkout
+  // the servers in the tree need their folders, and the module in the checkout
   for (const path of [TEMPORARY, CHECKOUT]) {
     mkdirSync(join(TREE, path), { recursive: true });
     run('mount', ['--bind', path, join(TREE, path)]);
@@ -74,7 +75,9 @@ function inside(args: readonly string[]): number {
   return status ?? 1;
 }
 
-/** Runs a step of the preparation, and returns what it said; where it fails, that is printed, and the run ends. */
+/**
+ * Runs a step of the preparation, and returns its output. If the step fails, prints the output and ends the process.
+ */
 function run(command: string, args: readonly string[]): string {
   const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive', LC_ALL: 'C' };
   const { status, stdout, stderr } = spawnSync(command, args, { env, encoding: 'utf8', timeout: STEP_MS });

@@ -2,9 +2,9 @@ import { readFileSync } from 'node:fs';
 import { manifest, productionPackages } from './packages.ts';
 
 /**
- * Prints the bill of materials of what is deployed, as CycloneDX 1.5: each production package with its licence and the hash of
- * the archive that it came in. The same lockfile gives the same bill. (`npm sbom --omit=dev` leaves out what is used by
- * development tools, too.)
+ * Prints the software bill of materials of what is deployed, as CycloneDX 1.5: each production package with its licence
+ * and the hash of its archive. The same lockfile gives the same output. (`npm sbom --omit=dev` would leave out packages
+ * that development tools use, too.)
  */
 const project = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
   name: string;
@@ -36,6 +36,5 @@ const component = {
   licenses: [{ license: { id: license } }],
   purl: purl(name, version),
 };
-process.stdout.write(
-  `${JSON.stringify({ bomFormat: 'CycloneDX', specVersion: '1.5', version: 1, metadata: { component }, components }, null, 2)}\n`,
-);
+const bom = { bomFormat: 'CycloneDX', specVersion: '1.5', version: 1, metadata: { component }, components };
+process.stdout.write(`${JSON.stringify(bom, null, 2)}\n`);

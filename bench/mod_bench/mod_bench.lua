@@ -1,15 +1,16 @@
--- mod_bench: what the benchmarks need inside the users' own server. For benchmarks only: whoever reaches it may do anything.
+-- mod_bench: measurements inside the users' server. For benchmarks only: it has no access control.
 --
---   POST /bench/pings        the limit: a raw ping for each join, by as little code as can send it
---   POST /bench/watch        begins to watch the event loop; POST /bench/watched?from=…&to=… ends it and tells what it saw between
---                            two moments, in seconds since the epoch
---   GET  /bench/use          processor time of the server so far, the joins it knows, the s2s connections that have closed
---   GET  /bench/memory       what Lua holds after a full collection, in kB
---   GET  /bench/in_server    the last check of today's in-server way, which runs where bench_in_server is set
+--   POST /bench/pings        the limit: a raw ping for each join, sent by the smallest possible amount of code
+--   POST /bench/watch        starts watching the event loop
+--   POST /bench/watched?from=...&to=...
+--                            stops it, and returns what it saw between two moments, in seconds since the epoch
+--   GET  /bench/use          processor time of the server, joins that it knows, s2s connections that have closed
+--   GET  /bench/memory       memory of Lua after a full collection, in kB
+--   GET  /bench/in_server    the last check of the in-server approach, which runs if bench_in_server is set
 --
--- Today's in-server way is written from what the documentation of mod_ping_muc and mod_track_muc_joins says they do: some
--- seconds after an s2s connection closed, each join on that host is pinged with the server's stock module:send_iq, and
--- whoever cannot be confirmed is sent an unavailable presence with 110 and 330.
+-- The in-server approach is written from the documentation of mod_ping_muc and mod_track_muc_joins: some seconds after
+-- an s2s connection closes, each join on that host is pinged with Prosody's module:send_iq, and users who cannot be
+-- confirmed are sent an unavailable presence with 110 and 330.
 
 local jid = require "util.jid";
 local json = require "util.json";
@@ -106,17 +107,18 @@ local watch;
 local function look()
 	if not watch then return; end
 	local time, cpu = now(), os.clock();
-	table.insert(watch.looks, { at = time, late = math.max(0, time - watch.time - TICK) * 1000, own = (cpu - watch.cpu) * 1000 });
+	local late = math.max(0, time - watch.time - TICK) * 1000;
+	table.insert(watch.looks, { at = time, late = late, own = (cpu - watch.cpu) * 1000 });
 	watch.time, watch.cpu = time, cpu;
 	return TICK;
 end
 
--- Today's in-server way
+-- The in-server approach
 
 local last_check;
 local closes = 0;
 
-local function tell(join)
+local function notify(join)
 	local session = full_sessions[join.full];
 	if not session then return; end
 	session.send(st.presence({ type = "unavailable", id = new_id(), from = join.occupant, to = join.full })
@@ -135,7 +137,7 @@ local function check(remote)
 		this.verdicts, this.last_verdict = this.verdicts + 1, now();
 		if is_joined then return; end
 		this.notices = this.notices + 1;
-		tell(join);
+		notify(join);
 	end
 	for _, join in ipairs(list) do
 		this.pings = this.pings + 1;
@@ -167,7 +169,7 @@ if in_server then
 	module:hook("s2sout-destroyed", closed);
 end
 
--- What is asked over HTTP
+-- HTTP
 
 local function answer(value)
 	return { status_code = 200, headers = { content_type = "application/json" }, body = json.encode(value) };
@@ -209,7 +211,8 @@ module:provides("http", {
 			end
 			watch = nil;
 			table.sort(late);
-			return answer({ own = own, median = late[math.ceil(#late / 2)], p99 = late[math.ceil(#late * 0.99)], longest = late[#late] });
+			local median, p99 = late[math.ceil(#late / 2)], late[math.ceil(#late * 0.99)];
+			return answer({ own = own, median = median, p99 = p99, longest = late[#late] });
 		end;
 		["GET /use"] = function ()
 			local count = 0;
@@ -231,7 +234,7 @@ module:provides("http", {
 	};
 });
 
--- A reload forgets what module:send_iq left behind: on 0.12 the two hooks of each ping that it gave up, for good
+-- A reload removes what module:send_iq leaves behind: on 0.12, two hooks of each ping that it gave up
 
 function module.save() return { joins = joins }; end
 function module.restore(saved) joins = saved.joins; end

@@ -1,12 +1,12 @@
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { App } from 'aws-cdk-lib';
 import { describe, expect, it } from 'vitest';
 import { type Config, ConfigError, readConfig } from '../../infra/config.ts';
+import { newApp, outdir } from './app.ts';
 
 const URL_OF_SERVER = 'https://xmpp.example.net:5281/ping_muc';
-const read = (context: Readonly<Record<string, unknown>>): Config => readConfig(new App({ context }).node);
+const read = (context: Readonly<Record<string, unknown>>): Config => readConfig(newApp(context).node);
 
 describe('what an operator may set', () => {
   it('needs only the server’s URL', () => {
@@ -17,6 +17,7 @@ describe('what an operator may set', () => {
       defaultTimeoutSeconds: 60,
       defaultPatienceSeconds: 300,
       alarmEmail: undefined,
+      runbookUrl: 'https://github.com/ping-muc/ping-muc/blob/main/docs/runbook.md',
       logRetentionDays: 30,
       removalPolicy: 'retain',
       network: undefined,
@@ -80,6 +81,10 @@ describe('what is wrong is said in one line that names the key, what it got, and
     ['defaultTimeoutSeconds', '301'],
     ['defaultPatienceSeconds', '-1'],
     ['alarmEmail', 'operator'],
+    ['runbookUrl', 'docs/runbook.md'],
+    ['runbookUrl', 'http://wiki.example.net/'],
+    ['runbookUrl', 'https://wiki.example.net/#anchor'],
+    ['runbookUrl', `https://wiki.example.net/${'a'.repeat(500)}`],
     ['logRetentionDays', '8'],
     ['removalPolicy', 'keep'],
     ['vpcId', 'vpc'],
@@ -104,14 +109,14 @@ describe('what is wrong is said in one line that names the key, what it got, and
     ['vpcId', { subnetIds: 'subnet-0123456789abcdef0' }],
   ])('%s is missed beside its other half', (key, half) => {
     expect(messageOf(() => read({ serverApiUrl: URL_OF_SERVER, ...half }))).toMatch(
-      new RegExp(`^${key} must be set beside \\w+; got nothing; for example`),
+      new RegExp(`^${key} must be set together with \\w+; got nothing; for example`),
     );
   });
 
   it('several hosts under one name of the server’s API, whose module would be that of one host alone', () => {
     const hosts = { xmppHosts: 'example.net,example.org' };
     expect(messageOf(() => read({ serverApiUrl: URL_OF_SERVER, ...hosts }))).toBe(
-      `serverApiUrl must have a name for each of the 2 xmppHosts, in which {host} stands for the host; got "${URL_OF_SERVER}"; for example -c serverApiUrl=https://{host}:5281/ping_muc`,
+      `serverApiUrl must contain {host}, so that each of the 2 xmppHosts has its own host name; got "${URL_OF_SERVER}"; for example -c serverApiUrl=https://{host}:5281/ping_muc`,
     );
     expect(read({ serverApiUrl: 'https://{host}:5281/ping_muc', ...hosts }).xmppHosts).toHaveLength(2);
     expect(
@@ -122,7 +127,7 @@ describe('what is wrong is said in one line that names the key, what it got, and
 
   it('a key of before says which ones to write', () => {
     expect(messageOf(() => read({ serverApiUrl: URL_OF_SERVER, reservedConcurrency: '0' }))).toBe(
-      'reservedConcurrency is now two keys, one for each function; got "0"; write -c webhookConcurrency=0 -c checkConcurrency=0',
+      'reservedConcurrency was replaced by a key for each function; got "0"; use -c webhookConcurrency=0 -c checkConcurrency=0',
     );
   });
 
@@ -152,7 +157,11 @@ describe('what is wrong is said in one line that names the key, what it got, and
     const { context } = JSON.parse(readFileSync(`${root}cdk.json`, 'utf8')) as { context: object };
     const synth = spawnSync(process.execPath, [`${root}infra/app.ts`], {
       encoding: 'utf8',
-      env: { ...process.env, CDK_CONTEXT_JSON: JSON.stringify({ ...context, serverApiUrl: 'ftp://example.net' }) },
+      env: {
+        ...process.env,
+        CDK_OUTDIR: outdir(),
+        CDK_CONTEXT_JSON: JSON.stringify({ ...context, serverApiUrl: 'ftp://example.net' }),
+      },
     });
     expect(synth.status).toBe(1);
     expect(synth.stderr).toBe(

@@ -53,7 +53,9 @@ describe('the alarms', () => {
   const linked = (): string[] =>
     properties('AWS::CloudWatch::Alarm').map(
       ({ AlarmDescription }) =>
-        / docs\/runbook\.md#([a-z-]+)$/.exec(String(AlarmDescription))?.[1] ?? `none in: ${String(AlarmDescription)}`,
+        / https:\/\/github\.com\/ping-muc\/ping-muc\/blob\/main\/docs\/runbook\.md#([a-z-]+)$/.exec(
+          String(AlarmDescription),
+        )?.[1] ?? `none in: ${String(AlarmDescription)}`,
     );
   const headings = (): string[] => [...runbook.matchAll(/^## (.*)$/gm)].map(([, heading]) => String(heading));
 
@@ -77,7 +79,7 @@ describe('the alarms', () => {
   it('each says how urgent it is and what users notice, and tells somebody, when it is raised and when it is over', () => {
     for (const { AlarmName, AlarmDescription, AlarmActions, OKActions } of properties('AWS::CloudWatch::Alarm')) {
       expect(AlarmName).toMatch(/^PingMuc: /);
-      expect(AlarmDescription).toMatch(/^Severity (high|low)\. \S.{20,}\. What to do: docs\/runbook\.md#/);
+      expect(AlarmDescription).toMatch(/^Severity (high|low)\. \S.{20,}\. What to do: https:\/\/\S+#[a-z-]+$/);
       expect(AlarmActions).toHaveLength(1);
       expect(OKActions).toEqual(AlarmActions);
     }

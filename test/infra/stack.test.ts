@@ -1,5 +1,4 @@
 import { readFile, stat } from 'node:fs/promises';
-import { App } from 'aws-cdk-lib';
 import { Template } from 'aws-cdk-lib/assertions';
 import validate from 'asl-validator';
 import { beforeAll, describe, expect, it } from 'vitest';
@@ -7,6 +6,7 @@ import { ENV, WEBHOOK_TIME } from '../../functions/names.ts';
 import { readConfig } from '../../infra/config.ts';
 import { PingMucStack } from '../../infra/stack.ts';
 import { type Assembly, type Resource, readAssembly, readResources } from '../../local/assembly.ts';
+import { newApp } from './app.ts';
 
 /** What must never regress, read from the very template that a deployment would use. */
 const directory = process.env['PING_MUC_ASSEMBLY'] ?? '';
@@ -20,9 +20,7 @@ beforeAll(async () => {
 
 /** The stack with other settings, as a template, without its bundles. */
 function template(context: Readonly<Record<string, string>>): Template {
-  const app = new App({
-    context: { 'aws:cdk:bundling-stacks': [], serverApiUrl: 'https://xmpp.example.net:5281/ping_muc', ...context },
-  });
+  const app = newApp({ serverApiUrl: 'https://xmpp.example.net:5281/ping_muc', ...context });
   return Template.fromStack(new PingMucStack(app, readConfig(app.node)));
 }
 
@@ -305,25 +303,30 @@ describe('the outputs', () => {
       'modules_enabled = { "ping_muc_webhook" }',
       'http_host = "xmpp.example.net"',
       'ping_muc_webhook_url = "https://api.example/webhooks"',
-      'ping_muc_secret = "(what the command of SecretCommand shows)"',
+      'ping_muc_secret = "(the output of the command in SecretCommand)"',
       'ping_muc_delay = 90',
       'ping_muc_timeout = 60',
       'ping_muc_patience = 600',
-      '-- ping_muc_silence = 21600 -- a room that says nothing for so long is asked whether its users are in; 0: never',
-      '-- ping_muc_reenter = true -- users who are out are brought back, and told only where that fails',
+      '-- ping_muc_silence = 21600 -- seconds without anything from a room after which it is checked; 0: never',
+      '-- ping_muc_reenter = true -- bring users back who are out, and notify them only if that fails',
       '',
     ]);
   });
 
+  it('alarms and the failed check link to the runbook that the operator names', () => {
+    const runbookUrl = 'https://wiki.example.net/ping-muc';
+    const described = template({ runbookUrl }).findResources('AWS::CloudWatch::Alarm');
+    expect(Object.keys(described).length).toBeGreaterThan(5);
+    for (const alarm of Object.values(described))
+      expect(property('Properties.AlarmDescription', alarm)).toMatch(
+        /What to do: https:\/\/wiki\.example\.net\/ping-muc#/,
+      );
+    const machines = template({ runbookUrl }).findResources('AWS::StepFunctions::StateMachine');
+    expect(JSON.stringify(machines)).toContain(`${runbookUrl}#checks-fail`);
+  });
+
   it('tags and names are the operator’s', () => {
-    const app = new App({
-      context: {
-        'aws:cdk:bundling-stacks': [],
-        serverApiUrl: 'https://x.example',
-        stackName: 'Second',
-        tags: 'team=xmpp,rule=a=b',
-      },
-    });
+    const app = newApp({ serverApiUrl: 'https://x.example', stackName: 'Second', tags: 'team=xmpp,rule=a=b' });
     const stack = new PingMucStack(app, readConfig(app.node));
     expect([stack.stackName, stack.tags.tagValues()]).toEqual(['Second', { team: 'xmpp', rule: 'a=b' }]);
   });

@@ -4,12 +4,15 @@ import { startSink } from '../lab/sink.ts';
 import { type Findings, type Progress, REPETITIONS } from './measure.ts';
 import { type Pair, benchModules, openPair } from './server.ts';
 
-/** What the module costs the users' server while nothing is wrong: processor time of joins and leaves, with it and without. */
+/**
+ * The module's overhead on the users' server without any loss: processor time of joins and leaves, with and without
+ * it.
+ */
 const JOINS = 10_000;
 const ALL = `${JOINS.toLocaleString('en')} joins and leaves`;
 
 /** Processor time of the server, in seconds, while everyone enters and leaves. */
-async function inAndOut({ crowd, bench }: Pair, reported: () => boolean): Promise<number> {
+async function enterAndLeave({ crowd, bench }: Pair, reported: () => boolean): Promise<number> {
   const before = (await bench.use()).cpu;
   await crowd.enter();
   await crowd.leave();
@@ -18,7 +21,7 @@ async function inAndOut({ crowd, bench }: Pair, reported: () => boolean): Promis
   return (await bench.use()).cpu - before;
 }
 
-export async function benchComfort(progress: Progress): Promise<Findings> {
+export async function benchOverhead(progress: Progress): Promise<Findings> {
   const secret = `whsec_${randomBytes(32).toString('base64')}`;
   let events: Awaited<ReturnType<typeof startSink>>['events'] = [];
   const settings = async (lab: Lab): Promise<string> => {
@@ -26,33 +29,33 @@ export async function benchComfort(progress: Progress): Promise<Findings> {
     events = sink.events;
     return `${benchModules('ping_muc_webhook')}\nping_muc_webhook_url = "${sink.url}"\nping_muc_secret = "${secret}"\n`;
   };
-  progress('comfort: two pairs of servers');
+  progress('overhead: starting two pairs of servers');
   const ours = await openPair(JOINS, settings);
   const bare = await openPair(JOINS, () => benchModules());
   try {
     const [withOurs, without]: [number[], number[]] = [[], []];
     for (let turn = 0; turn <= REPETITIONS; turn += 1) {
-      progress(`comfort: ${ALL}, ${turn === 0 ? 'to warm up' : `${turn} of ${REPETITIONS}`}`);
+      progress(`overhead: ${ALL}, ${turn === 0 ? 'warm-up' : `${turn} of ${REPETITIONS}`}`);
       const since = events.length;
       const costs = [
-        await inAndOut(ours, () => events.slice(since).filter(({ type }) => type === 'muc.left').length >= JOINS),
-        await inAndOut(bare, () => true),
+        await enterAndLeave(ours, () => events.slice(since).filter(({ type }) => type === 'muc.left').length >= JOINS),
+        await enterAndLeave(bare, () => true),
       ];
-      if (turn === 0) continue; // the first makes the rooms
+      if (turn === 0) continue; // the first turn creates the rooms
       withOurs.push(costs[0] ?? 0);
       without.push(costs[1] ?? 0);
     }
-    // nobody is in a room any more: a close concerns nobody
+    // no user is in a room now, so a close affects no user
     const [eventsBefore, { closes: closesBefore }] = [events.length, await ours.bench.use()];
     for (const server of [ours.home, ours.away]) for (const link of server.links.values()) link.drop();
     await sleep(2000);
     const closes = (await ours.bench.use()).closes - closesBefore;
-    if (closes === 0) throw new Error('no connection was there to be closed');
+    if (closes === 0) throw new Error('no connection was open');
     return {
       budgets: {},
       samples: [
         { what: ALL, quantity: 'with the module', unit: 's of processor time', values: withOurs },
-        { what: ALL, quantity: 'without it', unit: 's of processor time', values: without },
+        { what: ALL, quantity: 'without the module', unit: 's of processor time', values: without },
         {
           what: 'a join and a leave',
           quantity: 'what the module adds',
@@ -60,7 +63,7 @@ export async function benchComfort(progress: Progress): Promise<Findings> {
           values: withOurs.map((value, turn) => ((value - (without[turn] ?? 0)) / JOINS) * 1000),
         },
         {
-          what: 'a close that concerns nobody',
+          what: 'a close that affects no user',
           quantity: 'events reported',
           unit: '',
           values: [events.length - eventsBefore],

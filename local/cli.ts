@@ -1,0 +1,151 @@
+import { randomBytes } from 'node:crypto';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { decodeSecret } from '../functions/core/signature.ts';
+import { prosodySettings } from '../infra/prosody-settings.ts';
+import { synthesize } from './assembly.ts';
+import { prettyLine } from './log.ts';
+import { type Hooks, startRuntime } from './runtime.ts';
+
+const USAGE = `Usage: npm start -- [options]
+
+Runs the stack on this machine, and prints the lines to paste into Prosody's configuration.
+
+  --port <number>       the port for webhooks             (PING_MUC_PORT, 8787)
+  --host <address>      the address to listen on          (PING_MUC_HOST, 127.0.0.1)
+  --server-api <URL>    the XMPP server's stanza API;
+                        {host} stands for the XMPP host   (PING_MUC_SERVER_API, http://127.0.0.1:5280/ping_muc)
+  --data <directory>    the directory for all data        (PING_MUC_DATA, .ping-muc)
+  --assembly <dir>      run this output of cdk synth
+                        instead of synthesizing           (PING_MUC_ASSEMBLY)
+  --help
+
+PING_MUC_SECRET sets the webhook secret (during a rotation two, separated by a comma). If it is not set, a secret is
+generated and kept in the data directory.
+`;
+
+/** A wrong option. The message says what to set. */
+class OptionError extends Error {
+  override readonly name = 'OptionError';
+}
+
+interface Options {
+  readonly port: number;
+  readonly host: string;
+  readonly serverApi: string;
+  readonly data: string;
+  readonly assembly: string | undefined;
+}
+
+function readOptions(): Options | undefined {
+  const env = process.env;
+  const { values } = parseArgs({
+    options: {
+      port: { type: 'string', default: env['PING_MUC_PORT'] ?? '8787' },
+      host: { type: 'string', default: env['PING_MUC_HOST'] ?? '127.0.0.1' },
+      'server-api': { type: 'string', default: env['PING_MUC_SERVER_API'] ?? 'http://127.0.0.1:5280/ping_muc' },
+      data: { type: 'string', default: env['PING_MUC_DATA'] ?? '.ping-muc' },
+      assembly: { type: 'string', default: env['PING_MUC_ASSEMBLY'] ?? '' },
+      help: { type: 'boolean', default: false },
+    },
+  });
+  if (values.help) return undefined;
+  const port = Number(values.port);
+  if (!/^\d+$/.test(values.port) || port > 65_535)
+    throw new OptionError(`--port must be a number from 0 to 65535, for example 8787; got ${values.port}`);
+  return {
+    port,
+    host: values.host,
+    serverApi: values['server-api'],
+    data: resolve(values.data),
+    assembly: values.assembly === '' ? undefined : resolve(values.assembly),
+  };
+}
+
+/** The live secrets, current first: from the environment, from the data directory, or generated now. */
+async function readSecrets(data: string): Promise<readonly string[]> {
+  const given = process.env['PING_MUC_SECRET'];
+  if (given !== undefined && given !== '')
+    return checked(
+      given.split(',').map((secret) => secret.trim()),
+      'PING_MUC_SECRET',
+    );
+  const file = join(data, 'secret');
+  try {
+    return checked([(await readFile(file, 'utf8')).trim()], file);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+  }
+  const generated = `whsec_${randomBytes(32).toString('base64')}`;
+  await writeFile(file, `${generated}\n`, { mode: 0o600, flag: 'wx' });
+  return [generated];
+}
+
+function checked(secrets: readonly string[], source: string): readonly string[] {
+  if (secrets.length > 2)
+    throw new OptionError(
+      `${source} must have at most two secrets, the current and the previous one; got ${secrets.length}`,
+    );
+  try {
+    secrets.forEach(decodeSecret);
+  } catch (error) {
+    throw new OptionError(`${source}: ${error instanceof Error ? error.message : String(error)}`);
+  }
+  return secrets;
+}
+
+/** Does what `npm start` does. @param hooks for the test bed */
+async function start(hooks: Hooks): Promise<void> {
+  const options = readOptions();
+  if (options === undefined) {
+    process.stdout.write(USAGE);
+    return;
+  }
+  const isTerminal = process.stderr.isTTY;
+  const write = (line: string): void => {
+    if (isTerminal && line.includes('"level":"DEBUG"')) return; // of use to programs only
+    process.stderr.write(`${isTerminal ? prettyLine(line) : line}\n`);
+  };
+  const log = (message: string, fields: object = {}): void =>
+    write(JSON.stringify({ level: 'INFO', time: new Date().toISOString(), message, ...fields }));
+  await mkdir(options.data, { recursive: true, mode: 0o700 });
+  const secrets = await readSecrets(options.data);
+  const assembly = options.assembly ?? join(options.data, 'cdk.out');
+  if (options.assembly === undefined) {
+    log('synthesizing the stack');
+    // the stack accepts plain http for loopback only; with {host}, the server is on this machine, too
+    await synthesize(assembly, { serverApiUrl: options.serverApi.replace('http://{host}', 'http://localhost') });
+  }
+  const runtime = await startRuntime({ ...options, ...hooks, assembly, secrets, log: write });
+  const host = options.host.includes(':') ? `[${options.host}]` : options.host;
+  const settings = prosodySettings({
+    serverApiUrl: options.serverApi,
+    pluginPath: fileURLToPath(new URL('../prosody', import.meta.url)),
+    webhookUrl: `http://${host}:${runtime.port}/webhooks`,
+    secret: secrets[0] ?? '',
+  });
+  process.stdout.write(`Add these lines to the configuration of Prosody, and restart Prosody:\n\n${settings}\n`);
+  log('listening', { host: options.host, port: runtime.port, data: options.data, serverApi: options.serverApi });
+  const stop = (signal: string): void => {
+    log('stopping; waiting checks continue at the next start', { signal });
+    runtime.close().then(
+      () => process.exit(0),
+      (error: unknown) => {
+        log('could not stop cleanly', { detail: String(error) });
+        process.exit(1);
+      },
+    );
+  };
+  process.once('SIGTERM', stop);
+  process.once('SIGINT', stop);
+}
+
+/** Runs the stack until a signal ends this process. */
+export function run(hooks: Hooks = {}): void {
+  start(hooks).catch((error: unknown) => {
+    process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
+    process.exit(1);
+  });
+}

@@ -1,0 +1,17 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { App } from 'aws-cdk-lib';
+import { afterAll } from 'vitest';
+
+/** Where the apps of a test file write. Without `outdir`, each App leaves a folder `cdk.out…` in the temporary directory. */
+const folder = mkdtempSync(join(tmpdir(), 'ping-muc-infra-'));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+let last = 0;
+/** A new folder for one app, which is removed after the tests of this file. */
+export const outdir = (): string => join(folder, String((last += 1)));
+
+/** A CDK app that does not bundle the functions. */
+export const newApp = (context: Readonly<Record<string, unknown>>): App =>
+  new App({ context: { 'aws:cdk:bundling-stacks': [], ...context }, outdir: outdir() });
