@@ -41,8 +41,8 @@ const P99 = { statistic: Stats.percentile(99), period: PERIOD };
 /** Half of the time that a webhook may take. */
 const SLOW_WEBHOOK_MS = (WEBHOOK_TIME.answerWithinSeconds * 1000) / 2;
 /**
- * An invocation hands over to the next one when two ping time-outs and two minutes (CLOSING_MS in functions/core/limits.ts) are left of its 15 minutes, after which
- * Lambda would end it.
+ * An invocation hands over to the next one when two ping time-outs and two minutes (CLOSING_MS in
+ * functions/core/limits.ts) are left of its 15 minutes, after which Lambda would end it.
  */
 const LONG_CHECK_MS = Duration.seconds(14 * 60 + 30).toMilliseconds();
 const LATE_CHECK_MS = 60_000;
