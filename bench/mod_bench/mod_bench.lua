@@ -1,15 +1,17 @@
--- mod_bench: what the benchmarks need inside the users' own server. For benchmarks only: whoever reaches it may do anything.
+-- mod_bench: what the benchmarks need inside the users' own server. For benchmarks only: it permits everything to all
+-- who can reach it.
 --
 --   POST /bench/pings        the limit: a raw ping for each join, by as little code as can send it
---   POST /bench/watch        begins to watch the event loop; POST /bench/watched?from=…&to=… ends it and tells what it saw between
---                            two moments, in seconds since the epoch
---   GET  /bench/use          processor time of the server so far, the joins it knows, the s2s connections that have closed
+--   POST /bench/watch        begins to watch the event loop
+--   POST /bench/watched?from=…&to=…
+--                            ends that, and returns what was seen between two moments, in seconds since the epoch
+--   GET  /bench/use          processor time of the server so far, the joins it knows, how many s2s connections closed
 --   GET  /bench/memory       what Lua holds after a full collection, in kB
 --   GET  /bench/in_server    the last check of today's in-server way, which runs where bench_in_server is set
 --
--- Today's in-server way is written from what the documentation of mod_ping_muc and mod_track_muc_joins says they do: some
--- seconds after an s2s connection closed, each join on that host is pinged with the server's stock module:send_iq, and
--- whoever cannot be confirmed is sent an unavailable presence with 110 and 330.
+-- Today's in-server way follows the documentation of mod_ping_muc and mod_track_muc_joins: some seconds after an s2s
+-- connection closed, each join on that host is pinged with the server's stock module:send_iq. Users who cannot be
+-- confirmed are sent an unavailable presence with 110 and 330.
 
 local jid = require "util.jid";
 local json = require "util.json";
@@ -106,7 +108,8 @@ local watch;
 local function look()
 	if not watch then return; end
 	local time, cpu = now(), os.clock();
-	table.insert(watch.looks, { at = time, late = math.max(0, time - watch.time - TICK) * 1000, own = (cpu - watch.cpu) * 1000 });
+	local late = math.max(0, time - watch.time - TICK) * 1000;
+	table.insert(watch.looks, { at = time, late = late, own = (cpu - watch.cpu) * 1000 });
 	watch.time, watch.cpu = time, cpu;
 	return TICK;
 end
@@ -209,7 +212,9 @@ module:provides("http", {
 			end
 			watch = nil;
 			table.sort(late);
-			return answer({ own = own, median = late[math.ceil(#late / 2)], p99 = late[math.ceil(#late * 0.99)], longest = late[#late] });
+			return answer({
+				own = own, median = late[math.ceil(#late / 2)], p99 = late[math.ceil(#late * 0.99)], longest = late[#late];
+			});
 		end;
 		["GET /use"] = function ()
 			local count = 0;
