@@ -2,4 +2,4 @@
 std = "lua54"
 globals = { module = { other_fields = true } }
 read_globals = { prosody = { other_fields = true } }
-max_line_length = 150
+max_line_length = 120

@@ -13,13 +13,13 @@ local MAX_CLOSE_REASON = 256; -- bytes
 local s2s_sessions = module:shared("/*/s2s/sessions"); -- connection → stream, of mod_s2s
 
 return function (settings, state, sender, queries, next_at)
-	-- Stream → { at, carried, arrived }: when it was established (false: before we looked), whether it carried anything
-	-- but our own queries, whether this host received anything over it
+	-- Stream → { at, carried, arrived }: when it was established (false: before this module was loaded), whether it
+	-- carried anything but our own queries, whether this host received anything over it
 	state.streams = state.streams or setmetatable({}, { __mode = "k" });
-	-- Remote host → { at, count, told, held }: the newest close, how many streams ended, when a close was last reported, and
-	-- the one that is held back. Only of hosts where somebody has a join.
+	-- Remote host → { at, count, told, held }: the newest close, how many streams ended, when a close was last reported
+	-- (told), and the one that is held back. Only of hosts where a session has a join.
 	state.closes = state.closes or {};
-	state.heard = state.heard or {}; -- remote host → when the last stanza came from it, in seconds; of the same hosts
+	state.heard = state.heard or {}; -- remote host → when the last stanza from it arrived, in seconds; of the same hosts
 	local streams, closes, heard = state.streams, state.closes, state.heard;
 
 	-- What streams carry
@@ -32,16 +32,16 @@ return function (settings, state, sender, queries, next_at)
 		streams[session] = streams[session] or { at = unseen(session.type == "s2sout"), carried = true };
 	end
 
-	-- Answers count for nothing: whoever asked counted. Nor does what servers say to each other, not their users.
+	-- Answers do not count, because their requests did. Stanzas between the servers themselves do not count either.
 	local function is_of_users(stanza)
 		local is_iq, stanza_type = stanza.name == "iq", stanza.attr.type;
 		return not (is_iq and (stanza_type == "result" or stanza_type == "error" or queries.is_ours(stanza.attr.id)))
 			and (stanza.attr.from or ""):find("@", 1, true) ~= nil;
 	end
 
-	local routed_of_users = false; -- whether the stanza that is being routed is one
+	local routed_of_users = false; -- whether the stanza that is being routed is from a user
 
-	-- Right before mod_s2s, so that what others have refused does not count
+	-- Just before mod_s2s, so that a stanza that another module has stopped does not count
 	module:hook("route/remote", function (event)
 		routed_of_users = is_of_users(event.stanza);
 		if not routed_of_users then return; end
@@ -53,10 +53,10 @@ return function (settings, state, sender, queries, next_at)
 		streams[event.session] = { carried = routed_of_users };
 	end);
 
-	-- Fires once more for each host that a stream is authenticated for.
+	-- This event fires once more for each host for which a stream is authenticated.
 	local function established(event)
 		local session = event.session;
-		-- Nothing can have come over an incoming one before.
+		-- Nothing can have arrived over an incoming stream before.
 		local stream = streams[session] or { carried = session.direction == "outgoing" };
 		if stream.at == nil then stream.at = next_at(); end
 		streams[session] = stream;
@@ -64,9 +64,10 @@ return function (settings, state, sender, queries, next_at)
 	module:hook_global("s2sin-established", established);
 	module:hook_global("s2sout-established", established);
 
-	-- A room that does not answer pings itself passes ours on to the user's client, under an id of its own.
+	-- A room that does not answer pings itself forwards ours to the user's client, with an id of its own.
 	local function is_echo(stanza)
-		return stanza.name == "iq" and queries.in_flight[jid.host(stanza.attr.from)] and stanza:get_child("ping", xmlns_ping) ~= nil;
+		local remote = jid.host(stanza.attr.from);
+		return stanza.name == "iq" and queries.in_flight[remote] and stanza:get_child("ping", xmlns_ping) ~= nil;
 	end
 
 	local function arrived(event)
@@ -77,7 +78,7 @@ return function (settings, state, sender, queries, next_at)
 		stream.arrived = true;
 		if not stream.carried and is_of_users(stanza) and not is_echo(stanza) then stream.carried = true; end
 	end
-	-- Before anybody swallows it
+	-- With a high priority, before another module stops it
 	for _, name in ipairs { "message", "presence", "iq" } do
 		module:hook(name.."/bare", arrived, 2000);
 		module:hook(name.."/full", function (event)
@@ -91,7 +92,7 @@ return function (settings, state, sender, queries, next_at)
 	-- How streams end
 
 	local windows = {}; -- remote host → true for half a delay after a close was reported
-	local tell;
+	local report;
 
 	local function open_window(remote, seconds)
 		windows[remote] = true;
@@ -102,12 +103,12 @@ return function (settings, state, sender, queries, next_at)
 			if not state.remotes[remote] then
 				closes[remote] = nil;
 			elseif close.held then
-				tell(remote, close);
+				report(remote, close);
 			end
 		end);
 	end
 
-	function tell(remote, close)
+	function report(remote, close)
 		local held = close.held;
 		close.held, close.told = nil, time_now();
 		if not windows[remote] then open_window(remote, settings.delay / 2); end
@@ -118,8 +119,8 @@ return function (settings, state, sender, queries, next_at)
 		});
 	end
 
-	-- In good order, by the other side's choice (false), by ours (nil, as is a lost connection, of which mod_s2s has let
-	-- go), or for being idle, as some servers put it
+	-- Closed without an error by the other side (false), or by this server (nil; the same for a lost connection, but
+	-- that one is no longer in s2s_sessions), or because it was idle, with the reason that some servers give
 	local function is_clean(session, reason)
 		return reason == false
 			or (reason == nil and session.direction == "outgoing" and s2s_sessions[session.conn or false] == session)
@@ -132,7 +133,7 @@ return function (settings, state, sender, queries, next_at)
 		if session.type == "s2sout" then
 			if session.from_host == module.host then peers[session.to_host] = true; end
 		elseif session.type == "s2sin" and (session.to_host == module.host or stream.arrived) then
-			-- Not the host in the stream's header: it is a claim.
+			-- Not the host in the stream's header, which is only a claim.
 			for peer, status in pairs(session.hosts) do peers[peer] = status.authed; end
 		end
 		local is_quiet = not stream.carried and is_clean(session, reason);
@@ -143,25 +144,25 @@ return function (settings, state, sender, queries, next_at)
 				local close = closes[remote] or { count = 0 };
 				close.count = close.count + 1;
 				closes[remote] = close;
-				if not is_quiet then -- a check's pings would report themselves, for ever
+				if not is_quiet then -- otherwise the pings of one check would cause the next one, for ever
 					close.at = next_at();
 					close.held = { at = close.at, direction = session.direction, reason = reason };
-					-- One that has not been sent yet is replaced.
-					if not windows[remote] or state.queue:get(remote) then tell(remote, close); end
+					-- A close that has not been sent yet is replaced.
+					if not windows[remote] or state.queue:get(remote) then report(remote, close); end
 				end
 			end
 		end
 	end
-	-- Before mod_smacks gives back what was not acknowledged; of the streams to any host, as one carries several
+	-- Before mod_smacks returns what was not acknowledged. Streams of all hosts, because one stream can carry several.
 	module:hook_global("s2s-destroyed", closed);
 
-	-- For joins: nobody has one there any more.
-	local function forget(remote)
+	-- For joins: no session has one there any more.
+	local function drop(remote)
 		heard[remote] = nil;
 		if not windows[remote] then closes[remote] = nil; end
 	end
 
-	-- Goes on with what an earlier life of the module has left.
+	-- Continues with what waited before the module was reloaded.
 	local function resume()
 		local now = time_now();
 		for remote, close in pairs(closes) do
@@ -173,14 +174,14 @@ return function (settings, state, sender, queries, next_at)
 	end
 
 	return {
-		forget = forget, resume = resume;
-		-- The newest close of a host that was reported, or will be, in microseconds; nil where none is known
+		drop = drop, resume = resume;
+		-- The newest close of a host that was reported, or will be, in microseconds; nil if none is known
 		newest = function (remote) return closes[remote] and closes[remote].at; end;
 		-- How many streams from and to a host have ended, reported or not
 		count = function (remote) return closes[remote] and closes[remote].count or 0; end;
-		-- When the stream was established, in microseconds; nil where it was before we looked
+		-- When the stream was established, in microseconds; nil if that was before this module was loaded
 		began = function (session) return streams[session] and streams[session].at or nil; end;
-		-- When the last stanza came from a host to a session, in seconds
+		-- When the last stanza from a host to a session arrived, in seconds
 		heard = function (remote) return heard[remote]; end;
 	};
 end

@@ -1,7 +1,7 @@
--- Doubts: what makes it doubtful that a room still has this host's sessions in it, though no stream closed
+-- Doubts: reasons to doubt that this host's sessions are still in a room, although no stream closed
 --
--- The room's own word to one of them that it is not in, or a long silence. Either way the receiver is asked for a check of
--- that room: whether its users are out is not decided here.
+-- Either the room says to one of them that it is not in it, or the room has been silent for long. In both cases the
+-- module requests a check of that room. It does not decide whether the users are out.
 
 local cache = require "util.cache";
 local jid = require "util.jid";
@@ -10,43 +10,44 @@ local time = require "util.time";
 local monotonic, time_now = time.monotonic, time.now;
 local match = string.match;
 
--- Checks that rooms' errors can make us ask for at once, and a second in the long run: of one remote host, on account
--- of one user, and in all. Each costs the operator. One whose pings are left unanswered goes on for minutes, and holds
--- back others; where all are answered, most of it is given back.
+-- How many checks errors of rooms can cause at once, and per second in the long run: for one remote host, for one
+-- user, and in all. Each costs the operator money. A check whose pings are not answered runs for minutes, and delays
+-- others. If all are answered, most of its cost is given back.
 local BOUNDS = {
 	host = { at_once = 60, rate = 6 / 3600 };
 	user = { at_once = 60, rate = 6 / 3600 };
 	all = { at_once = 120, rate = 12 / 3600 };
 };
 local GIVEN_BACK = 3 / 4;
-local SWEEP = 600; -- seconds after which allowances that are whole again are forgotten
+local SWEEP = 600; -- seconds after which allowances that are full again are dropped
 local LEAST_WINDOW = 5; -- seconds from a check that a room's error caused until the next one may
-local PASSES = 4; -- in an interval each room is looked at so often: who is silent is found a fourth of it late at most
+local PASSES = 4; -- in an interval, over all rooms. So a silent room is found late by a fourth of it at most.
 local SLICES, MIN_SLICE, MAX_SLICE = 100, 1, 60; -- of a pass; seconds of one
-local MAX_ROOMS = 1000; -- looked at in one slice
-local MAX_UNHEARD = 4; -- rooms of one host that are asked about for their silence before anything has come from it
+local MAX_ROOMS = 1000; -- examined in one slice
+local MAX_UNHEARD = 4; -- checks of one host's silent rooms before anything has arrived from it
 
--- Whoever writes to a room that it is not in, or shows its presence there, is answered so: XEP-0045 §7.4 not-acceptable
--- (Prosody says item-not-found to a presence), and item-not-found where the room itself is gone.
+-- How a room answers a message or presence of a session that is not in it: not-acceptable (XEP-0045 §7.4; Prosody
+-- answers a presence with item-not-found), or item-not-found if the room itself no longer exists
 local NOT_IN = { ["not-acceptable"] = true, ["item-not-found"] = true };
 
-local count_requested = module:metric("counter", "checks_requested", "", "Checks asked for, by cause", { "cause" });
+local count_requested = module:metric("counter", "checks_requested", "", "Checks requested, by cause", { "cause" });
 
 return function (settings, state, sender, rosters, closes, next_at)
-	-- Room → { asked }: when a check of it was last asked for. Of rooms with joins; the one that was looked at last is at the head.
+	-- Room → { asked, on_account_of }: when a check of it was last requested, and whose allowance it used. Only of rooms
+	-- with joins; the room that was examined last is at the head.
 	state.doubts = state.doubts or cache.new(2^31);
 	local doubts = state.doubts;
-	-- Kind and name → { left, at }: how many checks rooms' errors may still cause there, and when that was. There can
-	-- be no more of them than of checks: whoever has none has all that it is allowed.
+	-- Kind and name → { left, at }: how many checks errors of rooms may still cause, and when that was the number.
+	-- Without an entry, the allowance is full. So there are at most as many entries as checks.
 	state.allowances = state.allowances or {};
 	local allowances = state.allowances;
-	-- Remote host → { at, count }: when rooms there were asked about for their silence, and how many since anything was
-	-- heard from it
+	-- Remote host → { at, count }: when checks of silent rooms there were requested, and how many since anything arrived
+	-- from the host
 	state.unheard = state.unheard or {};
 	local unheard = state.unheard;
-	local waiting = {}; -- room → true while it is to be looked at once its window is over
+	local waiting = {}; -- room → true while a timer is set to examine it later
 
-	-- A room has its first join, or none any more.
+	-- Called when a room may have got its first join, or lost its last one.
 	local function follow(room)
 		local has_joins = next(rosters.joins_in(room)) ~= nil;
 		if not has_joins then
@@ -59,9 +60,9 @@ return function (settings, state, sender, rosters, closes, next_at)
 		for room in pairs(track.rooms) do follow(room); end
 	end
 
-	local function ask(room, cause)
+	local function request_check(room, cause)
 		doubts:get(room).asked = monotonic();
-		module:log("debug", "A check of %s is asked for (%s)", room, cause);
+		module:log("debug", "Requesting a check of %s (%s)", room, cause);
 		count_requested:with_labels(cause):add(1);
 		sender.enqueue("check.requested", room, next_at(), {
 			remote = jid.host(room), room = room, cause = cause, delay = 0,
@@ -98,13 +99,13 @@ return function (settings, state, sender, rosters, closes, next_at)
 		end
 	end
 
-	local function ask_on_account_of(full, room)
+	local function request_for(full, room)
 		spend(room, full, 1);
 		doubts:get(room).on_account_of = full;
-		ask(room, "room-error");
+		request_check(room, "room-error");
 	end
 
-	-- All that a request has asked of these rooms has been answered by them, or not.
+	-- A request to the stanza API about these rooms is finished. `is_answered`: whether they have answered all pings
 	local function asked(rooms, is_answered)
 		for room in pairs(rooms) do
 			local doubt = doubts:get(room);
@@ -127,13 +128,13 @@ return function (settings, state, sender, rosters, closes, next_at)
 
 	local function window() return math.max(LEAST_WINDOW, settings.delay); end
 
-	-- Whether a room has denied a join after it was last asked about it
+	-- Whether a room has denied a join after the last ping of it
 	local function is_in_doubt(join)
 		return join.denied and join.denied > math.max(join.at / 1e6, join.pinged or 0);
 	end
 
-	-- After that a check is asked for if somebody is in doubt still, and as soon as it is allowed.
-	local function look_later(room, seconds)
+	-- After that time, a check is requested if a join is still in doubt, and as soon as the allowance permits it.
+	local function examine_later(room, seconds)
 		if waiting[room] then return; end
 		waiting[room] = true;
 		module:add_timer(seconds, function ()
@@ -142,11 +143,11 @@ return function (settings, state, sender, rosters, closes, next_at)
 			for full, join in pairs(doubt and rosters.joins_in(room) or {}) do
 				if is_in_doubt(join) then
 					local left = seconds_until_allowed(room, full);
-					if left <= 0 then return ask_on_account_of(full, room); end
+					if left <= 0 then return request_for(full, room); end
 					later = math.min(later or left, left);
 				end
 			end
-			if later then look_later(room, math.max(1, later)); end
+			if later then examine_later(room, math.max(1, later)); end
 		end);
 	end
 
@@ -154,27 +155,27 @@ return function (settings, state, sender, rosters, closes, next_at)
 		return doubt.asked and doubt.asked + window() - monotonic() or 0;
 	end
 
-	-- A room says to a session that it is not in. A check is asked for at once, unless one has been within the window,
-	-- or there were too many. One pings all that were in the room before it, and answers what was said until then; what
-	-- comes later, or has to wait, is looked at later.
+	-- A room says to a session that it is not in it. A check is requested at once, unless there was one within the
+	-- window, or there were too many. A check pings all joins that were made before it, and so settles all earlier
+	-- doubts. A later doubt, or one that must wait, is examined later.
 	local function denied(room, full, join)
 		local doubt = doubts:get(room);
-		if not doubt or join.attempt then return; end -- it is entering again as it is
+		if not doubt or join.attempt then return; end -- the session is entering again by itself
 		local left = math.max(seconds_left(doubt), seconds_until_allowed(room, full));
-		if left <= 0 then return ask_on_account_of(full, room); end
+		if left <= 0 then return request_for(full, room); end
 		join.denied = time_now();
-		look_later(room, left);
+		examine_later(room, left);
 	end
 
-	-- Those who are in doubt since before the module was reloaded
+	-- Joins that have been in doubt since before the module was reloaded
 	for _, track in pairs(state.tracks) do
 		for room, join in pairs(track.rooms) do
-			if is_in_doubt(join) then look_later(room, math.max(0, seconds_left(doubts:get(room)))); end
+			if is_in_doubt(join) then examine_later(room, math.max(0, seconds_left(doubts:get(room)))); end
 		end
 	end
 
-	-- Whose the stanza is that comes to a session from a room, and whether it is the room's own or an occupant's. What the
-	-- server bounces itself is from neither.
+	-- The join to which a stanza from a room belongs, the room, and the nick ("" if it is from the room itself); nothing
+	-- for what this server has bounced
 	local function join_of(event)
 		local origin, attr = event.origin, event.stanza.attr;
 		local track = state.tracks[attr.to];
@@ -183,15 +184,15 @@ return function (settings, state, sender, rosters, closes, next_at)
 		return track.rooms[room], room, nick;
 	end
 
-	-- After joins: what the client does not hear of is not from a room that it is in, or is taken care of.
+	-- After the hooks of tracking: what is held back from the client does not count here.
 	module:hook("message/full", function (event)
 		local join, room, nick = join_of(event);
 		if not join then return; end
 		local message_type = event.stanza.attr.type;
 		if message_type ~= "error" then
-			-- A room invites those who are not in it, too.
+			-- A room can also invite users who are not in it.
 			if message_type == "groupchat" or nick ~= "" then join.heard = monotonic(); end
-		elseif nick == "" then -- an occupant's is what any of them can have sent
+		elseif nick == "" then -- any occupant can send an error
 			local _, condition = event.stanza:get_error();
 			if NOT_IN[condition] then denied(room, event.stanza.attr.to, join); end
 		end
@@ -205,12 +206,15 @@ return function (settings, state, sender, rosters, closes, next_at)
 			if nick ~= "" then join.heard = monotonic(); end
 		elseif presence_type == "error" then
 			local _, condition = event.stanza:get_error();
-			-- A nick that is not acceptable is no reason to doubt.
-			if condition == "item-not-found" or (NOT_IN[condition] and (nick == "" or nick == join.nick)) then denied(room, event.stanza.attr.to, join); end
+			-- A new nick that is not acceptable is no reason to doubt.
+			local is_own = nick == "" or nick == join.nick;
+			if condition == "item-not-found" or (NOT_IN[condition] and is_own) then
+				denied(room, event.stanza.attr.to, join);
+			end
 		end
 	end, 999);
 
-	-- Before queries take the answers to our own pings. An occupant's address answers only those who are in the room.
+	-- Before queries.lib takes the answers to our own pings. An occupant's address answers only occupants.
 	module:hook("iq/full", function (event)
 		local join, _, nick = join_of(event);
 		if join and nick ~= "" and event.stanza.attr.type ~= "error" then join.heard = monotonic(); end
@@ -228,9 +232,8 @@ return function (settings, state, sender, rosters, closes, next_at)
 		return found;
 	end
 
-	-- A host that hangs is silent in all of its rooms: until something has come from it, the others need not be asked
-	-- about.
-	local function may_ask_for_silence(remote)
+	-- A host that hangs is silent in all of its rooms. Until something arrives from it, checks of a few rooms are enough.
+	local function may_check_silence(remote)
 		local last, now = unheard[remote], time_now();
 		if not last or now - last.at >= settings.silence or (closes.heard(remote) or 0) > last.at then
 			last = { count = 0 };
@@ -242,26 +245,26 @@ return function (settings, state, sender, rosters, closes, next_at)
 		return true;
 	end
 
-	-- Looks at the rooms one after the other, and few at a time, so that those that fall silent together are not asked about
+	-- Examines the rooms one after the other, and few at a time, so that rooms that become silent together are not checked
 	-- together.
-	local looked_at = monotonic();
-	local function look_slice()
+	local examined_at = monotonic();
+	local function examine_slice()
 		local now, pass = monotonic(), settings.silence / PASSES;
-		local share = math.min((now - looked_at) / pass, 1);
-		looked_at = now;
+		local share = math.min((now - examined_at) / pass, 1);
+		examined_at = now;
 		for _ = 1, math.min(math.ceil(doubts:count() * share), MAX_ROOMS) do
 			local room, doubt = doubts:tail();
 			doubts:set(room, doubt);
-			if is_silent(room, doubt, now) and may_ask_for_silence(jid.host(room)) then ask(room, "silence"); end
+			if is_silent(room, doubt, now) and may_check_silence(jid.host(room)) then request_check(room, "silence"); end
 		end
 		return math.max(MIN_SLICE, math.min(pass / SLICES, MAX_SLICE));
 	end
 
-	local looking;
+	local timer;
 	local function follow_settings()
-		if looking then looking:stop(); end
-		looked_at = monotonic();
-		looking = settings.silence > 0 and module:add_timer(MIN_SLICE, look_slice) or nil;
+		if timer then timer:stop(); end
+		examined_at = monotonic();
+		timer = settings.silence > 0 and module:add_timer(MIN_SLICE, examine_slice) or nil;
 	end
 	follow_settings();
 

@@ -1,23 +1,25 @@
--- Folds: events about one join that changes again and again wait, each longer than the one before, and the newest
--- replaces those that wait. It is remote rooms that change a join, and every event costs the operator.
+-- Folds: if one join changes again and again, its events wait, each longer than the one before, and the newest replaces
+-- those that wait. Remote rooms can change a join, and every event costs the operator money.
 
 local cache = require "util.cache";
 local time_now = require "util.time".now;
 
-local AT_ONCE = 4; -- events about one join that never wait: in, out, in again under another nick
-local LONGEST, SHARE = 45, 0.75; -- seconds that one waits, and of a delay: it is there before a check that follows
-local MARGIN = 5; -- seconds that are left of a delay, where it waits for others
-local TOGETHER = 10; -- seconds: those that wait longer than this leave together, in one request
-local QUIET = 3600; -- seconds after which it all begins anew
-local LONGEST_TURN = 900; -- seconds for which others are waited for, where there are too many
-local ALLOWED, RATE = 10000, 2; -- events that had to wait, of one remote host, and a second: beyond, each waits its turn
-local MAX_FOLDS = 100000; -- joins of which it is remembered; of the oldest, what waits goes out at once
+local AT_ONCE = 4; -- events about one join that never wait: in, out, in again, another nick
+-- Seconds that an event waits at most, and part of ping_muc_delay: it arrives before a check that follows.
+local LONGEST, SHARE = 45, 0.75;
+local MARGIN = 5; -- seconds that are left of ping_muc_delay if it waits for others
+local TOGETHER = 10; -- seconds: events that wait longer than this are sent together, in one request
+local QUIET = 3600; -- seconds without a change after which the count starts again
+local LONGEST_TURN = 900; -- seconds that an event waits for its turn, if there are too many
+-- Events that had to wait, of one remote host, at once and per second. More of them wait for their turn.
+local ALLOWED, RATE = 10000, 2;
+local MAX_FOLDS = 100000; -- joins that are stored; if there are more, what waits of the oldest is sent at once
 
 return function (settings, state, sender)
-	-- Key → { sent, at, remote, event, due }: how many events went out and when the last one did, which one waits and
-	-- until when. The one that changed last is at the head.
+	-- Key → { sent, at, remote, event, due }: how many events were sent, and when the last one was; which event waits, and
+	-- until when. The join that changed last is at the head.
 	state.folds = state.folds or cache.new(2^31);
-	-- Remote host → { left, at }: how many events it may still cause before all must wait, and when that was
+	-- Remote host → { left, at }: how many events it may still cause before all must wait, and when that was the number
 	state.allowances = state.allowances or {};
 	local folds, allowances = state.folds, state.allowances;
 	local waiting = {}; -- remote host → number of events that wait
@@ -30,7 +32,8 @@ return function (settings, state, sender)
 		return allowance;
 	end
 
-	local function wait_no_more(fold)
+	-- Returns the event that has waited.
+	local function take_event(fold)
 		local event, remote = fold.event, fold.remote;
 		fold.event, fold.due = nil, nil;
 		local left = (waiting[remote] or 1) - 1;
@@ -39,7 +42,7 @@ return function (settings, state, sender)
 	end
 
 	local function send(key, fold, event)
-		-- What never waits is not counted: a service that restarts has each of its occupants leave and come back.
+		-- Events that never wait do not count: if a service restarts, all of its occupants leave and come back.
 		if fold.sent >= AT_ONCE then
 			local allowance = allowance_of(fold.remote);
 			allowance.left, allowances[fold.remote] = allowance.left - 1, allowance;
@@ -55,42 +58,43 @@ return function (settings, state, sender)
 		fold.due = due;
 		waiting[fold.remote] = (waiting[fold.remote] or 0) + 1;
 		module:add_timer(due - time_now(), function ()
-			if folds:get(key) == fold and fold.due == due then send(key, fold, wait_no_more(fold)); end
+			if folds:get(key) == fold and fold.due == due then send(key, fold, take_event(fold)); end
 		end);
 	end
 
-	local function forget_quiet()
+	local function drop_quiet()
 		while true do
 			local key, fold = folds:tail();
 			if not key then return; end
 			if folds:count() <= MAX_FOLDS and (fold.event or time_now() - fold.at < QUIET) then return; end
-			if fold.event then send(key, fold, wait_no_more(fold)); end
+			if fold.event then send(key, fold, take_event(fold)); end
 			folds:set(key, nil);
 		end
 	end
 	module:add_timer(QUIET, function ()
-		forget_quiet();
+		drop_quiet();
 		for remote in pairs(allowances) do
 			if allowance_of(remote).left >= ALLOWED then allowances[remote] = nil; end
 		end
 		return QUIET;
 	end);
 
-	-- Sends an event about a join, now or in its time. `earlier` is when there was one before, in seconds, if ever.
-	local function tell(kind, key, remote, at, fields, join, earlier)
+	-- Reports an event about a join, now or later. `earlier`: when the join before it was made, in seconds; nil if there
+	-- was none
+	local function report(kind, key, remote, at, fields, join, earlier)
 		local fold, now = folds:get(key), time_now();
 		if fold and not fold.event and now - fold.at >= QUIET then fold = nil; end
 		if not fold then fold = { sent = earlier and now - earlier < QUIET and 1 or 0; at = now; remote = remote }; end
 		local event = { kind = kind, at = at, fields = fields, join = join };
-		-- Most joins never change, and a first one is the user's doing: it is remembered by its own moment.
+		-- Most joins never change, and the first one is the user's own action. So no fold is stored for it.
 		if kind == "muc.joined" and not earlier and fold.sent == 0 then
-			if fold.event then wait_no_more(fold); end
+			if fold.event then take_event(fold); end
 			return sender.enqueue(kind, key, at, fields, join);
 		end
 		local is_allowed = allowance_of(remote).left > 0;
-		if fold.event then -- has its time already
+		if fold.event then -- its time is set already
 			fold.event = event;
-		elseif state.queue:get(key) then -- has not been sent yet, and is replaced
+		elseif state.queue:get(key) then -- the one before has not been sent yet, and is replaced
 			sender.enqueue(kind, key, at, fields, join);
 		elseif fold.sent < AT_ONCE then
 			send(key, fold, event);
@@ -102,13 +106,13 @@ return function (settings, state, sender)
 			wait(key, fold, math.max(math.min(turn, longest), in_turn));
 		end
 		folds:set(key, fold);
-		forget_quiet();
+		drop_quiet();
 	end
 
-	-- What waits is not to be sent.
+	-- Drops the event that waits.
 	local function drop(key)
 		local fold = folds:get(key);
-		if fold and fold.event then wait_no_more(fold); end
+		if fold and fold.event then take_event(fold); end
 	end
 
 	-- Whether an event about the join waits
@@ -117,12 +121,12 @@ return function (settings, state, sender)
 		return fold ~= nil and fold.event ~= nil;
 	end
 
-	-- Goes on with what an earlier life of the module has left.
+	-- Continues with what waited before the module was reloaded.
 	local function resume()
 		for key, fold in folds:items() do
 			if fold.event then wait(key, fold, math.max(0, math.min(fold.due - time_now(), QUIET))); end
 		end
 	end
 
-	return { tell = tell, drop = drop, has = has, resume = resume };
+	return { report = report, drop = drop, has = has, resume = resume };
 end

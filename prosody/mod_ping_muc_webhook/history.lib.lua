@@ -1,6 +1,8 @@
--- What a session has heard of a room: as much as finds out what it missed once it is back
+-- History: which messages a session has had from a room, so that after a re-entry it gets those that it missed, and no
+-- message twice
 --
--- For each join, the newest lines that the room sent the session: when, and what names them. No text is kept.
+-- For each join, the newest lines: the messages that rooms send again. Of each, when it arrived, and a name that
+-- identifies it. The text is not stored, unless a message has no id (see names_of).
 
 local time = require "util.time";
 local parse_datetime = require "util.datetime".parse;
@@ -12,11 +14,11 @@ local xmlns_eme = "urn:xmpp:eme:0";
 local xmlns_hints = "urn:xmpp:hints";
 local xmlns_sid = "urn:xmpp:sid:0";
 
--- The history is asked for from somewhat before the last line on, as the question takes its time to the room, and so does a
--- line on its way here. What the session had of that is known by name, and held back.
-local KEEP = 10; -- seconds before the newest line from which on the history is asked for
+-- The requested history begins somewhat before the newest line, because the request takes time to reach the room, and
+-- so does a line to arrive here. Lines that the session had are known by name, and held back.
+local KEEP = 10; -- seconds before the newest line at which the requested history begins
 local ROUNDED = 3; -- seconds by which it may begin earlier: whole seconds here, and in the room's clock
-local MAX_LINES = 20; -- that are known: as many as rooms keep unless configured otherwise
+local MAX_LINES = 20; -- of one join: as many as rooms keep unless configured otherwise
 local MAX_NAME = 128; -- bytes
 
 local count_gaps = module:measure("history_gaps", "counter");
@@ -33,7 +35,8 @@ return function (settings, state)
 		return stanza:get_child("subject") ~= nil and not is_line(stanza);
 	end
 
-	-- The room's own name of a line (XEP-0359), if it gives any; and one of what else does not change when it is sent again
+	-- The room's own id of a line (XEP-0359), if it has one; and a name made of what else does not change when it is
+	-- sent again
 	local function names_of(room, stanza)
 		local own;
 		for tag in stanza:childtags("stanza-id", xmlns_sid) do
@@ -44,13 +47,13 @@ return function (settings, state)
 		return own, other;
 	end
 
-	-- Lines are kept as moment, name, moment, name, …, the oldest first.
+	-- Lines are stored as moment, name, moment, name, …, the oldest first.
 	local function heard(join, room, stanza, is_delayed)
 		if not settings.reenter or not is_line(stanza) then return; end
 		local now = monotonic();
 		local moment = now;
 		if is_delayed then
-			-- Where it is of before 1970, the parser raises an error. An occupant may have chosen it.
+			-- The parser raises an error for a time before 1970. An occupant may have chosen it.
 			local fine, stamp = pcall(parse_datetime, stanza:get_child("delay", xmlns_delay).attr.stamp or "");
 			if fine and stamp then moment = now - math.max(0, time_now() - stamp); end
 		end
@@ -67,7 +70,7 @@ return function (settings, state)
 		end
 	end
 
-	-- The name of a line that the session had; nil where it is new.
+	-- The name of a line that the session had; nil if it is new
 	local function had(join, room, stanza)
 		local own, other = names_of(room, stanza);
 		for i = 2, #(join.lines or {}), 2 do
@@ -76,13 +79,16 @@ return function (settings, state)
 		end
 	end
 
-	-- How many seconds back the room's history is to reach, so that it begins before the first line that was missed.
+	-- How many seconds back the room's history must reach, so that it begins before the first line that was missed
 	local function seconds(join)
 		local lines = join.lines;
 		local from = math.max(join.entered or 0, state.listening or 0);
-		-- There may have been earlier ones that are not known any more, and would come again.
-		if lines and #lines >= 2 * MAX_LINES then from = math.min(lines[1] + ROUNDED, lines[#lines - 1]);
-		elseif lines and lines[1] then from = lines[#lines - 1] - KEEP; end
+		if lines and #lines >= 2 * MAX_LINES then
+			-- There may have been earlier lines, which are no longer stored and would come twice.
+			from = math.min(lines[1] + ROUNDED, lines[#lines - 1]);
+		elseif lines and lines[1] then
+			from = lines[#lines - 1] - KEEP;
+		end
 		return math.max(1, math.ceil(monotonic() - from) + 1);
 	end
 
@@ -90,17 +96,17 @@ return function (settings, state)
 		return join.lines and join.lines[#join.lines];
 	end
 
-	-- The room has sent lines, and not the last one that the session had: some before them are missing.
+	-- The room has sent lines, but not the newest one that the session had. So some lines are missing.
 	local function is_missed(entry)
 		return entry.known ~= nil and entry.lines > 0 and not entry.came_back;
 	end
 
-	-- A session enters by itself, and has what its client asks for.
+	-- A session has entered by itself, and gets the history that its client requests.
 	local function begin(join)
 		join.entered, join.lines = monotonic(), nil;
 	end
 
-	-- What was sent while nobody listened is not known.
+	-- Lines that arrived while re-entry was off are not known.
 	local function follow_settings()
 		state.listening = settings.reenter and (state.listening or monotonic()) or nil;
 	end

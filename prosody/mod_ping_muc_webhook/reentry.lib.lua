@@ -1,10 +1,11 @@
--- Re-entry: the server enters a room again on behalf of a session that is out of it, and the client hears nothing of it
--- but what the room then sends
+-- Re-entry: the server enters a room again on behalf of a session that is out of it. The client sees only what the room
+-- then sends.
 --
--- One at a time for each join, in join.entry. It is plain data, so that a reload of the module does not forget what is
--- on its way; who asked for it, and waits, is not.
+-- One at a time for each join, in join.entry: { phase, id, occupant, remote, begun, deadline, earlier, known,
+-- snapshot, announced, announced_count, lines, came_back, overdue, withdrawn, over, filter_until, finished }.
+-- `phase`: "asked", or "in" when the room has admitted the session. This is plain data, so that it survives a reload
+-- of the module. Who waits for the answer does not survive it.
 
-local cache = require "util.cache";
 local jid = require "util.jid";
 local new_id = require "util.id";
 local st = require "util.stanza";
@@ -16,26 +17,25 @@ local xmlns_delay = "urn:xmpp:delay";
 local xmlns_muc = "http://jabber.org/protocol/muc";
 local xmlns_muc_user = "http://jabber.org/protocol/muc#user";
 
-local MAX_HOLDS = 100; -- rooms of a session from which something is held back; the oldest is forgotten
-local MAX_ANNOUNCED = 2000; -- occupants whom a room shows to one who enters again; as many as rosters know
-local BESIDE_PRESENCE = 50; -- stanzas that a room sends to one who enters, beside who is there: its history
-local HISTORY_WITHIN = 2; -- seconds from the self-presence that the answer waits for the history
-local FILTER_WITHIN = 30; -- seconds in which the history may come, where no subject ends it
+local MAX_ANNOUNCED = 2000; -- occupants whom a room shows to an entering session; as many as rosters store
+local BESIDE_PRESENCE = 50; -- stanzas that a room sends to an entering session beside the occupants: its history
+local HISTORY_WITHIN = 2; -- seconds from the self-presence for which the answer waits for the history
+local FILTER_WITHIN = 30; -- seconds in which the history may arrive, if no subject ends it
 
 local count_reentries = module:measure("reentries", "counter");
 
-return function (state, queries, history, rosters)
-	local waiters = {}; -- entry → who waits for its answer
-	local sent = setmetatable({}, { __mode = "k" }); -- stanza of ours → its entry, until the session's turn to send it has come
+return function (state, queries, holds, history, rosters)
+	local waiters = {}; -- entry → the function to call with its answer
+	local sent = setmetatable({}, { __mode = "k" }); -- our stanza → its entry, until the session has sent it
 
-	-- In the session's own order, and through what is hooked to what it sends
+	-- In the session's own order, and through the hooks for what a session sends
 	local function send_as(session, stanza)
 		stanza.attr.from = session.full_jid;
 		session.thread:run(stanza);
 	end
 
-	-- Nobody waits for the answer any more. What is on its way stays so.
-	local function forget(entry)
+	-- The answer is no longer awaited. An entry that has been sent is not taken back.
+	local function cancel(entry)
 		if not waiters[entry] then return; end
 		waiters[entry] = nil;
 		queries.done(entry.remote);
@@ -49,14 +49,15 @@ return function (state, queries, history, rosters)
 	local function answer(entry, ...)
 		local on_answer = waiters[entry];
 		if not on_answer then return; end
-		forget(entry);
+		cancel(entry);
 		on_answer(...);
 	end
 
-	-- Whether the join is being entered again: nothing else is done about it meanwhile.
+	-- Whether the join is being entered again. Nothing else is done about it meanwhile.
 	local function is_under_way(join)
 		local entry = join.entry;
-		return entry ~= nil and entry.phase == "asked" and not entry.overdue and (waiters[entry] ~= nil or monotonic() < entry.deadline);
+		return entry ~= nil and entry.phase == "asked" and not entry.overdue
+			and (waiters[entry] ~= nil or monotonic() < entry.deadline);
 	end
 
 	-- Whether the room's self-presence is, or may be, the answer to a re-entry: a new join
@@ -64,9 +65,9 @@ return function (state, queries, history, rosters)
 		return join.entry ~= nil and join.entry.phase == "asked";
 	end
 
-	-- What is sent to a session that hibernates waits in mod_smacks' queue, which drops its oldest when it is full: then
-	-- the session cannot resume, and what waited is lost. Whether half of the queue holds what waits there, and what this
-	-- entry brings, and those that are under way; the other half is for what else comes until the client is back.
+	-- Stanzas for a session that hibernates wait in mod_smacks' queue. If it overflows, the session cannot resume, and
+	-- what waits is lost. Returns whether half of the queue holds what waits there, and what this entry and those under
+	-- way will bring. The other half is for whatever else arrives until the client is back.
 	local function has_space(session, room, occupants)
 		local queue = session.hibernating and session.outgoing_stanza_queue;
 		if not queue then return true; end
@@ -74,39 +75,41 @@ return function (state, queries, history, rosters)
 		for other, join in pairs(state.tracks[session.full_jid].rooms) do
 			if is_awaited(join) then expected = expected + rosters.size(other) + BESIDE_PRESENCE; end
 		end
-		return expected <= (tonumber(module:get_option("smacks_max_queue_size")) or 500) / 2;
+		return expected <= (module:get_option_number("smacks_max_queue_size") or 500) / 2;
 	end
 
-	-- Built from what the server knows: the session's last presence, and what was missed
+	local function is_replaced(tag)
+		local xmlns = tag.attr.xmlns;
+		return tag.name == "delay" and xmlns == xmlns_delay
+			or tag.name == "x" and (xmlns == xmlns_muc or xmlns == xmlns_muc_user);
+	end
+
+	-- Built from what the server knows: the session's last presence, and the time of its last message
 	local function build(entry, session, join)
 		local presence = session.presence and st.clone(session.presence) or st.presence();
-		presence:maptags(function (tag)
-			local xmlns = tag.attr.xmlns;
-			if tag.name == "delay" and xmlns == xmlns_delay or tag.name == "x" and (xmlns == xmlns_muc or xmlns == xmlns_muc_user) then return nil; end
-			return tag;
-		end);
+		presence:maptags(function (tag) return not is_replaced(tag) and tag or nil; end);
 		presence.attr.to, presence.attr.id, presence.attr.type = entry.occupant, entry.id, nil;
 		return presence:tag("x", { xmlns = xmlns_muc })
 			:tag("history", { seconds = ("%d"):format(history.seconds(join)) }):up():up();
 	end
 
-	-- Enters again. `on_answer` is called once, unless it is forgotten: with "entered" and whether lines are missing, with
-	-- "error", the stanza and whether it is genuine, with "new", where it made the room, or with "rejoining", "conflict" or
-	-- "gone", where others were faster.
-	-- `occupants`: how many the room has said that it has, where it was asked.
-	-- Returns the entry; nil where one is under way already; nil and "full" where the session hibernates, and has no space.
+	-- Enters again. `occupants`: their number, if the room was asked for it.
+	-- `on_answer` is called once, unless the entry is cancelled: with "entered" and whether messages are missing; with
+	-- "error", the stanza and whether it is genuine; with "new" if the room was created; with "rejoining", "conflict" or
+	-- "gone" if the session has entered or left the room by itself, or has ended.
+	-- Returns the entry; nil if one is under way already; nil and "full" if the session hibernates, and has no space.
 	local function enter(session, room, join, timeout, on_answer, occupants)
 		local earlier = join.entry;
 		if earlier and is_under_way(join) then
 			if waiters[earlier] or earlier.withdrawn then return nil; end
-			wait_for(earlier, on_answer); -- whoever waited for it is gone
+			wait_for(earlier, on_answer); -- since a reload nobody waits for it
 			return earlier;
 		end
 		if not has_space(session, room, occupants) then return nil, "full"; end
 		local entry = {
 			phase = "asked", id = new_id.medium(), occupant = room.."/"..join.nick, remote = jid.host(room),
 			begun = monotonic(), deadline = monotonic() + timeout, announced = {}, lines = 0,
-			earlier = earlier and earlier.phase == "asked" and earlier.id or nil; -- which the room may yet answer
+			earlier = earlier and earlier.phase == "asked" and earlier.id or nil; -- which the room may still answer
 		};
 		local stanza = build(entry, session, join);
 		entry.known = history.newest(join);
@@ -119,26 +122,26 @@ return function (state, queries, history, rosters)
 		return entry;
 	end
 
-	-- Once time is up. Returns whether the session has been let in.
+	-- The time is over. Returns whether the session has been admitted.
 	local function expire(entry)
-		forget(entry);
+		cancel(entry);
 		if entry.phase == "in" then return true; end
-		entry.overdue = true; -- the room may yet let it in
+		entry.overdue = true; -- the room may still admit it
 		return false;
 	end
 
-	-- Whether a session sends this on our word
+	-- Whether a stanza that a session sends is ours
 	local function is_ours(stanza)
 		return sent[stanza] ~= nil;
 	end
 
-	-- What waited for its turn in the session, and is not wanted any more
+	-- The session has not sent the entry yet, and it is no longer wanted.
 	module:hook("pre-presence/full", function (event)
 		local entry = sent[event.stanza];
 		if entry and entry.over then return true; end
 	end, 2000);
 
-	-- The user's own word: it enters, or takes another nick.
+	-- The user's own action: it enters, or takes another nick.
 	local function withdraw(join)
 		local entry = join.entry;
 		if not entry or entry.phase ~= "asked" then return; end
@@ -146,24 +149,16 @@ return function (state, queries, history, rosters)
 		answer(entry, "rejoining");
 	end
 
-	-- What follows from an entry into a room that the user is out of by now: nothing. Until the room has said so, the client
-	-- is not shown what the room says. `told`: the client knows already that it is out.
-	local function hold(full, room, entry, told)
-		local track = state.tracks[full];
-		if not track then return; end
-		track.holds = track.holds or cache.new(MAX_HOLDS);
-		track.holds:set(room, { ids = { [entry.id] = true, [entry.earlier or entry.id] = true }, nick = jid.resource(entry.occupant), told = told });
-	end
-
-	-- On the session's behalf, in the place of its client
-	local function leave(full, room, entry)
+	-- Leaves on the session's behalf.
+	local function leave(full, entry, held)
 		local stanza = st.presence({ type = "unavailable", to = entry.occupant, id = new_id.medium() });
-		state.tracks[full].holds:get(room).ids[stanza.attr.id] = true;
+		held.ids[stanza.attr.id] = true;
 		sent[stanza] = {};
 		send_as(full_sessions[full], stanza);
 	end
 
-	-- A join ends. `by`: "user", who left; "room", or the "notice", of which the client knows; nil: for a reason of ours.
+	-- A join ends. `by`: the "user", who left; the "room", or a "notice", so that the client knows; nil: for another
+	-- reason.
 	local function ended(full, room, join, by)
 		local entry = join.entry;
 		if not entry then return; end
@@ -173,63 +168,27 @@ return function (state, queries, history, rosters)
 		local session = full_sessions[full];
 		answer(entry, session and "conflict" or "gone");
 		if not session or not by then return; end
-		hold(full, room, entry, by ~= "user");
-		if by ~= "user" then leave(full, room, entry); end -- its own leave comes behind the entry
-	end
-
-	-- The user enters by itself a room from which something is held back.
-	local function user_enters(track, room)
-		local held = track.holds and track.holds:get(room);
-		if held then held.again = true; end
-	end
-
-	local function let_go(track, room)
-		track.holds:set(room, nil);
-	end
-
-	-- Whether a presence from a room is held back from the client
-	local function holds_presence(track, room, nick, stanza, is_self)
-		local held = track.holds and track.holds:get(room);
-		if not held then return false; end
-		local is_known, presence_type = held.ids[stanza.attr.id or ""] == true, stanza.attr.type;
-		if presence_type == "error" then return is_known or not held.again; end
-		if presence_type == "unavailable" and (is_self or nick == held.nick) then
-			-- The end of what we began; the user's own entry comes behind it.
-			local is_end = not held.again or held.admitted;
-			if is_end then let_go(track, room); end
-			return is_end and held.told;
-		elseif not held.again then
-			return true;
-		elseif presence_type == nil and is_self then
-			held.admitted = held.admitted or is_known;
-			if not is_known then let_go(track, room); end
-			return is_known;
-		end
-		return false;
-	end
-
-	local function holds_message(track, room)
-		local held = track.holds and track.holds:get(room);
-		return held ~= nil and not held.again;
+		local held = holds.begin(full, room, entry, by ~= "user");
+		if by ~= "user" then leave(full, entry, held); end -- the user's own leave follows the entry
 	end
 
 	-- Whether an error from a room is the answer to a re-entry, and therefore not for the client
-	local function takes_error(join, stanza, genuine)
+	local function takes_error(join, stanza, is_genuine)
 		local entry, id = join.entry, stanza.attr.id;
 		if not entry or entry.phase ~= "asked" then return false; end
 		if id == nil and join.attempt then
-			-- Rather the client's: it must learn that it is not let in. The room has answered what came before that, if ever.
+			-- Probably the answer to the client, which must learn that it is not admitted. The room answers in order.
 			join.entry = nil;
 			return false;
 		end
 		if id ~= nil and id ~= entry.id then return id == entry.earlier; end
-		if genuine then join.entry = nil; else entry.overdue = true; end
-		answer(entry, "error", stanza, genuine);
+		if is_genuine then join.entry = nil; else entry.overdue = true; end
+		answer(entry, "error", stanza, is_genuine);
 		return true;
 	end
 
-	-- An occupant whom the room shows to one who is entering again. Where there are too many, or it takes too long, nobody
-	-- knows them all: then nobody is said to have left.
+	-- An occupant whom the room shows to an entering session. If there are too many, or they come too late, the list is
+	-- not complete. Then no occupant is reported as gone.
 	local function announced(join, nick)
 		local entry = join.entry;
 		if not is_awaited(join) or entry.announced[nick] then return; end
@@ -241,33 +200,31 @@ return function (state, queries, history, rosters)
 		entry.announced[nick], entry.announced_count = true, count + 1;
 	end
 
-	-- The room says that it is a new one (status 201), with the user as its owner. Where that is the answer to a re-entry the
-	-- session leaves at once, and its client hears nothing of it. The join stays, for a notice.
+	-- The room says that it is new (status 201), and the user its owner. If that is the answer to a re-entry, the session
+	-- leaves at once, and its client sees nothing of it. The join stays, for a notice.
 	local function takes_new_room(full, room, join)
 		local entry = join.entry;
 		if not is_awaited(join) or entry.withdrawn or not full_sessions[full] then return false; end
-		module:log("debug", "Re-entry of %s into %s: the room was gone, and is left again", full, room);
+		module:log("debug", "Re-entry of %s into %s: the room no longer existed, the session leaves it again", full, room);
 		join.entry, entry.over = nil, true;
-		hold(full, room, entry, true);
-		state.tracks[full].holds:get(room).admitted = true;
-		leave(full, room, entry);
+		leave(full, entry, holds.begin(full, room, entry, true, true));
 		answer(entry, "new");
 		return true;
 	end
 
-	-- The history has come, or will not.
+	-- The history has arrived, or will not.
 	local function finish(full, room, join, entry)
-		local missed = history.is_missed(entry);
-		if missed and not entry.finished then
-			module:log("info", "The history of %s did not reach back to what %s had: lines are missing", room, full);
+		local is_missed = history.is_missed(entry);
+		if is_missed and not entry.finished then
+			module:log("info", "The history of %s did not reach back to what %s had: messages are missing", room, full);
 			history.count_gap();
 		end
 		entry.finished = true;
-		answer(entry, "entered", missed);
-		if join.entry == entry and not entry.earlier then join.entry = nil; end -- else the room may send it twice
+		answer(entry, "entered", is_missed);
+		if join.entry == entry and not entry.earlier then join.entry = nil; end -- otherwise the room may send it twice
 	end
 
-	-- The room has let the session in. Its join has been recorded anew.
+	-- The room has admitted the session, and its new join has been recorded.
 	local function entered(full, room, join)
 		local entry, session = join.entry, full_sessions[full];
 		if not is_awaited(join) then return; end
@@ -286,7 +243,8 @@ return function (state, queries, history, rosters)
 	local function takes_message(full, room, join, stanza)
 		local entry = join.entry;
 		local is_delayed = stanza:get_child("delay", xmlns_delay) ~= nil;
-		local is_filtered = entry and not entry.withdrawn and (entry.phase == "asked" or monotonic() < entry.filter_until);
+		local is_filtered = entry and not entry.withdrawn
+			and (entry.phase == "asked" or monotonic() < entry.filter_until);
 		if is_filtered and is_delayed and history.is_line(stanza) then
 			entry.lines = entry.lines + 1;
 			local key = history.had(join, room, stanza);
@@ -302,10 +260,8 @@ return function (state, queries, history, rosters)
 	end
 
 	return {
-		enter = enter, expire = expire, forget = forget, is_under_way = is_under_way, is_ours = is_ours;
-		withdraw = withdraw, ended = ended, user_enters = user_enters;
-		holds_presence = holds_presence, holds_message = holds_message;
+		enter = enter, expire = expire, cancel = cancel, is_under_way = is_under_way, is_ours = is_ours;
+		withdraw = withdraw, ended = ended, is_awaited = is_awaited, announced = announced, entered = entered;
 		takes_error = takes_error, takes_new_room = takes_new_room, takes_message = takes_message;
-		is_awaited = is_awaited, announced = announced, entered = entered;
 	};
 end

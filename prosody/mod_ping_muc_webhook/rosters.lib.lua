@@ -1,4 +1,4 @@
--- Rosters: who is in a room as the clients of this host have been told, so that one who enters again learns who has left
+-- Rosters: the occupants of rooms, so that a client whose session is brought back learns who has left meanwhile
 --
 -- One for each room, from the presence that the room sends to any session of this host.
 
@@ -10,17 +10,19 @@ local full_sessions = prosody.full_sessions;
 
 local xmlns_muc_user = "http://jabber.org/protocol/muc#user";
 
-local MAX_NICKS, MAX_ALL_NICKS = 2000, 200000; -- of a room, and of all, that are known; of the rest nobody is told
-local SNAPSHOT_FOR = 900; -- seconds from which on those who have not come back are not looked after any more
-local SWEEP = 600; -- seconds after which a room that nobody was let into is forgotten
+local MAX_NICKS, MAX_ALL_NICKS = 2000, 200000; -- of a room, and of all rooms, that are stored
+local SNAPSHOT_FOR = 900; -- seconds for which the occupants before the first re-entry are stored
+local SWEEP = 600; -- seconds after which a room is dropped that admitted no session
 
 return function (settings, state, next_at)
-	-- Room → { nicks, count, made, whole, refused, before, since }. `whole`: the room has shown all to one of us who
-	-- entered, and `refused` is when one of them was not kept. `before`: what clients believe who were in when the room
-	-- was first entered again. `since`: whom the room has shown from then on, until it has shown all to one of us.
+	-- Room → { nicks, count, made, whole, refused, before, since, spared }. `whole`: the room has shown all its
+	-- occupants to one of our sessions; `refused`: when one of them was not stored, because there were too many.
+	-- `before`: the occupants that clients knew when the room was first entered again; `since`: those that the room has
+	-- shown since then, until it has shown all to one of our sessions. `spared`: nick → full JIDs that have not been
+	-- informed yet that it is gone.
 	state.rosters = state.rosters or {};
 	local rosters, total = state.rosters, 0;
-	local listening; -- since when all is kept that rooms show; nil where it is not
+	local listening; -- since when all occupants are stored that rooms show; nil if they are not
 	local locals = {}; -- room → full JID → join, of this host's sessions
 
 	for full, track in pairs(state.tracks) do
@@ -49,14 +51,14 @@ return function (settings, state, next_at)
 			:tag("x", { xmlns = xmlns_muc_user }):tag("item", { affiliation = "none", role = "none" }):up():up();
 	end
 
-	-- The nicks of this host's sessions in a room, as far as we know
+	-- The nicks of this host's sessions in a room, as far as is known
 	local function local_nicks(room)
 		local nicks = {};
 		for _, join in pairs(locals[room] or {}) do nicks[join.nick] = true; end
 		return nicks;
 	end
 
-	-- A session has that nick no more. Those who came back while it was out, and were not told, are told now.
+	-- No session has that nick any more. Clients that came back while its session was out are informed now.
 	local function give_up(room, nick)
 		local roster = rosters[room];
 		local spared = roster and roster.spared and roster.spared[nick];
@@ -68,7 +70,7 @@ return function (settings, state, next_at)
 		end
 	end
 
-	-- A session is in the room no more.
+	-- A session is no longer in the room.
 	local function lose(room, full, join)
 		local here = locals[room];
 		if not here then return; end
@@ -89,14 +91,14 @@ return function (settings, state, next_at)
 		end
 	end
 
-	-- A room has let a session in that asked it to at that time: it has shown it all that there are.
+	-- A room has admitted a session that asked at that time, and so has shown it all occupants.
 	local function shown(room, asked)
 		local roster = rosters[room];
 		if not roster or not listening or type(asked) ~= "number" or asked < listening then return; end
 		if not roster.refused or roster.refused < asked then roster.whole = true; end
 	end
 
-	-- A room shows an occupant, or that there is one no more.
+	-- A room shows an occupant, or that one has left.
 	local function see(room, nick, is_there)
 		local roster = rosters[room];
 		if not is_there then
@@ -114,7 +116,7 @@ return function (settings, state, next_at)
 		end
 	end
 
-	-- What the client of a session that is about to enter again believes; nil where nobody knows
+	-- The occupants that the client of a session knows that is about to be brought back; nil if that is not known
 	local function snapshot(room, join)
 		local roster = rosters[room];
 		if not roster then return nil; end
@@ -136,7 +138,7 @@ return function (settings, state, next_at)
 		return roster.before.nicks;
 	end
 
-	-- The room has shown all that there are to a session that entered again. Its client is told of those who are not there.
+	-- The room has shown all occupants to a session that was brought back. Its client is informed of those who have left.
 	local function entered(session, room, join, entry)
 		local roster, full = rosters[room], session.full_jid;
 		if roster and roster.since then
@@ -151,9 +153,9 @@ return function (settings, state, next_at)
 		local own, ours = jid.resource(entry.occupant), local_nicks(room);
 		for nick in pairs(entry.snapshot or {}) do
 			if nick == join.nick or nick == own or entry.announced[nick] then -- luacheck: ignore 542
-				-- is there
+				-- is in the room
 			elseif roster and ours[nick] then
-				-- is out of the room, too, and may be about to come back
+				-- a user of this host who is out, too, and may be about to come back
 				roster.spared = roster.spared or {};
 				roster.spared[nick] = roster.spared[nick] or {};
 				roster.spared[nick][full] = true;
@@ -163,7 +165,7 @@ return function (settings, state, next_at)
 		end
 	end
 
-	-- Whether a room has more occupants than that; nil where nobody knows
+	-- Whether a room has more occupants than the limit; nil if that is not known
 	local function is_larger(room, limit)
 		local roster = rosters[room];
 		if roster and roster.count > limit then return true; end
@@ -180,14 +182,14 @@ return function (settings, state, next_at)
 	local none = {};
 	local function joins_in(room) return locals[room] or none; end
 
-	-- How many occupants a room has, as far as we know
+	-- How many occupants a room has, as far as is known
 	local function size(room)
 		local count = 0;
 		for _ in pairs(joins_in(room)) do count = count + 1; end
 		return math.max(count, rosters[room] and rosters[room].count or 0);
 	end
 
-	-- Sessions that asked to enter were shown who is there, and then not let in.
+	-- A room can show occupants to a session, and then not admit it.
 	module:add_timer(SWEEP, function ()
 		local now = monotonic();
 		for room, roster in pairs(rosters) do
@@ -213,7 +215,7 @@ return function (settings, state, next_at)
 	follow_settings();
 
 	return {
-		keep = keep, lose = lose, see = see, snapshot = snapshot, entered = entered, give_up = give_up, is_larger = is_larger;
-		size = size, shown = shown, joins_in = joins_in, follow_settings = follow_settings;
+		keep = keep, lose = lose, see = see, snapshot = snapshot, entered = entered, give_up = give_up;
+		is_larger = is_larger, size = size, shown = shown, joins_in = joins_in, follow_settings = follow_settings;
 	};
 end

@@ -1,4 +1,8 @@
--- Settings: read from the configuration, checked, and put in words where they are wrong
+-- Settings: read from the configuration and checked
+--
+-- Not with the typed getters (get_option_integer and others): where a value is wrong, they log that and take the
+-- default. Here a wrong value must prevent the load, or keep the previous settings, and the message must say what to
+-- set.
 
 local encodings = require "util.encodings";
 local parse_url = require "socket.url".parse;
@@ -48,7 +52,7 @@ end
 local function secrets_setting(name)
 	local value = module:get_option(name);
 	local need = '"whsec_" and the base64 of 24 to 64 random bytes, or a list of two such strings while rotating';
-	-- The value itself must never reach a log, not even a malformed one.
+	-- The value must never reach a log, even if it is malformed.
 	local function refuse_secret(got)
 		refuse(name, need, got, '"whsec_..." with ... from: openssl rand -base64 32');
 	end
@@ -89,7 +93,7 @@ local function boolean_setting(name, default)
 	return value;
 end
 
--- All settings. Throws a line that says what to set where one is wrong.
+-- All settings. If one is wrong, raises an error that says what to set.
 local function read()
 	return {
 		webhook_url = url_setting("ping_muc_webhook_url");
@@ -103,7 +107,7 @@ local function read()
 		excluded = hosts_setting("ping_muc_exclude");
 		dry_run = boolean_setting("ping_muc_dry_run", false);
 		reenter = boolean_setting("ping_muc_reenter", false);
-		reenter_limit = number_setting("ping_muc_reenter_limit", 500, 1, 2000, "occupants"); -- rosters know 2000 at most
+		reenter_limit = number_setting("ping_muc_reenter_limit", 500, 1, 2000, "occupants"); -- rosters store 2000 at most
 		reenter_occupants = boolean_setting("ping_muc_reenter_occupants", true);
 	};
 end

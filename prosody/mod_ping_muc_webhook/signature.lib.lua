@@ -1,11 +1,11 @@
--- Standard Webhooks: how both directions are signed
+-- Signatures of both directions, as Standard Webhooks has them
 
 local encodings = require "util.encodings";
 local hashes = require "util.hashes";
 
 local base64 = encodings.base64;
 
-local TOLERANCE = 300; -- seconds a signed timestamp may differ from our clock
+local TOLERANCE = 300; -- seconds by which a signed timestamp may differ from our clock
 
 return function (settings)
 	local function sign(id, timestamp, body)
@@ -16,7 +16,8 @@ return function (settings)
 		return list;
 	end
 
-	-- Returns nothing when the request is signed by a live secret and within the tolerance, else what is wrong with it.
+	-- Returns nil if the request is signed with a live secret and its timestamp is within the tolerance; otherwise what is
+	-- wrong.
 	local function check(headers, body)
 		local id, timestamp, header = headers.webhook_id, headers.webhook_timestamp, headers.webhook_signature;
 		if not id or not timestamp or not header then

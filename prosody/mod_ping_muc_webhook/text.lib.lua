@@ -1,8 +1,8 @@
--- Text that comes from others
+-- Text from other hosts
 
 local utf8_valid = require "util.encodings".utf8.valid;
 
--- The text, of at most so many bytes; nil for what is not UTF-8
+-- The text, cut to at most `max` bytes; nil if it is not UTF-8
 local function cut(text, max)
 	for stop = max, max - 3, -1 do
 		local part = text:sub(1, stop);

@@ -85,7 +85,7 @@ describe('settings', () => {
   });
 
   it.each(['config:reload()', 'module:reload()'])(
-    'that are wrong at a %s: the module says so, and goes on with what it had',
+    'that are wrong at a %s: the module says so, and keeps its previous settings',
     async (how) => {
       const waiting = scene.muc().room(`waiting-${rooms}`);
       scene.webhooks.gate.before = () => {
@@ -166,7 +166,7 @@ end
 
 describe('mod_ping_muc beside it', () => {
   const warning =
-    'mod_ping_muc is loaded on this host, too, and users would be told twice. Take one of the two out of modules_enabled';
+    'mod_ping_muc is loaded on this host, too, and users would be notified twice. Remove one of the two from modules_enabled';
   const warnings = async (): Promise<number> => (await scene.home.log()).split(warning).length - 1;
 
   it('is warned of, whichever of the two is loaded last', async () => {

@@ -1,4 +1,4 @@
--- The stanza API's requests: read, and held against the contract
+-- Contract: parses requests to the stanza API, and checks them against what protocol/ permits
 
 local jid = require "util.jid";
 local lxp = require "lxp";
@@ -12,10 +12,10 @@ local xmlns_muc_user = "http://jabber.org/protocol/muc#user";
 local xmlns_ping = "urn:xmpp:ping";
 local xmlns_ping_muc = "urn:ping-muc:0";
 
-local MAX_MARKS = 30000; -- in a stanza request: characters that cost a parser time; a thousand notices have 24,000
-local MAX_STANZAS = 1000; -- in a stanza request
+local MAX_MARKS = 30000; -- in a request: characters that cost a parser time; a thousand notices have 24,000
+local MAX_STANZAS = 1000; -- in a request
 local MAX_ID, MAX_JID, MAX_REASON = 128, 3071, 1024; -- bytes
-local CHUNK = 32768; -- bytes read before others get the event loop
+local CHUNK = 32768; -- bytes that are parsed before others get the event loop
 
 local function split_prepped(address)
 	if not address or #address > MAX_JID then return; end
@@ -60,7 +60,7 @@ local function check_notice_x(x)
 	return reason;
 end
 
--- Returns what the stanza asks for, or nil and why it is not taken.
+-- Returns what a stanza asks for; nil and the reason if it is not permitted.
 local function check_stanza(stanza, host)
 	local attr, first, second = stanza.attr, stanza.tags[1], stanza.tags[2];
 	local is_presence = stanza.name == "presence";
@@ -97,7 +97,9 @@ local function check_stanza(stanza, host)
 		return item;
 	elseif is_reentry then
 		local x = stanza:get_child("x", xmlns_muc);
-		if not x or x[1] or next(x.attr, next(x.attr)) then return nil, "a re-entry holds an empty <x xmlns='"..xmlns_muc.."'/>"; end
+		if not x or x[1] or next(x.attr, next(x.attr)) then
+			return nil, "a re-entry holds an empty <x xmlns='"..xmlns_muc.."'/>";
+		end
 		item.kind = "reentry";
 		return item;
 	end
@@ -108,15 +110,16 @@ local function check_stanza(stanza, host)
 	return item;
 end
 
--- Returns a function that reads on: it returns nil while there is more, then the root, or false for what is not XML.
--- util.xml reads all at once, and gives every element a copy of all prefixes: thousands of each would stall the server.
+-- Returns a function that parses the next part of a body. It returns nil while there is more; then the root, or false
+-- if the body is not XML. util.xml parses all at once, and gives every element a copy of all prefixes: thousands of
+-- each would block the server.
 local function xml_reader(body)
 	local root, from = { tags = {} }, 1;
 	local open = { root };
-	-- A document type could define entities that grow without end.
+	-- A document type could define entities that expand without limit.
 	local function stop(parser) if not parser:stop() then error("cannot stop"); end end
 	local handler = { StartDoctypeDecl = stop; Comment = stop; ProcessingInstruction = stop };
-	-- Put together here, as util.stanza's builder checks once more what the parser has checked, at a third of all the time.
+	-- Built here, because util.stanza would check again what the parser has checked, which takes a third of the time.
 	function handler.StartElement(_, tag, attr)
 		local xmlns, name = tag:match("^(.*)\1(.*)$");
 		for i = #attr, 1, -1 do attr[i] = nil; end
@@ -144,7 +147,7 @@ local function has_too_many_marks(body)
 	return marks > MAX_MARKS;
 end
 
--- Returns the stanzas of a request and its timeout, or nil and what is wrong with the whole of it.
+-- Returns the stanzas of a request and its time-out; nil and the reason if the whole request is wrong.
 local function check_root(root)
 	local function in_our_namespace(element)
 		return element.attr.xmlns == nil or element.attr.xmlns == "jabber:client";
