@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import { WEBHOOK_TIME } from '../functions/names.ts';
-import { DELAY, FaultScene } from './fault-scene.ts';
+import { DELAY, FaultTestBed } from './fault-test-bed.ts';
 import { sleep, until } from './lab.ts';
-import type { Reported } from './scripted-scene.ts';
-import { type Gate, Instead } from './tap.ts';
+import type { Reported } from './scripted-rooms.ts';
+import { type Interceptor, StubAnswer } from './recording-proxy.ts';
 import type { User } from './user.ts';
 
 /**
@@ -43,7 +43,7 @@ export const SHORT_EXTENT = { joins: 12, seconds: 2, kills: 3 };
 /** The endpoint is away for minutes, and whatever can outlast a function's lifetime does. */
 export const LONG_EXTENT = { joins: 60, seconds: 130, kills: 10 };
 
-type Play = (stage: FaultScene, extent: Extent) => Promise<Omit<FaultResult, 'fault'>>;
+type FaultTest = (testBed: FaultTestBed, extent: Extent) => Promise<Omit<FaultResult, 'fault'>>;
 
 const SESSIONS = 4;
 /** Seconds from which on a fault counts as long. */
@@ -67,8 +67,8 @@ interface Member {
 }
 
 /** Sessions in rooms, of which some are lost: what is done to them, and what they are told. */
-class Cast {
-  readonly stage: FaultScene;
+class Participants {
+  readonly testBed: FaultTestBed;
   readonly members: Member[] = [];
   readonly #users: readonly User[];
   readonly #tag: string;
@@ -77,21 +77,21 @@ class Cast {
   readonly log: number;
   readonly #executions: number;
 
-  private constructor(stage: FaultScene, users: readonly User[], tag: string, executions: number) {
-    this.stage = stage;
+  private constructor(testBed: FaultTestBed, users: readonly User[], tag: string, executions: number) {
+    this.testBed = testBed;
     this.#users = users;
     this.#tag = tag;
     this.#executions = executions;
-    this.#webhooks = stage.scene.webhooks.requests.length;
-    this.log = stage.scene.runtime.lines.length;
+    this.#webhooks = testBed.base.webhooks.requests.length;
+    this.log = testBed.base.runtime.lines.length;
   }
 
-  static async open(stage: FaultScene): Promise<Cast> {
+  static async open(testBed: FaultTestBed): Promise<Participants> {
     const tag = randomBytes(4).toString('hex');
     const users = await Promise.all(
-      Array.from({ length: SESSIONS }, (_, index) => stage.scene.user('juliet', `${tag}-${index}`)),
+      Array.from({ length: SESSIONS }, (_, index) => testBed.base.user('juliet', `${tag}-${index}`)),
     );
-    return new Cast(stage, users, tag, await stage.executions());
+    return new Participants(testBed, users, tag, await testBed.executions());
   }
 
   /** So many more joins, spread over the sessions. Returns when the rooms have confirmed them. */
@@ -99,7 +99,7 @@ class Cast {
     const first = this.members.length;
     const more = Array.from({ length: count }, (_, index): Member => {
       const user = this.#users[(first + index) % SESSIONS] as User;
-      const room = this.stage.scene.muc().room(`${this.#tag}-${Math.floor((first + index) / SESSIONS)}`);
+      const room = this.testBed.base.muc().room(`${this.#tag}-${Math.floor((first + index) / SESSIONS)}`);
       return { user, room, nick: `nick-${first + index}`, lost: false, hasLeft: false };
     });
     this.members.push(...more);
@@ -127,7 +127,7 @@ class Cast {
     candidates.forEach((member, index) => {
       if (index % share !== 0) return;
       member.lost = true;
-      this.stage.scene.muc().forget(member.room, member.user.jid);
+      this.testBed.base.muc().dropOccupant(member.room, member.user.jid);
     });
   }
 
@@ -143,7 +143,7 @@ class Cast {
   async checkStarted(lines: number): Promise<void> {
     await until(
       'the check is started',
-      () => this.stage.lines('webhook stored', lines).some((line) => Number(line['ChecksStarted']) > 0),
+      () => this.testBed.lines('webhook stored', lines).some((line) => Number(line['ChecksStarted']) > 0),
       RECOVERY_MS,
     );
   }
@@ -157,7 +157,7 @@ class Cast {
    * @param over when the fault was over and the check due, in milliseconds
    */
   async end(over: number): Promise<Omit<FaultResult, 'fault'>> {
-    await until('all are told', () => this.expected().every((member) => told(member) > 0), RECOVERY_MS).catch(
+    await until('all are told', () => this.expected().every((member) => noticeCount(member) > 0), RECOVERY_MS).catch(
       () => undefined,
     ); // it is counted
     await this.#quiet();
@@ -166,20 +166,22 @@ class Cast {
     const result = {
       events: this.#stored().length,
       expected: expected.length,
-      lost: expected.filter((member) => told(member) === 0).length,
-      doubled: expected.reduce((sum, member) => sum + Math.max(0, told(member) - 1), 0),
-      wrong: this.members.filter((member) => !expected.includes(member)).reduce((sum, member) => sum + told(member), 0),
+      lost: expected.filter((member) => noticeCount(member) === 0).length,
+      doubled: expected.reduce((sum, member) => sum + Math.max(0, noticeCount(member) - 1), 0),
+      wrong: this.members
+        .filter((member) => !expected.includes(member))
+        .reduce((sum, member) => sum + noticeCount(member), 0),
       seconds: (last - over) / 1000,
     };
-    const known = new Set((await this.stage.rows()).filter(({ state }) => state === 'joined').map(({ sk }) => sk));
+    const known = new Set((await this.testBed.rows()).filter(({ state }) => state === 'joined').map(({ sk }) => sk));
     const unknown = this.members.filter(
       ({ room, user, lost, hasLeft }) => !lost && !hasLeft && !known.has(`${room}#${user.jid}`),
     );
     if (unknown.length > 0) throw new Error(`${unknown.length} users are in rooms of which the functions do not know`);
     const back = this.members.filter(({ room, user, hasLeft }) => hasLeft && known.has(`${room}#${user.jid}`));
     if (back.length > 0) throw new Error(`${back.length} users have left rooms in which the functions believe them`);
-    if ((await this.stage.executions('FAILED')) > 0) throw new Error('a check has failed for good');
-    const checks = (await this.stage.executions()) - this.#executions;
+    if ((await this.testBed.executions('FAILED')) > 0) throw new Error('a check has failed for good');
+    const checks = (await this.testBed.executions()) - this.#executions;
     const closes = (events: readonly Stored[]): number => events.filter(({ type }) => type === 's2s.closed').length;
     // one that was started, and not answered for, may have been replaced by a newer one in the sender's queue
     const [least, most] = [closes(this.#stored()), closes(this.#sent())];
@@ -196,10 +198,10 @@ class Cast {
 
   /** All that was under way has come. */
   async #quiet(): Promise<void> {
-    const { scene } = this.stage;
-    for (const user of this.#users) await scene.settle(user); // the sender's queue is behind us
-    await until('no check runs', async () => (await this.stage.executions('RUNNING')) === 0, RECOVERY_MS);
-    await Promise.all(this.#users.map((user) => scene.settle(user)));
+    const { base } = this.testBed;
+    for (const user of this.#users) await base.settle(user); // the sender's queue is behind us
+    await until('no check runs', async () => (await this.testBed.executions('RUNNING')) === 0, RECOVERY_MS);
+    await Promise.all(this.#users.map((user) => base.settle(user)));
   }
 
   /** The events that the functions have stored since the beginning. */
@@ -209,9 +211,9 @@ class Cast {
 
   /** The events that the server has sent since the beginning. */
   #sent(
-    isMeant: (request: FaultScene['scene']['webhooks']['requests'][number]) => boolean = () => true,
+    isMeant: (request: FaultTestBed['base']['webhooks']['requests'][number]) => boolean = () => true,
   ): readonly Stored[] {
-    const requests = this.stage.scene.webhooks.requests.slice(this.#webhooks).filter(isMeant);
+    const requests = this.testBed.base.webhooks.requests.slice(this.#webhooks).filter(isMeant);
     const events = requests.flatMap(({ body }) => (JSON.parse(body.toString()) as { events: Stored[] }).events);
     return [...new Map(events.map((event) => [event.at, event])).values()];
   }
@@ -219,7 +221,7 @@ class Cast {
 
 const noticesOf = ({ user, room, nick }: Member): ReturnType<User['notices']> =>
   user.notices().filter(({ stanza }) => stanza.attrs['from'] === `${room}/${nick}`);
-const told = (member: Member): number => noticesOf(member).length;
+const noticeCount = (member: Member): number => noticesOf(member).length;
 
 /** Enters a room over a link that may be cut meanwhile. */
 async function enter({ user, room, nick }: Member): Promise<void> {
@@ -240,67 +242,71 @@ async function enter({ user, room, nick }: Member): Promise<void> {
 }
 
 /** What a fault does at the points of one loss. */
-interface Course {
+interface FaultHooks {
   /** Before the second half of the joins and the close: what comes between the server and the functions. */
-  early?(cast: Cast): unknown;
+  early?(participants: Participants): unknown;
   /** Right before the close. */
-  begin?(cast: Cast): unknown;
+  begin?(participants: Participants): unknown;
   /** After the close; when it returns, the fault is over. */
-  meanwhile(cast: Cast): unknown;
+  meanwhile(participants: Participants): unknown;
 }
 
 /** One loss: joins, half of which their service forgets, and both streams cut; one of the lost leaves before it is told. */
-async function lossDuring(stage: FaultScene, { joins }: Extent, course: Course): Promise<Omit<FaultResult, 'fault'>> {
-  const { scene } = stage;
-  const cast = await Cast.open(stage);
-  await cast.join(Math.ceil(joins / 2));
-  await cast.recorded();
-  await course.early?.(cast);
-  await cast.join(Math.floor(joins / 2));
-  if (course.early === undefined) await cast.recorded();
-  cast.lose();
-  await course.begin?.(cast);
-  const cut = scene.dropStreams();
-  await cast.leave();
-  await course.meanwhile(cast);
-  return cast.end(Math.max(Date.now(), cut + DELAY * 1000));
+async function lossDuring(
+  testBed: FaultTestBed,
+  { joins }: Extent,
+  hooks: FaultHooks,
+): Promise<Omit<FaultResult, 'fault'>> {
+  const { base } = testBed;
+  const participants = await Participants.open(testBed);
+  await participants.join(Math.ceil(joins / 2));
+  await participants.recorded();
+  await hooks.early?.(participants);
+  await participants.join(Math.floor(joins / 2));
+  if (hooks.early === undefined) await participants.recorded();
+  participants.lose();
+  await hooks.begin?.(participants);
+  const cut = base.dropStreams();
+  await participants.leave();
+  await hooks.meanwhile(participants);
+  return participants.end(Math.max(Date.now(), cut + DELAY * 1000));
 }
 
 /** The webhook endpoint misbehaves, from before the last joins and the close until some time after it. */
 function webhooksMeet(
-  gate: (extent: Extent) => Gate,
-  verify?: (requests: FaultScene['scene']['webhooks']['requests']) => void,
-): Play {
-  return async (stage, extent) => {
-    const { webhooks } = stage.scene;
+  interceptor: (extent: Extent) => Interceptor,
+  verify?: (requests: FaultTestBed['base']['webhooks']['requests']) => void,
+): FaultTest {
+  return async (testBed, extent) => {
+    const { webhooks } = testBed.base;
     let first = 0;
-    return lossDuring(stage, extent, {
+    return lossDuring(testBed, extent, {
       early: () => {
         first = webhooks.requests.length;
-        webhooks.gate = gate(extent);
+        webhooks.interceptor = interceptor(extent);
       },
       meanwhile: async () => {
         await sleep(extent.seconds * 1000);
         await until('the fault was met', () => webhooks.requests.length > first, RECOVERY_MS);
         verify?.(webhooks.requests.slice(first));
-        webhooks.gate = {};
+        webhooks.interceptor = {};
       },
     });
   };
 }
 
-const endpointDown: Play = (stage, extent) =>
-  lossDuring(stage, extent, {
-    early: () => stage.scene.webhooks.down(),
+const endpointDown: FaultTest = (testBed, extent) =>
+  lossDuring(testBed, extent, {
+    early: () => testBed.base.webhooks.down(),
     meanwhile: async () => {
       await sleep(extent.seconds * 1000);
-      await stage.scene.webhooks.up();
+      await testBed.base.webhooks.up();
     },
   });
 
 const RETRY_AFTER = 2;
 const endpointThrottles = webhooksMeet(
-  () => ({ before: () => new Instead(429, { 'retry-after': String(RETRY_AFTER) }) }),
+  () => ({ before: () => new StubAnswer(429, { 'retry-after': String(RETRY_AFTER) }) }),
   (requests) => {
     const gaps = requests.slice(1).map(({ at }, index) => at - (requests[index]?.at ?? 0));
     if (gaps.some((gap) => gap < RETRY_AFTER * 1000 - 100))
@@ -314,19 +320,19 @@ const hang = (): Promise<never> => new Promise(() => undefined);
  * The first request is never answered; it does not reach the functions. Where the fault is long, the next ones are not, either.
  * What follows it is half as large.
  */
-const endpointHangs: Play = async (stage, extent) => {
-  const { webhooks } = stage.scene;
+const endpointHangs: FaultTest = async (testBed, extent) => {
+  const { webhooks } = testBed.base;
   let hanging = 0;
   let first = 0;
-  return lossDuring(stage, extent, {
+  return lossDuring(testBed, extent, {
     early: () => {
       first = webhooks.requests.length;
-      webhooks.gate = { before: () => ((hanging += 1), hang()) };
+      webhooks.interceptor = { before: () => ((hanging += 1), hang()) };
     },
     meanwhile: async () => {
       await until('a webhook hangs', () => hanging > 0, RECOVERY_MS);
       await sleep(extent.seconds * 1000);
-      webhooks.gate = {};
+      webhooks.interceptor = {};
       await until('the sender gives up', () => webhooks.requests.length > first + 1, RECOVERY_MS);
       const [hung, next] = webhooks.requests
         .slice(first)
@@ -339,36 +345,36 @@ const endpointHangs: Play = async (stage, extent) => {
 
 /** When the sender has given up; by then the functions have stored the events. */
 const ANSWER_AFTER_MS = (WEBHOOK_TIME.senderWaitsSeconds + 1) * 1000;
-const endpointAnswersLate: Play = async (stage, extent) => {
-  const { webhooks } = stage.scene;
+const endpointAnswersLate: FaultTest = async (testBed, extent) => {
+  const { webhooks } = testBed.base;
   let late = 0;
   let first = 0;
-  return lossDuring(stage, extent, {
+  return lossDuring(testBed, extent, {
     early: () => {
       first = webhooks.requests.length;
-      webhooks.gate = { after: () => ((late += 1), sleep(ANSWER_AFTER_MS)) };
+      webhooks.interceptor = { after: () => ((late += 1), sleep(ANSWER_AFTER_MS)) };
     },
     meanwhile: async () => {
       await until('an answer is late', () => late > 0, RECOVERY_MS);
       await sleep(extent.seconds * 1000);
-      webhooks.gate = {};
+      webhooks.interceptor = {};
       await until('the sender gives up', () => webhooks.requests.length > first + late, RECOVERY_MS);
     },
   });
 };
 
 /** A request is held up on its way, for so long that what was sent in its place, and what came after it, is stored before it. */
-const endpointHeldUp: Play = async (stage, extent) => {
-  const { webhooks } = stage.scene;
+const endpointHeldUp: FaultTest = async (testBed, extent) => {
+  const { webhooks } = testBed.base;
   const arrival = Promise.withResolvers<undefined>();
   let first = 0;
   let hasHeld = false;
   const isStored = (type: Stored['type']): boolean =>
     webhooks.requests.slice(first + 1).some(({ status, body }) => status === 200 && body.includes(type));
-  return lossDuring(stage, extent, {
+  return lossDuring(testBed, extent, {
     early: () => {
       first = webhooks.requests.length;
-      webhooks.gate = {
+      webhooks.interceptor = {
         before: () => {
           if (hasHeld) return undefined;
           hasHeld = true;
@@ -382,97 +388,104 @@ const endpointHeldUp: Play = async (stage, extent) => {
       await sleep(extent.seconds * 1000);
       arrival.resolve(undefined);
       await until('the first request has arrived', () => webhooks.requests[first]?.status === 200, RECOVERY_MS);
-      webhooks.gate = {};
+      webhooks.interceptor = {};
     },
   });
 };
 
 /** What a check meets at the server's API, until several of its invocations have given up. */
-function apiMeets(begin: (stage: FaultScene, extent: Extent) => unknown, end: (stage: FaultScene) => unknown): Play {
-  return async (stage, extent) => {
-    await stage.use('brief');
-    const result = await lossDuring(stage, extent, {
-      begin: () => begin(stage, extent),
-      meanwhile: async (cast) => {
+function apiMeets(
+  begin: (testBed: FaultTestBed, extent: Extent) => unknown,
+  end: (testBed: FaultTestBed) => unknown,
+): FaultTest {
+  return async (testBed, extent) => {
+    await testBed.use('brief');
+    const result = await lossDuring(testBed, extent, {
+      begin: () => begin(testBed, extent),
+      meanwhile: async (participants) => {
         await until(
           'invocations have given up',
-          () => stage.lines('check interrupted', cast.log).length >= 2,
+          () => testBed.lines('check interrupted', participants.log).length >= 2,
           RECOVERY_MS,
         );
         await sleep(extent.seconds * 1000);
-        await end(stage);
+        await end(testBed);
       },
     });
-    await stage.use('brisk');
+    await testBed.use('brisk');
     return result;
   };
 }
 
 const apiDown = apiMeets(
-  (stage) => stage.scene.stanzas.down(),
-  (stage) => stage.scene.stanzas.up(),
+  (testBed) => testBed.base.stanzas.down(),
+  (testBed) => testBed.base.stanzas.up(),
 );
-const behave = ({ scene }: FaultScene): void => {
-  scene.stanzas.gate = {};
+const behave = ({ base }: FaultTestBed): void => {
+  base.stanzas.interceptor = {};
 };
-const apiUnavailable = apiMeets(({ scene }) => {
-  scene.stanzas.gate = { before: () => new Instead(503, { 'retry-after': '1' }) };
+const apiUnavailable = apiMeets(({ base }) => {
+  base.stanzas.interceptor = { before: () => new StubAnswer(503, { 'retry-after': '1' }) };
 }, behave);
 
 /** Every answer of the API takes its time. Where the fault is long, it takes longer than a function waits. */
-const apiSlow: Play = (stage, extent) => {
+const apiSlow: FaultTest = (testBed, extent) => {
   const slow = (milliseconds: number) => (): void => {
-    stage.scene.stanzas.gate = { after: () => sleep(milliseconds) };
+    testBed.base.stanzas.interceptor = { after: () => sleep(milliseconds) };
   };
-  if (extent.seconds >= LONG) return apiMeets(slow(BEYOND_PATIENCE_MS), behave)(stage, extent);
-  return lossDuring(stage, extent, { begin: slow(extent.seconds * 500), meanwhile: () => undefined }).finally(() =>
-    behave(stage),
+  if (extent.seconds >= LONG) return apiMeets(slow(BEYOND_PATIENCE_MS), behave)(testBed, extent);
+  return lossDuring(testBed, extent, { begin: slow(extent.seconds * 500), meanwhile: () => undefined }).finally(() =>
+    behave(testBed),
   );
 };
 /** The function gives an answer five seconds, for which the server waits for rooms, and fifteen of grace. */
 const BEYOND_PATIENCE_MS = 22_000;
 
 /** Holds the second, or the nth, of some requests that pass a tap, kills the function that asks, and drops the request. */
-function functionDies(way: 'stanzas' | 'aws', when: (body: string, target: string) => boolean, nth = 2): Play {
-  return (stage, extent) => {
-    const tap = way === 'aws' ? stage.aws : stage.scene.stanzas;
+function functionDies(
+  endpoint: 'stanzas' | 'aws',
+  when: (body: string, target: string) => boolean,
+  nth = 2,
+): FaultTest {
+  return (testBed, extent) => {
+    const proxy = endpoint === 'aws' ? testBed.aws : testBed.base.stanzas;
     let count = 0;
     const died = Promise.withResolvers<undefined>();
-    return lossDuring(stage, extent, {
+    return lossDuring(testBed, extent, {
       begin: () => {
-        tap.gate.before = async (body, headers) => {
+        proxy.interceptor.before = async (body, headers) => {
           if (!when(body, String(headers['x-amz-target'])) || (count += 1) !== nth) return;
-          await stage.killCheckFunction().then(() => died.resolve(undefined), died.reject);
+          await testBed.killCheckFunction().then(() => died.resolve(undefined), died.reject);
           throw new Error('who asked is dead');
         };
       },
       meanwhile: async () => {
         await died.promise;
-        tap.gate = {};
+        proxy.interceptor = {};
       },
     });
   };
 }
 
 /** The DynamoDB API's errors. */
-const dynamoError = (status: number, name: string): Instead =>
-  new Instead(
+const dynamoError = (status: number, name: string): StubAnswer =>
+  new StubAnswer(
     status,
     { 'content-type': 'application/x-amz-json-1.0' },
     JSON.stringify({ __type: `com.amazonaws.dynamodb.v20120810#${name}`, message: 'injected' }),
   );
 
 /** DynamoDB takes only some of what it is asked, around the close and while the check is due. */
-function dynamoMeets(gate: (chance: () => number) => Gate): Play {
-  return (stage, extent) => {
+function dynamoMeets(interceptor: (chance: () => number) => Interceptor): FaultTest {
+  return (testBed, extent) => {
     const chance = random(extent.seed);
-    return lossDuring(stage, extent, {
+    return lossDuring(testBed, extent, {
       early: () => {
-        stage.aws.gate = gate(chance);
+        testBed.aws.interceptor = interceptor(chance);
       },
       meanwhile: async () => {
         await sleep((DELAY + extent.seconds) * 1000);
-        stage.aws.gate = {};
+        testBed.aws.interceptor = {};
       },
     });
   };
@@ -505,38 +518,46 @@ const ONLY_CHECKS = /^DynamoDB_.*\.(GetItem|Query|DeleteItem)$/;
  * AWS takes requests and connections, and never answers: first a webhook's, until the function has given up in time,
  * then those of the check. Where the fault is long, neither is answered for minutes.
  */
-const awsHangs: Play = (stage, extent) =>
-  lossDuring(stage, extent, {
+const awsHangs: FaultTest = (testBed, extent) =>
+  lossDuring(testBed, extent, {
     early: () => {
-      stage.aws.gate = { before: hang };
+      testBed.aws.interceptor = { before: hang };
     },
-    begin: async (cast) => {
-      await until('the webhook is refused', () => stage.lines(NOT_STORED, cast.log).length > 0, RECOVERY_MS);
+    begin: async (participants) => {
+      await until('the webhook is refused', () => testBed.lines(NOT_STORED, participants.log).length > 0, RECOVERY_MS);
       await sleep(extent.seconds * 1000);
-      stage.aws.gate = {
+      testBed.aws.interceptor = {
         before: (_body, headers) => (ONLY_CHECKS.test(String(headers['x-amz-target'])) ? hang() : undefined),
       };
     },
-    meanwhile: async (cast) => {
-      await until('the check has given up', () => stage.lines('check interrupted', cast.log).length > 0, RECOVERY_MS);
+    meanwhile: async (participants) => {
+      await until(
+        'the check has given up',
+        () => testBed.lines('check interrupted', participants.log).length > 0,
+        RECOVERY_MS,
+      );
       await sleep(extent.seconds * 1000);
-      stage.aws.gate = {};
+      testBed.aws.interceptor = {};
     },
   });
 
 const isStart = (target: unknown): boolean => String(target) === 'AWSStepFunctions.StartExecution';
 
 /** Until the SDK has given up, and the sender has been asked to send again. */
-function startMeets(gate: () => Gate): Play {
-  return (stage, extent) =>
-    lossDuring(stage, extent, {
+function startMeets(interceptor: () => Interceptor): FaultTest {
+  return (testBed, extent) =>
+    lossDuring(testBed, extent, {
       begin: () => {
-        stage.aws.gate = gate();
+        testBed.aws.interceptor = interceptor();
       },
-      meanwhile: async (cast) => {
-        await until('the webhook is refused', () => stage.lines(NOT_STORED, cast.log).length > 0, RECOVERY_MS);
+      meanwhile: async (participants) => {
+        await until(
+          'the webhook is refused',
+          () => testBed.lines(NOT_STORED, participants.log).length > 0,
+          RECOVERY_MS,
+        );
         if (extent.seconds >= LONG) await sleep(extent.seconds * 1000);
-        stage.aws.gate = {};
+        testBed.aws.interceptor = {};
       },
     });
 }
@@ -544,7 +565,7 @@ function startMeets(gate: () => Gate): Play {
 const startThrottles = startMeets(() => ({
   before: (_body, headers) =>
     isStart(headers['x-amz-target'])
-      ? new Instead(
+      ? new StubAnswer(
           400,
           { 'content-type': 'application/x-amz-json-1.0' },
           JSON.stringify({ __type: 'ThrottlingException', message: 'Rate exceeded' }),
@@ -558,10 +579,10 @@ const startAnswerLost = startMeets(() => ({
 }));
 
 /** The runtime is killed at random moments, while joins, closes and checks go on. */
-const runtimeKilled: Play = async (stage, { joins, kills, seed }) => {
-  const { scene } = stage;
+const runtimeKilled: FaultTest = async (testBed, { joins, kills, seed }) => {
+  const { base } = testBed;
   const chance = random(seed);
-  const cast = await Cast.open(stage);
+  const participants = await Participants.open(testBed);
   const killing = { isOver: false };
   const killer = (async (): Promise<void> => {
     const moments: number[] = [];
@@ -569,7 +590,7 @@ const runtimeKilled: Play = async (stage, { joins, kills, seed }) => {
       const moment = Math.round(chance() * 1500);
       moments.push(moment);
       await sleep(moment);
-      await scene.runtime.restart();
+      await base.runtime.restart();
     }
     process.stderr.write(`the runtime was killed ${moments.join(', ')} ms after each start (seed ${seed})\n`);
   })().finally(() => {
@@ -577,60 +598,63 @@ const runtimeKilled: Play = async (stage, { joins, kills, seed }) => {
   });
   let cut = Date.now();
   do {
-    await cast.join(Math.ceil(joins / 3));
-    cast.lose();
-    cut = scene.dropStreams();
-    await cast.leave();
+    await participants.join(Math.ceil(joins / 3));
+    participants.lose();
+    cut = base.dropStreams();
+    await participants.leave();
     await sleep(chance() * 1000);
   } while (!killing.isOver);
   await killer;
-  return cast.end(Math.max(Date.now(), cut + DELAY * 1000));
+  return participants.end(Math.max(Date.now(), cut + DELAY * 1000));
 };
 
 /** The users' own server dies while a check waits: who was in a room has no session any more. */
-const prosodyKilled: Play = async (stage, { joins, seconds }) => {
-  const { scene } = stage;
+const prosodyKilled: FaultTest = async (testBed, { joins, seconds }) => {
+  const { base } = testBed;
   const wait = Math.max(5, seconds);
-  await stage.set({ ping_muc_delay: wait });
-  const cast = await Cast.open(stage);
-  await cast.join(joins);
-  await cast.recorded();
-  cast.lose();
-  const lines = scene.runtime.lines.length;
-  const cut = scene.dropStreams();
-  await cast.checkStarted(lines);
-  await scene.home.kill();
-  await scene.home.start();
+  await testBed.set({ ping_muc_delay: wait });
+  const participants = await Participants.open(testBed);
+  await participants.join(joins);
+  await participants.recorded();
+  participants.lose();
+  const lines = base.runtime.lines.length;
+  const cut = base.dropStreams();
+  await participants.checkStarted(lines);
+  await base.home.kill();
+  await base.home.start();
   // one of them comes back under the same address, and is in no room
-  const [first] = cast.members;
-  const again = await scene.user('juliet', first?.user.jid.split('/')[1]);
+  const [first] = participants.members;
+  const again = await base.user('juliet', first?.user.jid.split('/')[1]);
   const over = Math.max(Date.now(), cut + wait * 1000);
-  const own = new Set(cast.members.map(({ room, user }) => `${room}#${user.jid}`));
-  const left = async (): Promise<number> => (await stage.rows()).filter(({ sk }) => own.has(sk)).length;
+  const own = new Set(participants.members.map(({ room, user }) => `${room}#${user.jid}`));
+  const left = async (): Promise<number> => (await testBed.rows()).filter(({ sk }) => own.has(sk)).length;
   await until('no row of those who are gone is left', async () => (await left()) === 0, RECOVERY_MS);
   const seconds_ = (Date.now() - over) / 1000;
-  await scene.settle(again);
-  const rows = await stage.rows();
+  await base.settle(again);
+  const rows = await testBed.rows();
   if (rows.some(({ expires }) => !(expires > Date.now() / 1000 && expires < Date.now() / 1000 + 10 * 86_400)))
     throw new Error('a row stays for ever');
-  const wrong = [...cast.members, { ...(first as Member), user: again }].reduce((sum, member) => sum + told(member), 0);
+  const wrong = [...participants.members, { ...(first as Member), user: again }].reduce(
+    (sum, member) => sum + noticeCount(member),
+    0,
+  );
   await again.leaveServer();
-  await stage.set({});
-  return { events: cast.members.length + 1, expected: 0, lost: 0, doubled: 0, wrong, seconds: seconds_ };
+  await testBed.set({});
+  return { events: participants.members.length + 1, expected: 0, lost: 0, doubled: 0, wrong, seconds: seconds_ };
 };
 
 /** The module is reloaded, and its settings change, while events are queued. */
-const moduleReloaded: Play = async (stage, extent) => {
-  const { scene } = stage;
-  const result = await lossDuring(stage, extent, {
-    early: () => scene.webhooks.down(),
+const moduleReloaded: FaultTest = async (testBed, extent) => {
+  const { base } = testBed;
+  const result = await lossDuring(testBed, extent, {
+    early: () => base.webhooks.down(),
     meanwhile: async () => {
-      await stage.set({ ping_muc_timeout: 6 });
-      await scene.home.shell(`module:reload("ping_muc_webhook", "${scene.home.host}")`);
-      await scene.webhooks.up();
+      await testBed.set({ ping_muc_timeout: 6 });
+      await base.home.shell(`module:reload("ping_muc_webhook", "${base.home.host}")`);
+      await base.webhooks.up();
     },
   });
-  await stage.set({});
+  await testBed.set({});
   return result;
 };
 
@@ -643,110 +667,111 @@ const SHIFTED = (seconds: number): NodeJS.ProcessEnv => ({
 const RIGHT = { LD_PRELOAD: undefined, FAKETIME: undefined, FAKETIME_DONT_FAKE_MONOTONIC: undefined };
 
 /** The functions' clock is off by so many seconds, which is tolerated; nobody is told before the delay is over. */
-function clocksApart(seconds: number): Play {
-  return async (stage, extent) => {
-    const { scene } = stage;
-    await scene.runtime.restart(SHIFTED(seconds));
+function clocksApart(seconds: number): FaultTest {
+  return async (testBed, extent) => {
+    const { base } = testBed;
+    await base.runtime.restart(SHIFTED(seconds));
     let cut = 0;
-    let cast: Cast | undefined;
-    const result = await lossDuring(stage, extent, {
+    let participants: Participants | undefined;
+    const result = await lossDuring(testBed, extent, {
       begin: () => {
         cut = Date.now();
       },
       meanwhile: (it) => {
-        cast = it;
+        participants = it;
       },
     });
-    const early = cast?.expected().filter((member) => (noticesOf(member)[0]?.at ?? cut) < cut + DELAY * 1000) ?? [];
+    const early =
+      participants?.expected().filter((member) => (noticesOf(member)[0]?.at ?? cut) < cut + DELAY * 1000) ?? [];
     if (early.length > 0) throw new Error(`${early.length} notices came before the delay was over`);
-    await scene.runtime.restart(RIGHT);
+    await base.runtime.restart(RIGHT);
     return result;
   };
 }
 
 /** The functions' clock is ten minutes ahead: both doors refuse, and say why; when it is right again, nothing is missing. */
-const clocksFarApart: Play = async (stage, { joins, seconds }) => {
-  const { scene } = stage;
-  const cast = await Cast.open(stage);
-  await cast.join(Math.ceil(joins / 2));
-  await cast.recorded();
-  cast.lose();
-  const lines = scene.runtime.lines.length;
-  scene.dropStreams();
-  await cast.checkStarted(lines);
-  await scene.runtime.restart(SHIFTED(600));
+const clocksFarApart: FaultTest = async (testBed, { joins, seconds }) => {
+  const { base } = testBed;
+  const participants = await Participants.open(testBed);
+  await participants.join(Math.ceil(joins / 2));
+  await participants.recorded();
+  participants.lose();
+  const lines = base.runtime.lines.length;
+  base.dropStreams();
+  await participants.checkStarted(lines);
+  await base.runtime.restart(SHIFTED(600));
   // the check begins at once, by a clock that is ahead
-  const refusal = await until('the server refuses', () => stage.lines('check interrupted', lines)[0], RECOVERY_MS);
+  const refusal = await until('the server refuses', () => testBed.lines('check interrupted', lines)[0], RECOVERY_MS);
   if (!/ahead of this server's clock/.test(String(refusal['detail'])))
     throw new Error(`the server's refusal does not say clock: ${String(refusal['detail'])}`);
-  await cast.join(Math.floor(joins / 2));
-  cast.lose();
-  const cut = scene.dropStreams();
-  const ours = await until('the functions refuse', () => stage.lines('webhook refused', lines)[0], RECOVERY_MS);
+  await participants.join(Math.floor(joins / 2));
+  participants.lose();
+  const cut = base.dropStreams();
+  const ours = await until('the functions refuse', () => testBed.lines('webhook refused', lines)[0], RECOVERY_MS);
   if (!/behind this clock/.test(String(ours['detail'])))
     throw new Error(`the functions' refusal does not say clock: ${String(ours['detail'])}`);
-  await until('the operator is told', async () => /refuses our signature.*clock/.test(await scene.home.log()));
+  await until('the operator is told', async () => /refuses our signature.*clock/.test(await base.home.log()));
   if (seconds >= LONG) await sleep(seconds * 1000);
-  await scene.runtime.restart(RIGHT);
-  return cast.end(Math.max(Date.now(), cut + DELAY * 1000));
+  await base.runtime.restart(RIGHT);
+  return participants.end(Math.max(Date.now(), cut + DELAY * 1000));
 };
 
 /** Half of the rows are deleted by hand; the refresh brings them back within one interval. */
 const REFRESH = 2;
-const tableHalved: Play = async (stage, { joins }) => {
-  const { scene } = stage;
-  await stage.set({ ping_muc_refresh: REFRESH });
-  const cast = await Cast.open(stage);
-  await cast.join(joins);
-  await cast.recorded();
-  const own = async (): Promise<readonly Awaited<ReturnType<FaultScene['rows']>>[number][]> => {
-    const keys = new Set(cast.members.map(({ room, user }) => `${room}#${user.jid}`));
-    return (await stage.rows()).filter(({ sk, state }) => state === 'joined' && keys.has(sk));
+const tableHalved: FaultTest = async (testBed, { joins }) => {
+  const { base } = testBed;
+  await testBed.set({ ping_muc_refresh: REFRESH });
+  const participants = await Participants.open(testBed);
+  await participants.join(joins);
+  await participants.recorded();
+  const own = async (): Promise<readonly Awaited<ReturnType<FaultTestBed['rows']>>[number][]> => {
+    const keys = new Set(participants.members.map(({ room, user }) => `${room}#${user.jid}`));
+    return (await testBed.rows()).filter(({ sk, state }) => state === 'joined' && keys.has(sk));
   };
   const rows = await own();
-  for (const row of rows.filter((_, index) => index % 2 === 0)) await stage.deleteRow(row);
+  for (const row of rows.filter((_, index) => index % 2 === 0)) await testBed.deleteRow(row);
   const deleted = Date.now();
   await until('all rows are back', async () => (await own()).length === joins, RECOVERY_MS);
   const healed = (Date.now() - deleted) / 1000;
   if (healed > REFRESH + 3) throw new Error(`healing took ${healed} s, the interval is ${REFRESH} s`);
-  cast.lose();
-  const cut = scene.dropStreams();
-  const result = await cast.end(cut + DELAY * 1000);
-  await stage.set({});
+  participants.lose();
+  const cut = base.dropStreams();
+  const result = await participants.end(cut + DELAY * 1000);
+  await testBed.set({});
   return { ...result, seconds: healed };
 };
 
 /** Both sides take a new secret, one after the other, while users join and streams close. */
-const secretRotated: Play = async (stage, { joins, seconds }) => {
-  const { scene, aws } = stage;
-  const old = scene.runtime.secret;
+const secretRotated: FaultTest = async (testBed, { joins, seconds }) => {
+  const { base, aws } = testBed;
+  const old = base.runtime.secret;
   const fresh = `whsec_${randomBytes(32).toString('base64')}`;
   /** What Secrets Manager holds. */
   const store = (current: string, previous: string): void => {
-    const answer = new Instead(
+    const answer = new StubAnswer(
       200,
       { 'content-type': 'application/x-amz-json-1.1' },
       JSON.stringify({ SecretString: JSON.stringify({ current, previous }) }),
     );
-    aws.gate = {
+    aws.interceptor = {
       before: (_body, headers) => (headers['x-amz-target'] === 'secretsmanager.GetSecretValue' ? answer : undefined),
     };
   };
-  const cast = await Cast.open(stage);
+  const participants = await Participants.open(testBed);
   const rotation = { isOver: false };
   const load = (async (): Promise<void> => {
-    for (let turn = 0; !rotation.isOver || cast.members.length < joins; turn += 1) {
-      await cast.join(2);
-      if (turn % 10 === 9) scene.dropStreams();
+    for (let turn = 0; !rotation.isOver || participants.members.length < joins; turn += 1) {
+      await participants.join(2);
+      if (turn % 10 === 9) base.dropStreams();
       await sleep(100);
     }
   })();
   const rotate = async (from: string, to: string): Promise<void> => {
     await sleep(500);
     store(to, from);
-    await stage.set({ ping_muc_secret: [to, from] });
+    await testBed.set({ ping_muc_secret: [to, from] });
     await sleep(seconds * 1000);
-    await stage.set({ ping_muc_secret: to });
+    await testBed.set({ ping_muc_secret: to });
     await sleep(1000);
     store(to, '');
     await sleep(1000);
@@ -756,21 +781,21 @@ const secretRotated: Play = async (stage, { joins, seconds }) => {
   });
   await load;
   const over = Date.now();
-  await cast.recorded();
-  cast.lose();
-  const cut = scene.dropStreams();
-  const result = await cast.end(Math.max(over, cut + DELAY * 1000));
+  await participants.recorded();
+  participants.lose();
+  const cut = base.dropStreams();
+  const result = await participants.end(Math.max(over, cut + DELAY * 1000));
   // and back, so that the scene is as it was
-  aws.gate = {};
-  await scene.runtime.restart();
-  await stage.set({});
+  aws.interceptor = {};
+  await base.runtime.restart();
+  await testBed.set({});
   return result;
 };
 
 /** Every fault by name. */
-export const FAULTS: Readonly<Record<string, Play>> = {
+export const FAULTS: Readonly<Record<string, FaultTest>> = {
   'webhooks: endpoint down': endpointDown,
-  'webhooks: answers 500': webhooksMeet(() => ({ before: () => new Instead(500) })),
+  'webhooks: answers 500': webhooksMeet(() => ({ before: () => new StubAnswer(500) })),
   'webhooks: answers 429 with Retry-After': endpointThrottles,
   'webhooks: connection reset': webhooksMeet(() => ({
     before: () => {
@@ -808,26 +833,26 @@ export const FAULTS: Readonly<Record<string, Play>> = {
 };
 
 /** Some scenes, in each of which one fault is played at a time. */
-export class Theatre {
-  readonly #free: FaultScene[] = [];
+export class TestBedPool {
+  readonly #free: FaultTestBed[] = [];
   readonly #waiting: (() => void)[] = [];
   #mayOpen: number;
 
-  constructor(stages: number) {
-    this.#mayOpen = stages;
+  constructor(size: number) {
+    this.#mayOpen = size;
   }
 
   /** Plays a fault as soon as a scene is free. */
-  async play(fault: string, extent: Extent): Promise<FaultResult> {
-    const play = FAULTS[fault];
-    if (play === undefined) throw new Error(`there is no fault of this name: ${fault}`);
-    const stage = await this.#take();
+  async run(fault: string, extent: Extent): Promise<FaultResult> {
+    const run = FAULTS[fault];
+    if (run === undefined) throw new Error(`there is no fault of this name: ${fault}`);
+    const testBed = await this.#take();
     try {
-      const result = { fault, ...(await play(stage, extent)) };
-      this.#free.push(stage);
+      const result = { fault, ...(await run(testBed, extent)) };
+      this.#free.push(testBed);
       return result;
     } catch (error) {
-      await stage.close(); // nobody knows in what state it is
+      await testBed.close(); // nobody knows in what state it is
       this.#mayOpen += 1;
       throw error;
     } finally {
@@ -836,16 +861,16 @@ export class Theatre {
   }
 
   async close(): Promise<void> {
-    await Promise.all(this.#free.map((stage) => stage.close()));
+    await Promise.all(this.#free.map((testBed) => testBed.close()));
   }
 
-  async #take(): Promise<FaultScene> {
+  async #take(): Promise<FaultTestBed> {
     for (;;) {
       const free = this.#free.pop();
       if (free !== undefined) return free;
       if (this.#mayOpen > 0) {
         this.#mayOpen -= 1;
-        return FaultScene.open();
+        return FaultTestBed.open();
       }
       await new Promise<void>((resolve) => this.#waiting.push(resolve));
     }

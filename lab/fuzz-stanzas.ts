@@ -323,7 +323,7 @@ interface Input {
 function inputs(world: World): fc.Arbitrary<Input> {
   const stanza = fc
     .tuple(fc.constantFrom(...good(world)), fc.array(faults(world), { minLength: 0, maxLength: 3 }))
-    .map(([right, wrongs]) => wrongs.reduce((bad, wrong) => wrong(bad), right));
+    .map(([pingReply, wrongs]) => wrongs.reduce((bad, wrong) => wrong(bad), pingReply));
   /** Mostly ids of their own, or the first fault would hide all others. */
   const renamed = (all: readonly Node[]): Node[] =>
     all.map((it, index) => ({
@@ -415,42 +415,42 @@ const many = (times: number, of: (n: number) => string): string =>
 
 /** Bodies that are meant to hurt. */
 function seeds(world: World): Readonly<Record<string, string | Buffer>> {
-  const [pinging, asking, telling] = good(world).map(write) as [string, string, string];
+  const [pingXml, queryXml, noticeXml] = good(world).map(write) as [string, string, string];
   const to = (address: string, n: number): string =>
     `<iq type="get" id="${n}" from="${world.user}" to="${address}"><ping xmlns="${NS_PING}"/><join xmlns="${NS_JOIN}" at="1"/></iq>`;
   const marks = '\u0301\u0323'.repeat(250);
   return {
     'nothing at all': '',
     NUL: '\u0000',
-    'NUL within': `${open}${pinging}\u0000${close}`,
+    'NUL within': `${open}${pingXml}\u0000${close}`,
     'entities that grow (billion laughs)': `<!DOCTYPE a [<!ENTITY e0 "lol">${entities(9)}]>${open}&e9;${close}`,
     'an entity without end (quadratic blow-up)': `<!DOCTYPE a [<!ENTITY e "${'x'.repeat(50_000)}">]>${open}${'&e;'.repeat(50_000)}${close}`,
     'an external entity': `<!DOCTYPE a [<!ENTITY e SYSTEM "file:///etc/passwd">]>${open}<iq id="&e;"/>${close}`,
-    'an external document type': `<!DOCTYPE a SYSTEM "http://${world.host}:5280/x.dtd">${open}${pinging}${close}`,
+    'an external document type': `<!DOCTYPE a SYSTEM "http://${world.host}:5280/x.dtd">${open}${pingXml}${close}`,
     'a parameter entity': `<!DOCTYPE a [<!ENTITY % p SYSTEM "http://${world.host}:5280/x.dtd"> %p;]>${open}${close}`,
-    'default attributes': `<!DOCTYPE xmpp [<!ATTLIST iq from CDATA "${world.user}">]>${open}${pinging}${close}`,
-    'a document type alone': `<!DOCTYPE xmpp>${open}${pinging}${close}`,
-    'an undefined entity': `${open}&nbsp;${pinging}${close}`,
-    comments: `<!-- before -->${open}<!-- within -->${pinging}${close}<!-- after -->`,
+    'default attributes': `<!DOCTYPE xmpp [<!ATTLIST iq from CDATA "${world.user}">]>${open}${pingXml}${close}`,
+    'a document type alone': `<!DOCTYPE xmpp>${open}${pingXml}${close}`,
+    'an undefined entity': `${open}&nbsp;${pingXml}${close}`,
+    comments: `<!-- before -->${open}<!-- within -->${pingXml}${close}<!-- after -->`,
     'a comment within a stanza': `${open}<iq type="get" id="a" from="${world.user}" to="${world.room}/x"><!-- c --><ping xmlns="${NS_PING}"/></iq>${close}`,
     'a comment without end': `${open}<!--${'-x'.repeat(300_000)}`,
-    'processing instructions': `<?xml-stylesheet href="x"?>${open}<?php echo 1 ?>${pinging}${close}`,
-    'an XML declaration': `<?xml version="1.0"?>${open}${pinging}${close}`,
-    'an XML declaration in the middle': `${open}<?xml version="1.0"?>${pinging}${close}`,
-    'XML 1.1': `<?xml version="1.1"?>${open}${pinging}${close}`,
-    'UTF-16, little endian': Buffer.from(`\ufeff${open}${pinging}${close}`, 'utf16le'),
-    'UTF-16, big endian': Buffer.from(`\ufeff${open}${pinging}${close}`, 'utf16le').swap16(),
-    'declared as UTF-16': `<?xml version="1.0" encoding="utf-16"?>${open}${pinging}${close}`,
+    'processing instructions': `<?xml-stylesheet href="x"?>${open}<?php echo 1 ?>${pingXml}${close}`,
+    'an XML declaration': `<?xml version="1.0"?>${open}${pingXml}${close}`,
+    'an XML declaration in the middle': `${open}<?xml version="1.0"?>${pingXml}${close}`,
+    'XML 1.1': `<?xml version="1.1"?>${open}${pingXml}${close}`,
+    'UTF-16, little endian': Buffer.from(`\ufeff${open}${pingXml}${close}`, 'utf16le'),
+    'UTF-16, big endian': Buffer.from(`\ufeff${open}${pingXml}${close}`, 'utf16le').swap16(),
+    'declared as UTF-16': `<?xml version="1.0" encoding="utf-16"?>${open}${pingXml}${close}`,
     'declared as UTF-7': `<?xml version="1.0" encoding="utf-7"?>${open}+ADw-iq+AD4-${close}`,
     'declared as ISO 8859-1': `<?xml version="1.0" encoding="ISO-8859-1"?>${open}${to('ré@b.example/é', 1)}${close}`,
     'declared as nothing known': `<?xml version="1.0" encoding="EBCDIC"?>${open}${close}`,
-    'a byte order mark': `\ufeff${open}${pinging}${close}`,
+    'a byte order mark': `\ufeff${open}${pingXml}${close}`,
     'ISO 8859-1 bytes': Buffer.from(`${open}${to('r\u00e9@b.example/x', 1)}${close}`, 'latin1'),
     'overlong UTF-8': Buffer.concat([Buffer.from(open), Buffer.from('c0bc', 'hex'), Buffer.from(close)]),
     'half a surrogate in UTF-8': Buffer.concat([Buffer.from(open), Buffer.from('eda080', 'hex'), Buffer.from(close)]),
     'mixed encodings': Buffer.concat([
-      Buffer.from(`${open}${pinging}`),
-      Buffer.from(pinging, 'utf16le'),
+      Buffer.from(`${open}${pingXml}`),
+      Buffer.from(pingXml, 'utf16le'),
       Buffer.from(close),
     ]),
     'references to what is no character': `${open}&#0;&#xD800;&#xFFFF;&#x110000;${close}`,
@@ -463,9 +463,9 @@ function seeds(world: World): Readonly<Record<string, string | Buffer>> {
     'a name without end': `${open}<${'x'.repeat(1_000_000)}/>${close}`,
     'a text without end': open + 'x'.repeat(1_040_000) + close,
     'a namespace without end': `${open}<iq id="a" xmlns="urn:${'x'.repeat(1_000_000)}"/>${close}`,
-    'a reason without end': `${open}${telling.replace('Connection lost', 'x'.repeat(1_000_000))}${close}`,
-    'a reason of references': `${open}${telling.replace('Connection lost', '&#120;'.repeat(29_000))}${close}`,
-    'a reason of CDATA': `${open}${telling.replace('Connection lost', '<![CDATA[<b>]]>'.repeat(10_000))}${close}`,
+    'a reason without end': `${open}${noticeXml.replace('Connection lost', 'x'.repeat(1_000_000))}${close}`,
+    'a reason of references': `${open}${noticeXml.replace('Connection lost', '&#120;'.repeat(29_000))}${close}`,
+    'a reason of CDATA': `${open}${noticeXml.replace('Connection lost', '<![CDATA[<b>]]>'.repeat(10_000))}${close}`,
     'line ends without end': open + '\r\n'.repeat(14_900) + close,
     'attributes in plenty': `${open}<iq id="a" ${many(29_900, (n) => `a${n}="" `)}/>${close}`,
     'attributes in plenty, of stanzas in plenty':
@@ -475,27 +475,29 @@ function seeds(world: World): Readonly<Record<string, string | Buffer>> {
     'namespaces in plenty': `${open}<iq id="a" ${many(29_900, (n) => `xmlns:a${n}="urn:${n}" `)}/>${close}`,
     'namespaces in plenty, over elements in plenty': `<xmpp timeout="2" ${many(14_900, (n) => `xmlns:a${n}="urn:${n}" `)}>${many(14_900, (n) => `<a${n}:b/>`)}${close}`,
     'default namespaces in plenty': open + many(9000, (n) => `<a xmlns="urn:${n}">`) + '</a>'.repeat(9000) + close,
-    'wrong namespaces': `<xmpp xmlns="urn:x" timeout="2">${pinging}${close}`,
-    'the namespace of servers': `${open}${pinging.replace('<iq', '<iq xmlns="jabber:server"')}${close}`,
+    'wrong namespaces': `<xmpp xmlns="urn:x" timeout="2">${pingXml}${close}`,
+    'the namespace of servers': `${open}${pingXml.replace('<iq', '<iq xmlns="jabber:server"')}${close}`,
     'a prefix that is not bound': `${open}<x:iq id="a"/>${close}`,
     'the prefix xml bound anew': `${open}<iq xmlns:xml="urn:x" id="a"/>${close}`,
-    'a stanza by a prefix': `<c:xmpp xmlns:c="jabber:client" timeout="2">${pinging.replaceAll('iq', 'c:iq')}</c:xmpp>`,
+    'a stanza by a prefix': `<c:xmpp xmlns:c="jabber:client" timeout="2">${pingXml.replaceAll('iq', 'c:iq')}</c:xmpp>`,
     'two roots': `${open}${close}${open}${close}`,
     'text around the root': `x${open}${close}y`,
-    'cut short': `${open}${pinging}`,
+    'cut short': `${open}${pingXml}`,
     'one stanza too many': open + many(1001, (n) => to('a@b.example/c', n)) + close,
-    'a thousand stanzas': open + many(1000, (n) => pinging.replace('id="a"', `id="${n}"`)) + close,
-    'a thousand notices': open + many(1000, (n) => telling.replace('id="c"', `id="${n}"`)) + close,
+    'a thousand stanzas': open + many(1000, (n) => pingXml.replace('id="a"', `id="${n}"`)) + close,
+    'a thousand notices': open + many(1000, (n) => noticeXml.replace('id="c"', `id="${n}"`)) + close,
     'a thousand notices for nobody':
       open +
-      many(1000, (n) => telling.replace('id="c"', `id="${n}"`).replace(`to="${world.user}`, `to="${world.user}-${n}`)) +
+      many(1000, (n) =>
+        noticeXml.replace('id="c"', `id="${n}"`).replace(`to="${world.user}`, `to="${world.user}-${n}`),
+      ) +
       close,
-    'a thousand questions': open + many(1000, (n) => asking.replace('id="b"', `id="${n}"`)) + close,
+    'a thousand questions': open + many(1000, (n) => queryXml.replace('id="b"', `id="${n}"`)) + close,
     'a thousand messages':
       open +
       many(1000, (n) => `<message id="${n}" from="${world.user}" to="${world.room}"><body>b</body></message>`) +
       close,
-    'a thousand ids, all one': open + many(1000, () => pinging) + close,
+    'a thousand ids, all one': open + many(1000, () => pingXml) + close,
     'long names to prepare': open + many(950, (n) => to(`${'a'.repeat(880)}@b.example/c`, n)) + close,
     'names that take long to prepare': open + many(850, (n) => to(`a${marks.slice(0, 480)}@b.example/c`, n)) + close,
     'names that take long to prepare, thrice': open + many(320, (n) => to(`a${marks}@a${marks}/a${marks}`, n)) + close,
@@ -568,7 +570,7 @@ interface Cost {
 }
 
 /** A server, a session in a room of another one, and the way to the API. */
-class Scene {
+class StanzaTestBed {
   readonly lab: Lab;
   readonly home: Prosody;
   readonly juliet: User;
@@ -595,7 +597,7 @@ class Scene {
     };
   }
 
-  static async open(): Promise<Scene> {
+  static async open(): Promise<StanzaTestBed> {
     const lab = await Lab.open();
     try {
       const { url, events } = await startSink(lab);
@@ -615,7 +617,7 @@ ping_muc_secret = "whsec_${SECRET.toString('base64')}"`,
       const room = muc.room('fuzzed');
       await juliet.join(room, 'Juliet');
       const joined = await until('the join is reported', () => events.find(({ type }) => type === 'muc.joined'));
-      return new Scene(lab, home, juliet, muc, {
+      return new StanzaTestBed(lab, home, juliet, muc, {
         host,
         remote: domain,
         room,
@@ -688,9 +690,9 @@ ping_muc_secret = "whsec_${SECRET.toString('base64')}"`,
 
   /** What the admin shell prints for an expression of Lua. */
   async lua(expression: string): Promise<string> {
-    const said = await this.home.shell(`>return ${expression}`);
-    const value = /Result: (.*)/.exec(said)?.[1];
-    if (value === undefined) throw new Error(`the shell did not evaluate ${expression}: ${said}`);
+    const output = await this.home.shell(`>return ${expression}`);
+    const value = /Result: (.*)/.exec(output)?.[1];
+    if (value === undefined) throw new Error(`the shell did not evaluate ${expression}: ${output}`);
     return value.trim();
   }
 
@@ -721,8 +723,8 @@ const problemSchema = (): ((value: unknown) => boolean) =>
 
 /** @param measured whether each seed's stall is measured, which takes a minute */
 export async function fuzzStanzas(options: FuzzOptions & { readonly measured: boolean }): Promise<StanzaResult> {
-  const scene = await Scene.open();
-  const { home, juliet, muc, world } = scene;
+  const testBed = await StanzaTestBed.open();
+  const { home, juliet, muc, world } = testBed;
   const tally = new Tally();
   const conditions: Record<string, number> = {};
   const isProblem = problemSchema();
@@ -758,7 +760,7 @@ export async function fuzzStanzas(options: FuzzOptions & { readonly measured: bo
 
   async function send(given: Input, name: string): Promise<void> {
     try {
-      let reply = await scene.send(given);
+      let reply = await testBed.send(given);
       for (
         let turn = 0;
         turn < 20 && (reply.status === 503 || reply.status === 429) && reply.headers['retry-after'] !== undefined;
@@ -766,7 +768,7 @@ export async function fuzzStanzas(options: FuzzOptions & { readonly measured: bo
       ) {
         tally.count(`${reply.status}, tried again`);
         await sleep(Number(reply.headers['retry-after']) * 1000);
-        reply = await scene.send(given);
+        reply = await testBed.send(given);
       }
       tally.count(String(reply.status));
       const wrong = judge(given, reply);
@@ -781,7 +783,7 @@ export async function fuzzStanzas(options: FuzzOptions & { readonly measured: bo
     await sleep(500); // what comes of the login has come
     const before = { asked: muc.asked.length, received: juliet.received.length };
     const stall = { baseline: 0, wait: 0, own: 0, worst: '' };
-    if (options.measured) stall.baseline = (await scene.longestWait(() => sleep(5000))).wait;
+    if (options.measured) stall.baseline = (await testBed.longestWait(() => sleep(5000))).wait;
     for (const [name, body] of Object.entries(seeds(world))) {
       options.progress?.(name);
       const given: Input = {
@@ -796,7 +798,7 @@ export async function fuzzStanzas(options: FuzzOptions & { readonly measured: bo
       }
       let [wait, own] = [Infinity, Infinity];
       for (let turn = 0; turn < TURNS && own > MAX_STALL_MS / 4; turn += 1) {
-        const cost = await scene.longestWait(() => send(given, name));
+        const cost = await testBed.longestWait(() => send(given, name));
         [wait, own] = [Math.min(wait, cost.wait), Math.min(own, cost.own)];
       }
       options.progress?.(`${name}: ${wait.toFixed(0)} ms, ${own.toFixed(0)} ms its own`);
@@ -806,12 +808,12 @@ export async function fuzzStanzas(options: FuzzOptions & { readonly measured: bo
         tally.violate(name, `held up the server for ${own.toFixed(0)} ms, ${TURNS} times`, given.body);
     }
 
-    const memory = await scene.memory();
+    const memory = await testBed.memory();
     const arbitrary = inputs(world);
     await fuzz(arbitrary, options, tally, AT_ONCE, async (given, name) => {
       await send(taken < MAX_TAKEN ? given : { ...given, signing: 'other body' }, name);
     });
-    const after = await scene.memory();
+    const after = await testBed.memory();
 
     await sleep(500); // what got through has arrived
     const nowhere = Buffer.alloc(0);
@@ -831,20 +833,20 @@ export async function fuzzStanzas(options: FuzzOptions & { readonly measured: bo
     if (log.includes(SECRET.toString('base64'))) tally.violate('all', 'the secret is in the log', nowhere);
 
     // the same stanzas about the join that there is do get through: the door was open, and these were nearly right
-    const right = await scene.send({
-      body: Buffer.from(batch([ping(scene.join)], 5)),
+    const pingReply = await testBed.send({
+      body: Buffer.from(batch([ping(testBed.join)], 5)),
       signing: 'right',
       strange: ['', '', ''],
       type: 'application/xmpp+xml',
     });
-    const told = await scene.send({
-      body: Buffer.from(batch([notice(scene.join, undefined)], 5)),
+    const noticeReply = await testBed.send({
+      body: Buffer.from(batch([notice(testBed.join, undefined)], 5)),
       signing: 'right',
       strange: ['', '', ''],
       type: 'application/xmpp+xml',
     });
-    if (readAnswers(right.body).values().next().value?.kind !== 'result' || readAnswers(told.body).size > 0)
-      tally.violate('all', `the right ones were refused: ${right.body} ${told.body}`, nowhere);
+    if (readAnswers(pingReply.body).values().next().value?.kind !== 'result' || readAnswers(noticeReply.body).size > 0)
+      tally.violate('all', `the right ones were refused: ${pingReply.body} ${noticeReply.body}`, nowhere);
     return {
       inputs: Object.entries(tally.counts).reduce(
         (sum, [name, count]) => sum + (name.includes('again') ? 0 : count),
@@ -858,6 +860,6 @@ export async function fuzzStanzas(options: FuzzOptions & { readonly measured: bo
       violations: tally.violations,
     };
   } finally {
-    await scene.close();
+    await testBed.close();
   }
 }

@@ -359,14 +359,14 @@ class Oracle {
   /** Returns what is wrong with an answer, or undefined. */
   judge(
     given: Input,
-    { statusCode = 0, headers: said = {}, body = '' }: APIGatewayProxyStructuredResultV2,
+    { statusCode = 0, headers = {}, body = '' }: APIGatewayProxyStructuredResultV2,
   ): string | undefined {
     const answer: unknown = JSON.parse(body);
     const details = DETAILS[statusCode];
     if (given.signing !== 'right' && statusCode !== 401 && given.body.length <= 262_144)
       return `answered ${statusCode} to what is not signed`;
     if (details !== undefined) {
-      if (!this.#problem(answer) || said['content-type'] !== 'application/problem+json')
+      if (!this.#problem(answer) || headers['content-type'] !== 'application/problem+json')
         return `the problem is none: ${body}`;
       const { detail, status } = answer as { detail: string; status: number };
       return details.test(detail) && status === statusCode ? undefined : `the problem names no field: ${body}`;
@@ -417,9 +417,9 @@ class Oracle {
 /** Secrets Manager and Step Functions, as far as the function needs them. */
 async function startServices(started: Set<string>): Promise<Endpoint> {
   return listen(({ headers: { 'x-amz-target': target }, body }, response) => {
-    const asked = JSON.parse(body.toString()) as { input?: string };
+    const start = JSON.parse(body.toString()) as { input?: string };
     if (target === 'AWSStepFunctions.StartExecution') {
-      const { host, remote, at } = JSON.parse(asked.input ?? '') as { host: string; remote: string; at: number };
+      const { host, remote, at } = JSON.parse(start.input ?? '') as { host: string; remote: string; at: number };
       started.add(`${host} ${remote} ${at}`);
     }
     const secret = JSON.stringify({ current: SECRET.toString('base64'), previous: '' });

@@ -10,14 +10,14 @@ const HEADER = (domain: string): string =>
 export class PlainClient {
   readonly jid: string;
   /** All that came since it logged in. */
-  heard = '';
+  received = '';
   readonly #socket: Socket;
 
   private constructor(jid: string, socket: Socket) {
     this.jid = jid;
     this.#socket = socket;
     socket.setEncoding('utf8').on('data', (text: string) => {
-      this.heard += text;
+      this.received += text;
     });
     socket.on('error', () => undefined); // as the test sees it: it hears no more
   }
@@ -27,17 +27,17 @@ export class PlainClient {
     lab.keep(client);
     const secret = Buffer.from(`\0${username}\0${server.password}`).toString('base64');
     client.write(HEADER(server.host));
-    await client.hears('</stream:features>');
-    client.heard = '';
+    await client.waitFor('</stream:features>');
+    client.received = '';
     client.write(`<auth xmlns="urn:ietf:params:xml:ns:xmpp-sasl" mechanism="PLAIN">${secret}</auth>`);
-    await client.hears('<success');
-    client.heard = '';
+    await client.waitFor('<success');
+    client.received = '';
     client.write(HEADER(server.host));
-    await client.hears('</stream:features>');
+    await client.waitFor('</stream:features>');
     client.write(
       `<iq type="set" id="bind"><bind xmlns="urn:ietf:params:xml:ns:xmpp-bind"><resource>${resource}</resource></bind></iq>`,
     );
-    await client.hears('</bind>');
+    await client.waitFor('</bind>');
     client.write('<presence/>');
     return client;
   }
@@ -46,7 +46,7 @@ export class PlainClient {
     this.write(`<presence to="${escapeXML(`${room}/${nick}`)}"><x xmlns="http://jabber.org/protocol/muc"/></presence>`);
   }
 
-  say(room: string, body: string): void {
+  sendMessage(room: string, body: string): void {
     this.write(`<message to="${escapeXML(room)}" type="groupchat"><body>${escapeXML(body)}</body></message>`);
   }
 
@@ -54,8 +54,8 @@ export class PlainClient {
     this.#socket.write(xml);
   }
 
-  async hears(text: string): Promise<void> {
-    await until(`${this.jid} hears ${text}`, () => this.heard.includes(text));
+  async waitFor(text: string): Promise<void> {
+    await until(`${this.jid} hears ${text}`, () => this.received.includes(text));
   }
 
   stop(): Promise<void> {

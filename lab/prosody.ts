@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { type Lab, until } from './lab.ts';
 import { Link } from './link.ts';
-import { LinkApart, type Way } from './link-apart.ts';
+import { ThreadedLink, type LinkControls } from './threaded-link.ts';
 
 const run = promisify(execFile);
 
@@ -59,7 +59,7 @@ export interface ProsodySettings {
    */
   readonly production?: Production;
   /** The ways to it are in threads of their own, for what is measured of what passes while the test is busy. */
-  readonly isApart?: boolean;
+  readonly hasThreadedLinks?: boolean;
   /** Configuration for the global section, and below the host's line. */
   readonly global?: string;
   readonly forHost?: string;
@@ -69,7 +69,7 @@ export interface ProsodySettings {
 export class Prosody {
   readonly host: string;
   /** The ways to its domains. */
-  readonly links: ReadonlyMap<string, Way>;
+  readonly links: ReadonlyMap<string, LinkControls>;
   readonly #settings: ProsodySettings;
   readonly #directory: string;
   /** The certificate of the authority that it trusts, where it is as in production. */
@@ -83,7 +83,7 @@ export class Prosody {
     this.links = new Map(
       this.#domains().map((domain) => [
         domain,
-        new (settings.isApart === true ? LinkApart : Link)(domain, 5269, S2S_BEHIND_LINK),
+        new (settings.hasThreadedLinks === true ? ThreadedLink : Link)(domain, 5269, S2S_BEHIND_LINK),
       ]),
     );
   }
@@ -271,7 +271,7 @@ function productionModules({ bidi = true, limits = false }: Production): readonl
 function greets(domain: string): Promise<boolean> {
   return new Promise((resolve) => {
     const socket = connect(5222, domain);
-    let said = '';
+    let output = '';
     socket.setTimeout(2000, () => socket.destroy());
     socket.once('connect', () => {
       socket.write(
@@ -279,10 +279,10 @@ function greets(domain: string): Promise<boolean> {
       );
     });
     socket.on('data', (data) => {
-      said += data.toString();
-      if (said.includes('<stream:features') || said.includes('<stream:error')) socket.destroy();
+      output += data.toString();
+      if (output.includes('<stream:features') || output.includes('<stream:error')) socket.destroy();
     });
     socket.on('error', () => undefined); // 'close' follows
-    socket.once('close', () => resolve(said.includes('<stream:features')));
+    socket.once('close', () => resolve(output.includes('<stream:features')));
   });
 }

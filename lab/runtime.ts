@@ -53,14 +53,14 @@ export class Runtime {
       },
     );
     this.#process = child;
-    let said = '';
+    let logTail = '';
     let isListening = false;
     let output = '';
     child.stdout.setEncoding('utf8').on('data', (text: string) => {
       output += text;
     });
     createInterface({ input: child.stderr }).on('line', (line) => {
-      said = `${said}${line}\n`.slice(-4000);
+      logTail = `${logTail}${line}\n`.slice(-4000);
       appendFileSync(`${this.data}.log`, `${line}\n`);
       const parsed = parse(line);
       if (parsed === undefined) return;
@@ -73,7 +73,7 @@ export class Runtime {
     await until(
       'the runtime listens',
       () => {
-        if (this.#process === undefined) throw new Error(`the runtime ended: ${said}`);
+        if (this.#process === undefined) throw new Error(`the runtime ended: ${logTail}`);
         return isListening;
       },
       60_000,

@@ -12,7 +12,7 @@ const header = (attributes: string): string =>
 export class S2sPeer {
   readonly domain: string;
   /** What came over the streams to it, all of them together. */
-  heard = '';
+  received = '';
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
 
@@ -35,7 +35,7 @@ export class S2sPeer {
     await once(socket, 'connect');
     const stream = new PeerStream(this.domain, socket);
     stream.write(header(`from="${name}" to="${to}"`));
-    await stream.says('</stream:features>');
+    await stream.waitFor('</stream:features>');
     return stream;
   }
 
@@ -52,14 +52,14 @@ export class S2sPeer {
 
   /** Lets everybody in, and says of every key that it is its own. */
   #serve(socket: Socket): void {
-    let said = '';
+    let unread = '';
     this.#keep(socket);
     socket.setEncoding('utf8').on('data', (text: string) => {
-      this.heard += text;
-      said += text;
-      const opening = /<stream:stream [^>]*>/.exec(said)?.[0];
+      this.received += text;
+      unread += text;
+      const opening = /<stream:stream [^>]*>/.exec(unread)?.[0];
       if (opening !== undefined) {
-        said = said.replace(opening, '');
+        unread = unread.replace(opening, '');
         const [, from = ''] = /from=['"]([^'"]*)/.exec(opening) ?? [];
         socket.write(
           `${header(`id="${Math.random()}" from="${this.domain}" to="${from}"`)}<stream:features><dialback xmlns="urn:xmpp:features:dialback"/></stream:features>`,
@@ -67,8 +67,8 @@ export class S2sPeer {
       }
       for (
         let element;
-        (element = /<db:(result|verify) ([^>]*)>[^<]*<\/db:\1>/.exec(said)) !== null;
-        said = said.replace(element[0], '')
+        (element = /<db:(result|verify) ([^>]*)>[^<]*<\/db:\1>/.exec(unread)) !== null;
+        unread = unread.replace(element[0], '')
       ) {
         const [, kind, attributes = ''] = element;
         const [from, to, id] = ['from', 'to', 'id'].map(
@@ -84,7 +84,7 @@ export class S2sPeer {
 class PeerStream {
   readonly #domain: string;
   readonly #socket: Socket;
-  #heard = '';
+  #received = '';
   /** The other side has ended it, too. */
   isOver = false;
 
@@ -92,7 +92,7 @@ class PeerStream {
     this.#domain = domain;
     this.#socket = socket;
     socket.setEncoding('utf8').on('data', (text: string) => {
-      this.#heard += text;
+      this.#received += text;
     });
     socket.on('close', () => {
       this.isOver = true;
@@ -103,15 +103,15 @@ class PeerStream {
     this.#socket.write(xml);
   }
 
-  async says(text: string): Promise<void> {
-    await until(`the server says ${text}`, () => this.#heard.includes(text));
+  async waitFor(text: string): Promise<void> {
+    await until(`the server says ${text}`, () => this.#received.includes(text));
   }
 
   /** Proves to a domain who it is. */
   async authenticate(to: string): Promise<void> {
-    this.#heard = '';
+    this.#received = '';
     this.write(`<db:result from="${this.#domain}" to="${to}">a key</db:result>`);
-    await until(`the server lets ${this.#domain} in`, () => /<db:result [^>]*type=['"]valid['"]/.test(this.#heard));
+    await until(`the server lets ${this.#domain} in`, () => /<db:result [^>]*type=['"]valid['"]/.test(this.#received));
   }
 
   /** Ends it in good order. */

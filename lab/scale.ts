@@ -1,25 +1,25 @@
 import type { Totals } from '../functions/core/check-state.ts';
-import { Crowd, type Fates, type ForgetfulService, RealRooms, type Told } from './crowd.ts';
+import { Population, type Outcomes, type ChatService, RealRooms, type NoticeCounts } from './population.ts';
 import { Lab, sleep, until } from './lab.ts';
 import { Prosody } from './prosody.ts';
 import { type LogLine, Runtime, type Settings } from './runtime.ts';
 import { ScriptedMuc } from './scripted-muc.ts';
-import { type Lateness, Witness } from './witness.ts';
+import { type Latency, LatencyProbe } from './latency-probe.ts';
 
 const DELAY_SECONDS = 2;
 /** Nothing more is said of checks, or to clients, after this. */
 const QUIET_MS = 1500;
 /** After the streams are cut: what was on its way has been answered by an error, which would put out who listens. */
-const SPEAKS_AFTER_MS = 1000;
+const PROBE_AFTER_MS = 1000;
 /** Between two lines of the witness: 100 a second at most are sent into a room of the crowd, to all who are in it together. */
-const LINE_MS = 100;
+const MESSAGE_INTERVAL_MS = 100;
 const A_FEW = 10;
-const [SPEAKER, LISTENER] = ['speaker', 'listener'];
+const [SENDER, RECEIVER] = ['speaker', 'listener'];
 /** What comes too late, or twice, has come by then. */
-const AFTERMATH_MS = 2000;
+const SETTLE_MS = 2000;
 
 /** One loss, and what came of it. Times are counted from the moment that the check was due: the delay after the streams were cut. */
-export interface Loss extends Told {
+export interface Loss extends NoticeCounts {
   readonly totals: Totals;
   /** When the check was due, and when it was done, in milliseconds. */
   readonly due: number;
@@ -35,7 +35,7 @@ export interface Loss extends Told {
   /** The most that the check function's heap held after a full collection, in megabytes. */
   readonly heldMb: number;
   /** How late live lines came, by the room; where there is a witness. */
-  readonly lateness: ReadonlyMap<string, Lateness>;
+  readonly latency: ReadonlyMap<string, Latency>;
 }
 
 export interface ScaleOptions {
@@ -51,7 +51,7 @@ export interface ScaleOptions {
   /** Whether the streams between the servers are managed (XEP-0198), as they are unless set. */
   readonly isManaged?: boolean;
   /** Whether somebody listens how late live lines come: in one of the rooms, and in another of the same service. */
-  readonly hasWitness?: boolean;
+  readonly hasLatencyProbe?: boolean;
   /** What else the configuration of the users' server holds: in its global section, below its host. */
   readonly global?: string;
   readonly forHost?: string;
@@ -63,15 +63,15 @@ export class Scale {
   readonly runtime: Runtime;
   readonly home: Prosody;
   readonly away: Prosody;
-  readonly service: ForgetfulService;
-  readonly crowd: Crowd;
-  readonly witness: Witness | undefined;
+  readonly service: ChatService;
+  readonly population: Population;
+  readonly latencyProbe: LatencyProbe | undefined;
   readonly #forHost: (changes: Settings) => string;
   /** What a join may take on a busy machine, in milliseconds; recording it takes the embedded database one on a quiet one. */
   readonly #msPerJoin: number;
 
   private constructor(
-    parts: Pick<Scale, 'lab' | 'runtime' | 'home' | 'away' | 'service' | 'crowd' | 'witness'>,
+    parts: Pick<Scale, 'lab' | 'runtime' | 'home' | 'away' | 'service' | 'population' | 'latencyProbe'>,
     forHost: (changes: Settings) => string,
     msPerJoin: number,
   ) {
@@ -80,8 +80,8 @@ export class Scale {
     this.home = parts.home;
     this.away = parts.away;
     this.service = parts.service;
-    this.crowd = parts.crowd;
-    this.witness = parts.witness;
+    this.population = parts.population;
+    this.latencyProbe = parts.latencyProbe;
     this.#forHost = forHost;
     this.#msPerJoin = msPerJoin;
   }
@@ -94,7 +94,7 @@ export class Scale {
     timeout = 60,
     settings = {},
     isManaged = true,
-    hasWitness = false,
+    hasLatencyProbe = false,
     global = '',
     forHost = '',
   }: ScaleOptions): Promise<Scale> {
@@ -106,34 +106,38 @@ export class Scale {
       const streams = `smacks_enabled_s2s = ${isManaged}`;
       const home = await Prosody.start(lab, {
         host: lab.address(2),
-        users: [...Crowd.users(joins, perRoom), LISTENER],
+        users: [...Population.users(joins, perRoom), RECEIVER],
         global: `${runtime.prosodySettings().global}\n${streams}\n${global}`,
         forHost: ofHost({}),
-        isApart: hasWitness,
+        hasThreadedLinks: hasLatencyProbe,
       });
       const domain = lab.address(4);
       const away = await Prosody.start(lab, {
         host: lab.address(3),
-        users: [SPEAKER],
+        users: [SENDER],
         global: streams,
-        isApart: hasWitness,
+        hasThreadedLinks: hasLatencyProbe,
         [rooms === 'real' ? 'mucs' : 'components']: [domain],
       });
       const service = rooms === 'real' ? new RealRooms(lab, away, domain) : await ScriptedMuc.open(lab, away, domain);
-      const crowd = await Crowd.open(lab, home, service, joins, perRoom);
-      const occupants = Math.ceil(crowd.members.length / new Set(crowd.members.map(({ room }) => room)).size);
-      const heard = new Map([
-        [service.room('another-room'), LINE_MS],
-        [crowd.members[0]?.room ?? '', LINE_MS * Math.max(1, occupants / A_FEW)],
+      const population = await Population.open(lab, home, service, joins, perRoom);
+      const occupants = Math.ceil(population.members.length / new Set(population.members.map(({ room }) => room)).size);
+      const probedRooms = new Map([
+        [service.room('another-room'), MESSAGE_INTERVAL_MS],
+        [population.members[0]?.room ?? '', MESSAGE_INTERVAL_MS * Math.max(1, occupants / A_FEW)],
       ]);
-      const witness = hasWitness
-        ? await Witness.start(lab, {
-            speaker: { at: away, name: SPEAKER },
-            listener: { at: home, name: LISTENER },
-            rooms: heard,
+      const latencyProbe = hasLatencyProbe
+        ? await LatencyProbe.start(lab, {
+            sender: { at: away, name: SENDER },
+            receiver: { at: home, name: RECEIVER },
+            rooms: probedRooms,
           })
         : undefined;
-      return new Scale({ lab, runtime, home, away, service, crowd, witness }, ofHost, Crowd.msPerJoin(perRoom));
+      return new Scale(
+        { lab, runtime, home, away, service, population, latencyProbe },
+        ofHost,
+        Population.msPerJoin(perRoom),
+      );
     } catch (error) {
       await lab.close();
       throw error;
@@ -146,8 +150,8 @@ export class Scale {
   }
 
   /** What has become of each member since the last loss: what clients were told, beside what the rooms say. */
-  async fates(): Promise<Fates> {
-    return this.crowd.fates(await this.#realRooms.ask());
+  async outcomes(): Promise<Outcomes> {
+    return this.population.outcomes(await this.#realRooms.ask());
   }
 
   get #realRooms(): RealRooms {
@@ -158,7 +162,7 @@ export class Scale {
   /** Everyone who is not in a room enters, and is recorded. */
   async enter(progress?: (entered: number) => void): Promise<void> {
     const before = this.#recorded();
-    const entered = await this.crowd.enter(progress);
+    const entered = await this.population.enter(progress);
     await until(
       `${entered} joins are recorded`,
       () => this.#recorded() - before >= entered,
@@ -172,41 +176,41 @@ export class Scale {
 
   /** The rooms forget some, by their index, and both streams are cut. Returns when the check is done and nothing more comes. */
   async lose(isLost: (index: number) => boolean): Promise<Loss> {
-    await this.#forget(isLost);
+    await this.#dropMembers(isLost);
     const since = this.runtime.lines.length;
     const due = this.#cut() + DELAY_SECONDS * 1000;
-    await sleep(SPEAKS_AFTER_MS);
-    await this.witness?.speak();
+    await sleep(PROBE_AFTER_MS);
+    await this.latencyProbe?.startSending();
     const line = (message: string, matches: (line: LogLine) => boolean = () => true): LogLine | undefined =>
       this.runtime.lines.slice(since).find((candidate) => candidate['message'] === message && matches(candidate));
     const done = await until(
       'the check is done',
       () => line('check done'),
-      60_000 + this.crowd.members.length * this.#msPerJoin,
+      60_000 + this.population.members.length * this.#msPerJoin,
     );
     const report = await until('the function reports', () =>
       line('REPORT', ({ requestId }) => requestId === done['requestId']),
     );
-    await sleep(AFTERMATH_MS);
-    const lateness = (await this.witness?.fallSilent()) ?? new Map<string, Lateness>();
+    await sleep(SETTLE_MS);
+    const latency = (await this.latencyProbe?.stopSending()) ?? new Map<string, Latency>();
     const doneAt = Date.parse(String(done['time']));
-    const told = this.crowd.told();
+    const noticeCounts = this.population.noticeCounts();
     return {
-      ...told,
+      ...noticeCounts,
       totals: done['totals'] as Totals,
       due,
       doneAt,
       done: (doneAt - due) / 1000,
-      lastNotice: told.notices === 0 ? 0 : (this.crowd.lastNotice - due) / 1000,
-      lastEntry: this.crowd.lastEntry > due ? (this.crowd.lastEntry - due) / 1000 : 0,
-      presences: this.crowd.presences,
-      lateness,
+      lastNotice: noticeCounts.notices === 0 ? 0 : (this.population.lastNotice - due) / 1000,
+      lastEntry: this.population.lastEntry > due ? (this.population.lastEntry - due) / 1000 : 0,
+      presences: this.population.presences,
+      latency,
       heldMb: Number(report['heldMb']),
     };
   }
 
-  async #forget(isLost: (index: number) => boolean): Promise<void> {
-    await this.crowd.lose(isLost);
+  async #dropMembers(isLost: (index: number) => boolean): Promise<void> {
+    await this.population.lose(isLost);
     if (this.service instanceof RealRooms) await this.service.watch();
   }
 
@@ -224,8 +228,8 @@ export class Scale {
   async flap(
     isLost: (index: number) => boolean,
     again: readonly number[],
-  ): Promise<Told & { readonly pinged: number; readonly checks: number; readonly superseded: number }> {
-    await this.#forget(isLost);
+  ): Promise<NoticeCounts & { readonly pinged: number; readonly checks: number; readonly superseded: number }> {
+    await this.#dropMembers(isLost);
     const since = this.runtime.lines.length;
     const sum = (name: string): number =>
       this.runtime.lines.slice(since).reduce((total, line) => total + Number(line[name] ?? 0), 0);
@@ -239,7 +243,11 @@ export class Scale {
     await until(
       'all checks have ended',
       () => {
-        const now = [sum('ChecksStarted'), sum('ChecksDone') + sum('ChecksSuperseded'), this.crowd.presences].join();
+        const now = [
+          sum('ChecksStarted'),
+          sum('ChecksDone') + sum('ChecksSuperseded'),
+          this.population.presences,
+        ].join();
         if (now !== seen) quietSince = Date.now();
         seen = now;
         return (
@@ -249,10 +257,10 @@ export class Scale {
           Date.now() - quietSince > QUIET_MS
         );
       },
-      120_000 + this.crowd.members.length * this.#msPerJoin,
+      120_000 + this.population.members.length * this.#msPerJoin,
     );
     return {
-      ...this.crowd.told(),
+      ...this.population.noticeCounts(),
       pinged: sum('PingsSent'),
       checks: sum('ChecksStarted'),
       superseded: sum('ChecksSuperseded'),

@@ -1,6 +1,6 @@
 import { component } from '@xmpp/component';
 import { type Element, escapeXML, escapeXMLText } from '@xmpp/xml';
-import type { ForgetfulService, Member } from './crowd.ts';
+import type { ChatService, Member } from './population.ts';
 import type { Lab } from './lab.ts';
 import type { Prosody } from './prosody.ts';
 
@@ -34,7 +34,7 @@ export type Reaction = (question: Question) => string | undefined | Promise<stri
  * Unless scripted otherwise it behaves: it lets in who enters, out who leaves, answers the pings of its occupants, and says
  * `not-acceptable` to those of others, and to what others write. What its occupants write it keeps to itself.
  */
-export class ScriptedMuc implements ForgetfulService {
+export class ScriptedMuc implements ChatService {
   readonly domain: string;
   /** All that it was asked, in order. */
   readonly asked: Question[] = [];
@@ -90,24 +90,24 @@ export class ScriptedMuc implements ForgetfulService {
   }
 
   /** Takes a user for an occupant no longer, without a word: what a service that restarted has done to all. */
-  forget(room: string, user: string): void {
+  dropOccupant(room: string, user: string): void {
     this.#nicks.delete(`${room} ${user}`);
   }
 
   /** The same for many. */
-  forgetThem(members: readonly Member[]): Promise<void> {
-    for (const { room, user } of members) this.forget(room, user.jid);
+  dropMembers(members: readonly Member[]): Promise<void> {
+    for (const { room, user } of members) this.dropOccupant(room, user.jid);
     return Promise.resolve();
   }
 
   /** Whoever was in any room is in none. */
-  forgetAll(): void {
+  dropEveryone(): void {
     this.#nicks.clear();
   }
 
   /** Restarts behind a server that stays up: whoever was in any room is in none, and nobody is told. */
   async restart(): Promise<void> {
-    this.forgetAll();
+    this.dropEveryone();
     await this.#connection.stop();
     await this.#connection.start();
   }
@@ -157,7 +157,7 @@ export class ScriptedMuc implements ForgetfulService {
         return changed + this.admit(question);
       }
       case 'leave':
-        this.forget(room, user);
+        this.dropOccupant(room, user);
         return mucPresence({ from: to, to: user, type: 'unavailable', codes: [110] });
       case 'ping':
         return known === nick ? result()(question) : error('cancel', 'not-acceptable')(question);
@@ -217,9 +217,9 @@ export function error(
   extra: { readonly text?: string; readonly by?: string; readonly more?: string } = {},
 ): Reaction {
   const { text, by, more = '' } = extra;
-  const said = text === undefined ? '' : `<text xmlns="${NS_STANZAS}">${escapeXMLText(text)}</text>`;
+  const textElement = text === undefined ? '' : `<text xmlns="${NS_STANZAS}">${escapeXMLText(text)}</text>`;
   const from = by === undefined ? '' : ` by="${escapeXML(by)}"`;
-  return rawError(`<error type="${type}"${from}><${condition} xmlns="${NS_STANZAS}"/>${said}${more}</error>`);
+  return rawError(`<error type="${type}"${from}><${condition} xmlns="${NS_STANZAS}"/>${textElement}${more}</error>`);
 }
 
 /** An iq of type error that holds anything, or nothing. */

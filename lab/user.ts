@@ -81,7 +81,7 @@ export class User {
     await this.send(xml('presence', { to: `${room}/${nick}`, type: 'unavailable' }));
   }
 
-  async say(room: string, body: string): Promise<void> {
+  async sendMessage(room: string, body: string): Promise<void> {
     await this.send(xml('message', { to: room, type: 'groupchat' }, xml('body', {}, body)));
   }
 
@@ -100,7 +100,7 @@ export class User {
   }
 
   /** Tells the server that nobody looks at the client for now (XEP-0352): it holds back what is not important. */
-  async fallInactive(): Promise<void> {
+  async becomeInactive(): Promise<void> {
     await this.send(xml('inactive', { xmlns: 'urn:xmpp:csi:0' }));
   }
 

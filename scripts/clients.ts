@@ -3,7 +3,7 @@ import { ensurePackage, ensurePackages } from './debian.ts';
 import { sleep, until } from '../lab/lab.ts';
 import type { Client } from '../lab/clients/client.ts';
 import { CLIENTS, type Kind } from '../lab/clients/clients.ts';
-import { DELAY_SECONDS, EARLY, Loss, MISSED, MODES, type Mode, NICK, type Played } from '../lab/clients/loss.ts';
+import { DELAY_SECONDS, EARLY, Loss, MISSED, MODES, type Mode, NICK, type ClientInRoom } from '../lab/clients/loss.ts';
 
 /**
  * Real clients lose their rooms, between real servers (docs/what-users-see.md). Installs them where they are missing.
@@ -53,10 +53,10 @@ function missedIn(shown: string): string {
 }
 
 /** The client is back, and nobody noticed anything. */
-async function seeBack(loss: Loss, { room }: Played, client: Client): Promise<Seen> {
+async function seeBack(loss: Loss, { room }: ClientInRoom, client: Client): Promise<Seen> {
   const isBack = await isTrue(
     'back',
-    () => loss.isSeen(room),
+    () => loss.isInRoom(room),
     (DELAY_SECONDS + TOLERANCE_SECONDS + 1) * 1000 - loss.seconds * 1000,
   );
   const seconds = loss.seconds;
@@ -66,10 +66,10 @@ async function seeBack(loss: Loss, { room }: Played, client: Client): Promise<Se
       broken: ['back'],
     };
   await hasWithin(client, MISSED.at(-1) ?? '');
-  await loss.mercutio.say(room, LATER);
+  await loss.mercutio.sendMessage(room, LATER);
   const isLaterShown = await hasWithin(client, LATER);
-  await client.say(OWN);
-  const isHeard = await isTrue('heard', () => loss.isHeard(room, OWN), SHOW_MS);
+  await client.typeLine(OWN);
+  const isHeard = await isTrue('heard', () => loss.hasReceived(room, OWN), SHOW_MS);
   const isOwnShown = await hasWithin(client, OWN);
   const shown = await client.shown();
   const missed = missedIn(shown);
@@ -93,7 +93,7 @@ async function seeBack(loss: Loss, { room }: Played, client: Client): Promise<Se
 }
 
 /** The client is told that it is out. */
-async function seeTold(loss: Loss, { room }: Played, client: Client): Promise<Seen> {
+async function seeTold(loss: Loss, { room }: ClientInRoom, client: Client): Promise<Seen> {
   const milliseconds = (DELAY_SECONDS + TOLERANCE_SECONDS + 1) * 1000 - loss.seconds * 1000;
   const farewell = await until('told', () => client.farewell(), milliseconds).catch(() => undefined);
   const seconds = loss.seconds;
@@ -101,21 +101,21 @@ async function seeTold(loss: Loss, { room }: Played, client: Client): Promise<Se
     ...(farewell === undefined || seconds > DELAY_SECONDS + TOLERANCE_SECONDS
       ? [`told within ${DELAY_SECONDS + TOLERANCE_SECONDS} s`]
       : []),
-    ...(loss.isSeen(room) ? ['out of the room'] : []),
+    ...(loss.isInRoom(room) ? ['out of the room'] : []),
   ];
   return { words: `after ${seconds.toFixed(1)} s: ${farewell ?? `nothing of it: ${await client.shown()}`}`, broken };
 }
 
 /** Nobody tells the client anything. */
-async function seeNothing(loss: Loss, { room }: Played, client: Client): Promise<Seen> {
+async function seeNothing(loss: Loss, { room }: ClientInRoom, client: Client): Promise<Seen> {
   await sleep(Math.max(0, (WATCH_SECONDS - loss.seconds) * 1000));
   const look = async (): Promise<string> =>
     (await client.farewell()) ?? `looks as if it were in, list: ${nicks(await client.occupants())}`;
-  const [before, isBack] = [await look(), loss.isSeen(room)];
+  const [before, isBack] = [await look(), loss.isInRoom(room)];
   const missed = missedIn(await client.shown());
-  await client.say(OWN);
+  await client.typeLine(OWN);
   await sleep(SHOW_MS);
-  const fate = loss.isHeard(room, OWN) ? 'reaches the room' : 'does not reach the room';
+  const fate = loss.hasReceived(room, OWN) ? 'reaches the room' : 'does not reach the room';
   const after = `${await look()}; ${count(await client.shown(), OWN) > 0 ? 'its line is shown' : 'its line is not shown'}`;
   return {
     words: `${isBack ? 'back by itself' : 'out'} after ${WATCH_SECONDS} s: ${before}; missed lines: ${missed}. A line typed then ${fate}: ${after}`,
@@ -142,19 +142,19 @@ async function play(mode: Mode, kinds: readonly Kind[], seen: Map<string, Map<Mo
   open = loss;
   try {
     say(`${mode}: ${kinds.join(', ')} start, each in a room of its own`);
-    await Promise.all(kinds.map((kind) => loss.seat(kind, CLIENTS[kind].start)));
+    await Promise.all(kinds.map((kind) => loss.addClient(kind, CLIENTS[kind].start)));
     await loss.lose();
     say(
       `the link was cut, ${MISSED.length} lines were said, Benvolio left, Tybalt came, everyone of the other server was thrown out; mended after ${loss.seconds.toFixed(1)} s`,
     );
     await Promise.all(
-      loss.seats.map(async (seat) => {
-        const { client, kind, trouble = '' } = seat;
+      loss.clients.map(async (one) => {
+        const { client, kind, trouble = '' } = one;
         if (client === undefined)
           return put(kind, { words: `could not be started: ${trouble}`, broken: ['it starts'] });
         put(
           client.name,
-          await LOOKS[mode](loss, seat, client).catch((error: unknown) => ({
+          await LOOKS[mode](loss, one, client).catch((error: unknown) => ({
             words: String(error),
             broken: ['it can be looked at'],
           })),
@@ -163,7 +163,7 @@ async function play(mode: Mode, kinds: readonly Kind[], seen: Map<string, Map<Mo
     );
     if (mode === 'without ping-muc') return;
     const { left, reentered, refused, notified } = await loss.checked();
-    const lost = loss.seats.filter(({ client }) => client !== undefined).length;
+    const lost = loss.clients.filter(({ client }) => client !== undefined).length;
     const expected = LOOKS[mode] === seeBack ? [lost, lost, 0, 0] : [lost, 0, mode === 'with notices' ? 0 : lost, lost];
     const isKept = [left, reentered, refused, notified].join() === expected.join();
     put('the functions', {
@@ -171,7 +171,7 @@ async function play(mode: Mode, kinds: readonly Kind[], seen: Map<string, Map<Mo
       broken: isKept ? [] : [`${expected.join(', ')} were to be`],
     });
   } finally {
-    await loss.scene.close();
+    await loss.testBed.close();
   }
 }
 
@@ -205,7 +205,7 @@ try {
 } catch (error) {
   process.stderr.write(`The run failed: ${error instanceof Error ? error.message : String(error)}\n`);
 }
-if (!isWhole) await open?.scene.close();
+if (!isWhole) await open?.testBed.close();
 say('');
 for (const [name, modes] of seen) {
   say(styleText('bold', name));

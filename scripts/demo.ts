@@ -4,7 +4,7 @@ import { ensurePackage } from './debian.ts';
 import { Lab, sleep, until } from '../lab/lab.ts';
 import { Prosody } from '../lab/prosody.ts';
 import { Runtime } from '../lab/runtime.ts';
-import { Tap } from '../lab/tap.ts';
+import { RecordingProxy } from '../lab/recording-proxy.ts';
 import { User, statusCodes } from '../lab/user.ts';
 
 /**
@@ -56,7 +56,7 @@ function parse(text: string): readonly Element[] {
 async function play(lab: Lab): Promise<boolean> {
   const [home, away, muc] = [lab.address(2), lab.address(3), lab.address(4)];
   tell('set-up', 'the functions start, as they would run in AWS: the same bundles, table and state machine');
-  const api = await Tap.start(lab, lab.address(1), 8789, `http://${home}:5280/ping_muc/stanzas`);
+  const api = await RecordingProxy.start(lab, lab.address(1), 8789, `http://${home}:5280/ping_muc/stanzas`);
   const runtime = await Runtime.start(lab, { serverApi: api.url.replace('/stanzas', '') });
   tell('set-up', `two Prosody servers start: ${home}, where the users are, and ${away} with its rooms at ${muc}`);
   const changes = { ping_muc_delay: DELAY_SECONDS, ping_muc_reenter: true, http_host: home };
@@ -103,7 +103,7 @@ async function play(lab: Lab): Promise<boolean> {
   // what is written into a connection that has just broken may be lost without a bounce, so he goes on talking
   for (const room of [balcony, kitchen]) {
     await until(`${room} gives up its user`, async () => {
-      await mercutio.say(room, 'Is anybody there?');
+      await mercutio.sendMessage(room, 'Is anybody there?');
       await sleep(500);
       return isOut(room);
     });
@@ -112,7 +112,7 @@ async function play(lab: Lab): Promise<boolean> {
     'rooms',
     'Mercutio talks; his words bounce off the broken connection, and the rooms put Juliet and Nurse out, who learn nothing of it',
   );
-  for (const line of MISSED) await mercutio.say(balcony, line);
+  for (const line of MISSED) await mercutio.sendMessage(balcony, line);
   tell('Mercutio', `goes on: ${MISSED.map((line) => `“${line}”`).join(' ')}`);
   await mercutio.send(membersOnly(kitchen));
   tell('Mercutio', 'makes the kitchen a room for members only');

@@ -2,7 +2,7 @@ import type { Lab } from '../lab.ts';
 import type { Prosody } from '../prosody.ts';
 
 /** Whom a client logs in as, and the room that it enters. */
-export interface Seat {
+export interface ClientOptions {
   readonly lab: Lab;
   readonly server: Prosody;
   readonly user: string;
@@ -15,7 +15,7 @@ export interface Client {
   /** The name that people know it by, and its version. */
   readonly name: string;
   /** Types a line into the room, as its user does. */
-  say(line: string): Promise<void>;
+  typeLine(line: string): Promise<void>;
   /** What it shows of the room's lines, the oldest first; it may show more around them. */
   shown(): Promise<string>;
   /** The nicks in its list of occupants; undefined where it shows none. */
@@ -27,4 +27,4 @@ export interface Client {
 }
 
 /** How a client is started; it is stopped with the lab. */
-export type Starter = (seat: Seat) => Promise<Client>;
+export type Starter = (options: ClientOptions) => Promise<Client>;

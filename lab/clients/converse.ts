@@ -7,7 +7,7 @@ import { extname, join, normalize } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type Lab, until } from '../lab.ts';
 import { Page } from './browser.ts';
-import type { Client, Seat } from './client.ts';
+import type { Client, ClientOptions } from './client.ts';
 
 const VERSION = '14.0.0';
 const INTEGRITY = 'sha512-LFUg030jDalV47vI/vyVPqYPZfJYXFbubq8v0cFDe2zXNeeGEk3Up0Fj/WTzT6t+6do+cAIToy73eAj7RNDj2Q==';
@@ -74,7 +74,7 @@ async function serve(lab: Lab, page: string): Promise<string> {
 }
 
 /** Converse.js, in Chromium. */
-export async function converse({ lab, server, user, room, nick }: Seat): Promise<Client> {
+export async function converse({ lab, server, user, room, nick }: ClientOptions): Promise<Client> {
   const settings = {
     authentication: 'login',
     auto_login: true,
@@ -112,7 +112,7 @@ export async function converse({ lab, server, user, room, nick }: Seat): Promise
   );
   return {
     name: `Converse.js ${VERSION}`,
-    say: async (line) => {
+    typeLine: async (line) => {
       await page.run("document.querySelector('converse-muc .chat-textarea').focus()");
       await page.type(line);
     },

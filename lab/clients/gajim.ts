@@ -3,7 +3,7 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { debianVersion } from '../../scripts/debian.ts';
 import { until } from '../lab.ts';
-import type { Client, Seat } from './client.ts';
+import type { Client, ClientOptions } from './client.ts';
 import { Desktop } from './desktop.ts';
 import { makeHome, runAsPerson } from './person.ts';
 
@@ -44,7 +44,7 @@ interface Look {
 }
 
 /** Gajim, on a screen that nobody sees. */
-export async function gajim({ lab, server, user, room, nick }: Seat): Promise<Client> {
+export async function gajim({ lab, server, user, room, nick }: ClientOptions): Promise<Client> {
   const home = await makeHome(lab, {
     'data/gajim/plugins/ping_muc_lab/__init__.py': 'from .plugin import PingMucLab\n',
     'data/gajim/plugins/ping_muc_lab/plugin.py': readFileSync(
@@ -118,7 +118,7 @@ export async function gajim({ lab, server, user, room, nick }: Seat): Promise<Cl
   await desktop.maximize('gajim');
   return {
     name: `Gajim ${debianVersion('gajim')}`,
-    say: (line) => desktop.type(line),
+    typeLine: (line) => desktop.type(line),
     shown: async () => (await look()).shown.join('\n'),
     occupants: async () => (await look()).listed.filter((text) => /^[A-Z]\w*$/.test(text)),
     farewell: async () => (await look()).shown.find((text) => text.includes('You have left')),

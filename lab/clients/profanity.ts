@@ -1,13 +1,13 @@
 import { debianVersion } from '../../scripts/debian.ts';
 import { until } from '../lab.ts';
-import type { Client, Seat } from './client.ts';
+import type { Client, ClientOptions } from './client.ts';
 import { makeHome } from './person.ts';
 import { Terminal } from './terminal.ts';
 
 const ROLES = ['Moderators', 'Participants', 'Visitors'];
 
 /** Profanity, in a terminal. */
-export async function profanity({ lab, server, user, room, nick }: Seat): Promise<Client> {
+export async function profanity({ lab, server, user, room, nick }: ClientOptions): Promise<Client> {
   const jid = `${user}@${server.host}`;
   const home = await makeHome(lab, {
     'data/profanity/accounts': `[${jid}]\nenabled=true\njid=${jid}\npassword=${server.password}\nserver=${server.host}\nport=5222\ntls.policy=disable\nresource=profanity\n`,
@@ -26,7 +26,7 @@ export async function profanity({ lab, server, user, room, nick }: Seat): Promis
   const isOpen = async (): Promise<boolean> => (await panel()).includes('Participants');
   return {
     name: `Profanity ${debianVersion('profanity')}`,
-    say: (line) => terminal.type(line),
+    typeLine: (line) => terminal.type(line),
     shown: () => terminal.screen(),
     occupants: async () => (await panel()).filter((name) => /^[A-Z]/.test(name) && !ROLES.includes(name)),
     farewell: async () => ((await isOpen()) ? undefined : 'the window of the room closes'),

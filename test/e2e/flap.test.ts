@@ -5,7 +5,7 @@ import { sleep, until } from '../../lab/lab.ts';
 import type { LogLine } from '../../lab/runtime.ts';
 import { NS_DISCO_INFO } from '../../lab/scripted-muc.ts';
 import { Scale } from '../../lab/scale.ts';
-import { Scene } from '../../lab/scene.ts';
+import { TwoServers } from '../../lab/two-servers.ts';
 import type { User } from '../../lab/user.ts';
 
 /**
@@ -82,41 +82,41 @@ describe('a link that breaks once more in the last round, later than a newer clo
   /** More than the five delays, and the delay and two time-outs, after the first close; the pings are on their way. */
   const BREAKS_AFTER = 12.6;
   const USERS = ['juliet', 'romeo', 'nurse'];
-  let scene: Scene;
+  let testBed: TwoServers;
   const users: User[] = [];
 
   beforeAll(async () => {
     const settings = { ping_muc_delay: DELAY, ping_muc_timeout: TIMEOUT, ping_muc_patience: 0 };
-    scene = await Scene.open(settings, { production: { bidi: false } });
-    users.push(...(await Promise.all(USERS.map((name) => scene.user(name)))));
-    await Promise.all(users.map((user, index) => user.join(scene.room('verona'), USERS[index] ?? '')));
-    await until('all are recorded', () => scene.recorded() >= USERS.length);
+    testBed = await TwoServers.open(settings, { production: { bidi: false } });
+    users.push(...(await Promise.all(USERS.map((name) => testBed.user(name)))));
+    await Promise.all(users.map((user, index) => user.join(testBed.room('verona'), USERS[index] ?? '')));
+    await until('all are recorded', () => testBed.recorded() >= USERS.length);
   });
-  afterAll(() => scene.close());
+  afterAll(() => testBed.close());
 
   it('nobody is told: those whose pings were lost with the stream are asked again', { timeout: 90_000 }, async () => {
-    const way = scene.away.links.get(scene.muc);
+    const link = testBed.away.links.get(testBed.muc);
     const connect = async (): Promise<void> => {
-      for (let isAnswered = false; !isAnswered;) isAnswered = await ask(users[0] as User, scene.muc);
+      for (let isAnswered = false; !isAnswered;) isAnswered = await ask(users[0] as User, testBed.muc);
     };
     const first = Date.now();
     const after = (seconds: number): Promise<void> => sleep(first + seconds * 1000 - Date.now());
     for (const seconds of CLOSES_AFTER) {
       await after(seconds);
-      scene.dropStreams();
+      testBed.dropStreams();
       await connect();
     }
-    way?.hold('toServer');
+    link?.hold('toServer');
     await after(BREAKS_AFTER);
-    scene.dropStreams();
-    way?.release('toServer');
+    testBed.dropStreams();
+    link?.release('toServer');
 
     // the check that was broken, and that of the newest close
-    const ended = (): readonly LogLine[] => scene.runtime.lines.filter(({ message }) => message === 'check done');
+    const ended = (): readonly LogLine[] => testBed.runtime.lines.filter(({ message }) => message === 'check done');
     await until('both checks are done', () => ended().length === 2, 30_000);
     const none = { left: 0, undecided: 0, notified: 0 };
     expect(ended().map(({ totals }) => totals)).toMatchObject([{ joined: USERS.length, ...none }, none]);
-    expect(scene.runtime.lines.some(({ message }) => message === 'check will ask again')).toBe(true);
+    expect(testBed.runtime.lines.some(({ message }) => message === 'check will ask again')).toBe(true);
     await sleep(500);
     expect(users.flatMap((user) => user.notices())).toEqual([]);
   });

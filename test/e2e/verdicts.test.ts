@@ -3,9 +3,9 @@ import type { Totals } from '../../functions/core/check-state.ts';
 import { DEFAULT_REASON } from '../../functions/core/stanzas.ts';
 import { sleep, until } from '../../lab/lab.ts';
 import { type Reaction, as, error, held, rawError, result, silence, through } from '../../lab/scripted-muc.ts';
-import { ScriptedScene } from '../../lab/scripted-scene.ts';
+import { ScriptedRooms } from '../../lab/scripted-rooms.ts';
 import type { User } from '../../lab/user.ts';
-import type { Way } from '../../lab/link-apart.ts';
+import type { LinkControls } from '../../lab/threaded-link.ts';
 
 /** Without `ping_muc_reenter`, nobody is brought back. */
 const NO_REENTRY = { reentered: 0, gaps: 0, refused: 0 };
@@ -19,11 +19,11 @@ const TIMEOUT = 3;
 const PATIENCE = 10;
 /** The chat services, each for what happens to its host. */
 const [ROWS_HOST, BACK, OUT, SILENT, IMPATIENT, DRY, EXCLUDED, FALSE] = [0, 1, 2, 3, 4, 5, 6, 7];
-const CROWD = 10;
-const [CROWDED, ENDED, REPLACED, GIVEN_UP] = ['row-crowded', 'row-ended', 'row-replaced', 'row-given-up'];
-let scene: ScriptedScene;
+const NURSES = 10;
+const [FULL, ENDED, REPLACED, GIVEN_UP] = ['row-crowded', 'row-ended', 'row-replaced', 'row-given-up'];
+let testBed: ScriptedRooms;
 let juliet: User;
-const crowd: User[] = [];
+const nurses: User[] = [];
 
 interface Check {
   readonly at: number;
@@ -40,11 +40,11 @@ let mended: number;
 /** The next check of the rows, which all rooms answer. */
 let second: Check;
 
-const room = (service: number, name: string): string => scene.muc(service).room(name);
+const room = (service: number, name: string): string => testBed.muc(service).room(name);
 /** How often the functions asked for a ping in a check. */
 const pinged = (check: Check, to: string): number => {
   const end = check === first ? second.at : Infinity;
-  return scene.asked(check.at, end).filter((asked) => asked === to || asked.startsWith(`${to}/`)).length;
+  return testBed.pinged(check.at, end).filter((asked) => asked === to || asked.startsWith(`${to}/`)).length;
 };
 const notices = (user: User, from: string): ReturnType<User['notices']> =>
   user.notices().filter(({ stanza }) => String(stanza.attrs['from']).startsWith(`${from}/`));
@@ -53,66 +53,68 @@ const reasons = (user: User, from: string): readonly (string | null)[] =>
     ({ stanza }) =>
       stanza.getChild('x', 'http://jabber.org/protocol/muc#user')?.getChild('item')?.getChildText('reason') ?? null,
   );
-const toldAt = (from: string): number | undefined => notices(juliet, from)[0]?.at;
+const notifiedAt = (from: string): number | undefined => notices(juliet, from)[0]?.at;
 const done = async (at: number, service: number): Promise<Check> => ({
   at,
-  totals: await scene.checkDone(at, scene.muc(service).domain),
+  totals: await testBed.checkDone(at, testBed.muc(service).domain),
 });
 
 beforeAll(async () => {
-  scene = await ScriptedScene.open({ ping_muc_delay: DELAY, ping_muc_timeout: TIMEOUT }, 8);
-  juliet = await scene.user('juliet');
-  crowd.push(...(await Promise.all(Array.from({ length: CROWD }, (_, n) => scene.user('nurse', `session-${n}`)))));
+  testBed = await ScriptedRooms.open({ ping_muc_delay: DELAY, ping_muc_timeout: TIMEOUT }, 8);
+  juliet = await testBed.user('juliet');
+  nurses.push(...(await Promise.all(Array.from({ length: NURSES }, (_, n) => testBed.user('nurse', `session-${n}`)))));
   impatient = await withoutPatience();
-  await scene.set({ ping_muc_patience: PATIENCE });
+  await testBed.set({ ping_muc_patience: PATIENCE });
   await withPatience();
 }, 120_000);
-afterAll(() => scene.close());
+afterAll(() => testBed.close());
 
 async function withoutPatience(): Promise<Check> {
-  await Promise.all(['a-mute', 'busy', 'kept'].map((name) => scene.join(juliet, room(IMPATIENT, name), 'Juliet')));
-  scene.muc(IMPATIENT).script('ping', room(IMPATIENT, 'a-mute'), silence); // asked first, and alone
-  scene.muc(IMPATIENT).script('ping', room(IMPATIENT, 'busy'), error('wait', 'resource-constraint'));
-  return done(scene.dropOutgoing(scene.muc(IMPATIENT)), IMPATIENT);
+  await Promise.all(['a-mute', 'busy', 'kept'].map((name) => testBed.join(juliet, room(IMPATIENT, name), 'Juliet')));
+  testBed.muc(IMPATIENT).script('ping', room(IMPATIENT, 'a-mute'), silence); // asked first, and alone
+  testBed.muc(IMPATIENT).script('ping', room(IMPATIENT, 'busy'), error('wait', 'resource-constraint'));
+  return done(testBed.dropOutgoing(testBed.muc(IMPATIENT)), IMPATIENT);
 }
 
 async function withPatience(): Promise<void> {
-  const muc = scene.muc(ROWS_HOST);
-  const romeo = await scene.user('romeo');
+  const muc = testBed.muc(ROWS_HOST);
+  const romeo = await testBed.user('romeo');
   for (const row of ROWS) {
     muc.script('ping', roomOf(row), row.ping);
     muc.script('disco', roomOf(row), row.disco);
   }
-  for (const kind of ['ping', 'disco'] as const) muc.script(kind, muc.room(CROWDED), noSuchItem);
+  for (const kind of ['ping', 'disco'] as const) muc.script(kind, muc.room(FULL), noSuchItem);
   for (const name of ['mute', 'then-joined', 'then-left'])
-    scene.muc(SILENT).script('ping', room(SILENT, name), silence);
+    testBed.muc(SILENT).script('ping', room(SILENT, name), silence);
   await Promise.all([
     ...[...ROWS.map(roomOf), muc.room(REPLACED), muc.room(GIVEN_UP), room(FALSE, 'warm')].map((to) =>
-      scene.join(juliet, to, 'Juliet'),
+      testBed.join(juliet, to, 'Juliet'),
     ),
-    ...crowd.map((user, n) => scene.join(user, muc.room(CROWDED), `nurse ${n}`)),
-    scene.join(romeo, muc.room(ENDED), 'Romeo'),
-    ...['kept', 'lost', 'restarted'].map((name) => scene.join(juliet, room(BACK, name), 'Juliet')),
-    ...['one', 'two'].map((name) => scene.join(juliet, room(OUT, name), 'Juliet')),
-    ...['loud', 'mute', 'then-joined', 'then-left'].map((name) => scene.join(juliet, room(SILENT, name), 'Juliet')),
+    ...nurses.map((user, n) => testBed.join(user, muc.room(FULL), `nurse ${n}`)),
+    testBed.join(romeo, muc.room(ENDED), 'Romeo'),
+    ...['kept', 'lost', 'restarted'].map((name) => testBed.join(juliet, room(BACK, name), 'Juliet')),
+    ...['one', 'two'].map((name) => testBed.join(juliet, room(OUT, name), 'Juliet')),
+    ...['loud', 'mute', 'then-joined', 'then-left'].map((name) => testBed.join(juliet, room(SILENT, name), 'Juliet')),
   ]);
 
-  const linkOf = (service: number): Way | undefined => scene.away.links.get(scene.muc(service).domain);
+  const linkOf = (service: number): LinkControls | undefined => testBed.away.links.get(testBed.muc(service).domain);
   const begun = Promise.withResolvers<undefined>();
   const meanwhile = Promise.withResolvers<undefined>();
-  scene.stanzas.gate.before = (body) => {
+  testBed.stanzas.interceptor.before = (body) => {
     if (!body.includes(muc.domain)) return undefined;
     begun.resolve(undefined);
     return meanwhile.promise;
   };
-  const at = scene.dropOutgoing(muc);
+  const at = testBed.dropOutgoing(muc);
   for (const service of [BACK, OUT]) await linkOf(service)?.cut();
   linkOf(SILENT)?.drop();
   const firstRound = (service: number): Promise<unknown> =>
     until(
       'the first round is over',
       () =>
-        ['check will ask again', 'check done'].flatMap((message) => scene.lines(message, at, scene.muc(service)))[0],
+        ['check will ask again', 'check done'].flatMap((message) =>
+          testBed.lines(message, at, testBed.muc(service)),
+        )[0],
       20_000,
     );
   const checks = Promise.all([ROWS_HOST, BACK, OUT, SILENT].map((service) => done(at, service)));
@@ -120,40 +122,41 @@ async function withPatience(): Promise<void> {
     async () => {
       await begun.promise; // the check has read its joins, and asked none: what ends now it does not know
       await romeo.leaveServer();
-      await scene.join(juliet, muc.room(REPLACED), 'Juliet');
+      await testBed.join(juliet, muc.room(REPLACED), 'Juliet');
       await juliet.leave(muc.room(GIVEN_UP), 'Juliet');
-      await scene.told(muc.room(GIVEN_UP), ['joined Juliet', 'left']);
+      await testBed.waitForHistory(muc.room(GIVEN_UP), ['joined Juliet', 'left']);
       meanwhile.resolve(undefined);
     },
     async () => {
       await firstRound(BACK);
-      scene.muc(BACK).forget(room(BACK, 'lost'), juliet.jid);
-      for (const kind of ['ping', 'disco'] as const) scene.muc(BACK).script(kind, room(BACK, 'restarted'), noSuchItem);
+      testBed.muc(BACK).dropOccupant(room(BACK, 'lost'), juliet.jid);
+      for (const kind of ['ping', 'disco'] as const)
+        testBed.muc(BACK).script(kind, room(BACK, 'restarted'), noSuchItem);
       mended = Date.now();
       await linkOf(BACK)?.mend();
     },
     async () => {
       await firstRound(SILENT);
-      scene.muc(SILENT).script('ping', room(SILENT, 'then-joined'), result());
-      scene.muc(SILENT).script('ping', room(SILENT, 'then-left'), error('cancel', 'not-acceptable', { text: 'Out' }));
+      testBed.muc(SILENT).script('ping', room(SILENT, 'then-joined'), result());
+      testBed.muc(SILENT).script('ping', room(SILENT, 'then-left'), error('cancel', 'not-acceptable', { text: 'Out' }));
     },
   ];
   await Promise.all(changes.map((change) => change()));
   [first, back, out, silent] = (await checks) as [Check, Check, Check, Check];
 
   tooLate.resolve(undefined);
-  await scene.settle(juliet, muc);
+  await testBed.settle(juliet, muc);
   for (const row of ROWS) muc.script('ping', roomOf(row), result());
-  second = await done(scene.dropOutgoing(muc), ROWS_HOST);
+  second = await done(testBed.dropOutgoing(muc), ROWS_HOST);
   for (const service of [ROWS_HOST, SILENT, OUT, BACK]) {
     await linkOf(service)?.mend();
-    await scene.settle(juliet, scene.muc(service));
+    await testBed.settle(juliet, testBed.muc(service));
   }
 }
 
 /** Answers to a row's pings that nobody had waited for, and that went on to the client. */
 function stray(row: { readonly name: string }): readonly { at: number; after: number }[] {
-  const questions = scene.muc().asked.filter(({ kind, room: to }) => kind === 'ping' && to === roomOf(row));
+  const questions = testBed.muc().asked.filter(({ kind, room: to }) => kind === 'ping' && to === roomOf(row));
   return juliet.received.flatMap(({ at, stanza }) => {
     const question = questions.find(({ id }) => id === stanza.attrs['id']);
     return stanza.is('iq') && question !== undefined ? [{ at, after: at - question.at }] : [];
@@ -173,7 +176,7 @@ const noSuchItem = error('cancel', 'item-not-found');
 const forged =
   (condition: string, more = ''): Reaction =>
   (question) =>
-    error('cancel', condition, { by: scene.home.host, more })(question);
+    error('cancel', condition, { by: testBed.home.host, more })(question);
 const tooLate = Promise.withResolvers<unknown>();
 
 /** Gives each row a room of its own, in their order. */
@@ -236,7 +239,7 @@ const ROWS = named([
   { what: 'a result from the room itself', ping: as(({ room }) => room, result()), verdict: 'undecided' },
   {
     what: 'a result with the right id from another host',
-    ping: (question) => through(scene.muc(FALSE), result())(question),
+    ping: (question) => through(testBed.muc(FALSE), result())(question),
     verdict: 'undecided',
   },
   { what: 'not-acceptable', ping: error('cancel', 'not-acceptable'), verdict: 'left' },
@@ -296,7 +299,7 @@ const ROWS = named([
   },
 ]);
 
-const roomOf = ({ name }: { readonly name: string }): string => scene.muc().room(name);
+const roomOf = ({ name }: { readonly name: string }): string => testBed.muc().room(name);
 /** Those whose answer is there in time, but not from whom it should be. */
 const FALSE_ROWS = ROWS.filter(({ what }) => what.startsWith('a result from') || what.endsWith('from another host'));
 const withVerdict = (verdict: Row['verdict']): number => ROWS.filter((row) => row.verdict === verdict).length;
@@ -305,12 +308,12 @@ describe('the answer to a ping', () => {
   it.each(ROWS.map((row): [string, string, (typeof ROWS)[number]] => [row.what, row.verdict, row]))(
     '%s means: %s',
     (_what, verdict, row) => {
-      const told = verdict !== 'joined';
-      expect(reasons(juliet, roomOf(row))).toEqual(told ? [row.reason ?? DEFAULT_REASON] : []);
+      const isNotified = verdict !== 'joined';
+      expect(reasons(juliet, roomOf(row))).toEqual(isNotified ? [row.reason ?? DEFAULT_REASON] : []);
       if (verdict === 'undecided')
         expect(pinged(first, roomOf(row))).toBeGreaterThan(1); // it is asked again, and told at the end
       else expect(pinged(first, roomOf(row))).toBe(1);
-      expect(pinged(second, roomOf(row))).toBe(told ? 0 : 1); // who was told is forgotten
+      expect(pinged(second, roomOf(row))).toBe(isNotified ? 0 : 1); // who was told is forgotten
     },
   );
 
@@ -327,27 +330,27 @@ describe('the answer to a ping', () => {
   });
 
   it('item-not-found with ten occupants in a room is settled by one disco#info: all are told, once', () => {
-    expect(scene.muc().count('disco', room(ROWS_HOST, CROWDED))).toBe(1);
-    expect(crowd.map((user) => reasons(user, room(ROWS_HOST, CROWDED)))).toEqual(crowd.map(() => [DEFAULT_REASON]));
-    expect(pinged(first, room(ROWS_HOST, CROWDED))).toBe(CROWD);
-    expect(pinged(second, room(ROWS_HOST, CROWDED))).toBe(0);
+    expect(testBed.muc().count('disco', room(ROWS_HOST, FULL))).toBe(1);
+    expect(nurses.map((user) => reasons(user, room(ROWS_HOST, FULL)))).toEqual(nurses.map(() => [DEFAULT_REASON]));
+    expect(pinged(first, room(ROWS_HOST, FULL))).toBe(NURSES);
+    expect(pinged(second, room(ROWS_HOST, FULL))).toBe(0);
   });
 
   it('item-not-found alone has the room asked, once a round', () => {
     const unsure = ROWS.filter(({ what }) => what.startsWith('item-not-found'));
     const asked = new Set(
-      scene
+      testBed
         .muc()
         .asked.filter(({ kind }) => kind === 'disco')
         .map(({ to }) => to),
     );
-    expect([...asked].sort()).toEqual([...unsure.map(roomOf), room(ROWS_HOST, CROWDED)].sort());
-    for (const row of unsure) expect(scene.muc().count('disco', roomOf(row))).toBe(pinged(first, roomOf(row)));
+    expect([...asked].sort()).toEqual([...unsure.map(roomOf), room(ROWS_HOST, FULL)].sort());
+    for (const row of unsure) expect(testBed.muc().count('disco', roomOf(row))).toBe(pinged(first, roomOf(row)));
   });
 
   it('recipient-unavailable of our own server means: gone; the session is not asked about again', () => {
     expect(first.totals.gone).toBe(1);
-    expect(scene.muc().count('ping', room(ROWS_HOST, ENDED))).toBe(0);
+    expect(testBed.muc().count('ping', room(ROWS_HOST, ENDED))).toBe(0);
     expect([pinged(first, room(ROWS_HOST, ENDED)), pinged(second, room(ROWS_HOST, ENDED))]).toEqual([1, 0]);
   });
 
@@ -359,13 +362,13 @@ describe('the answer to a ping', () => {
       [1, 1],
       [1, 0],
     ]);
-    expect([scene.muc().count('ping', replaced), scene.muc().count('ping', givenUp)]).toEqual([1, 0]);
+    expect([testBed.muc().count('ping', replaced), testBed.muc().count('ping', givenUp)]).toEqual([1, 0]);
   });
 
   it('is counted', () => {
-    const [joined, left, undecided] = [withVerdict('joined'), withVerdict('left') + CROWD, withVerdict('undecided')];
+    const [joined, left, undecided] = [withVerdict('joined'), withVerdict('left') + NURSES, withVerdict('undecided')];
     expect(first.totals).toMatchObject({ joined, left, undecided, gone: 1, stale: 2, notified: left + undecided });
-    expect(first.totals.pinged).toBeGreaterThanOrEqual(ROWS.length + CROWD + 3 + undecided);
+    expect(first.totals.pinged).toBeGreaterThanOrEqual(ROWS.length + NURSES + 3 + undecided);
     expect(second.totals).toEqual({
       pinged: joined + 1,
       joined: joined + 1,
@@ -405,11 +408,11 @@ describe('the undecided', () => {
   });
 
   it('whose host comes back are asked again soon after, and told only if they are lost', () => {
-    expect(toldAt(room(BACK, 'kept'))).toBeUndefined();
+    expect(notifiedAt(room(BACK, 'kept'))).toBeUndefined();
     for (const name of ['lost', 'restarted']) {
       expect(reasons(juliet, room(BACK, name))).toEqual([DEFAULT_REASON]);
-      expect(toldAt(room(BACK, name))).toBeGreaterThan(mended);
-      expect(toldAt(room(BACK, name))).toBeLessThan(mended + 9000);
+      expect(notifiedAt(room(BACK, name))).toBeGreaterThan(mended);
+      expect(notifiedAt(room(BACK, name))).toBeLessThan(mended + 9000);
     }
     expect(back.totals).toEqual({
       pinged: 4,
@@ -427,8 +430,8 @@ describe('the undecided', () => {
   it('whose host stays out of reach are told when patience is over, and not before', () => {
     for (const name of ['one', 'two']) {
       expect(reasons(juliet, room(OUT, name))).toEqual([DEFAULT_REASON]);
-      expect(toldAt(room(OUT, name))).toBeGreaterThan(out.at + (DELAY + PATIENCE) * 1000);
-      expect(toldAt(room(OUT, name))).toBeLessThan(out.at + (DELAY + PATIENCE + 10) * 1000);
+      expect(notifiedAt(room(OUT, name))).toBeGreaterThan(out.at + (DELAY + PATIENCE) * 1000);
+      expect(notifiedAt(room(OUT, name))).toBeLessThan(out.at + (DELAY + PATIENCE + 10) * 1000);
     }
     expect(out.totals).toMatchObject({ joined: 0, left: 0, undecided: 2, notified: 2 });
     expect(pinged(out, room(OUT, 'two'))).toBe(0); // the first one spoke for the host in each round
@@ -437,10 +440,10 @@ describe('the undecided', () => {
 
   it('whose room is silent on a host that answers are asked again; the others are not', () => {
     const pings = ['loud', 'then-joined', 'then-left'].map((name) =>
-      scene.muc(SILENT).count('ping', room(SILENT, name)),
+      testBed.muc(SILENT).count('ping', room(SILENT, name)),
     );
     expect(pings).toEqual([1, 2, 2]);
-    expect(scene.muc(SILENT).count('ping', room(SILENT, 'mute'))).toBeGreaterThan(2);
+    expect(testBed.muc(SILENT).count('ping', room(SILENT, 'mute'))).toBeGreaterThan(2);
   });
 
   it('whose room answers at last are what it says; those whose room does not are told when patience is over', () => {
@@ -450,22 +453,22 @@ describe('the undecided', () => {
       ['Out'],
       [DEFAULT_REASON],
     ]);
-    expect(toldAt(room(SILENT, 'then-left'))).toBeLessThan(toldAt(room(SILENT, 'mute')) ?? 0);
-    expect(toldAt(room(SILENT, 'mute'))).toBeGreaterThan(silent.at + (DELAY + PATIENCE) * 1000);
+    expect(notifiedAt(room(SILENT, 'then-left'))).toBeLessThan(notifiedAt(room(SILENT, 'mute')) ?? 0);
+    expect(notifiedAt(room(SILENT, 'mute'))).toBeGreaterThan(silent.at + (DELAY + PATIENCE) * 1000);
     expect(silent.totals).toMatchObject({ joined: 2, left: 1, undecided: 1, notified: 2 });
   });
 });
 
 describe('as the operator wishes', () => {
   it('ping_muc_dry_run: everything but the notice, which is counted; once it is over, users are told', async () => {
-    const muc = scene.muc(DRY);
+    const muc = testBed.muc(DRY);
     const [kept, lost, mute] = ['kept', 'lost', 'mute'].map((name) => muc.room(name)) as [string, string, string];
-    await scene.set({ ping_muc_dry_run: true });
-    for (const room of [kept, lost, mute]) await scene.join(juliet, room, 'Juliet');
-    muc.forget(lost, juliet.jid);
+    await testBed.set({ ping_muc_dry_run: true });
+    for (const room of [kept, lost, mute]) await testBed.join(juliet, room, 'Juliet');
+    muc.dropOccupant(lost, juliet.jid);
     muc.script('ping', mute, error('cancel', 'remote-server-not-found'));
-    const dry = scene.dropOutgoing(muc);
-    expect(await scene.checkDone(dry, muc.domain)).toEqual({
+    const dry = testBed.dropOutgoing(muc);
+    expect(await testBed.checkDone(dry, muc.domain)).toEqual({
       pinged: 3,
       joined: 1,
       proved: 0,
@@ -476,13 +479,13 @@ describe('as the operator wishes', () => {
       notified: 2,
       ...NO_REENTRY,
     });
-    await scene.settle(juliet, muc);
+    await testBed.settle(juliet, muc);
     expect([kept, lost, mute].map((room) => reasons(juliet, room))).toEqual([[], [], []]);
-    expect(scene.story(lost)).toEqual(['joined Juliet']); // neither has the server ended the join
+    expect(testBed.history(lost)).toEqual(['joined Juliet']); // neither has the server ended the join
 
-    await scene.set({});
-    const wet = scene.dropOutgoing(muc);
-    expect(await scene.checkDone(wet, muc.domain)).toEqual({
+    await testBed.set({});
+    const wet = testBed.dropOutgoing(muc);
+    expect(await testBed.checkDone(wet, muc.domain)).toEqual({
       pinged: 3,
       joined: 1,
       proved: 0,
@@ -493,21 +496,21 @@ describe('as the operator wishes', () => {
       notified: 2,
       ...NO_REENTRY,
     });
-    await scene.settle(juliet, muc);
+    await testBed.settle(juliet, muc);
     expect([kept, lost, mute].map((room) => reasons(juliet, room).length)).toEqual([0, 1, 1]);
   });
 
   it('ping_muc_exclude: of a host in it nothing is reported, and what was reported ends', async () => {
-    const [muc, other] = [scene.muc(EXCLUDED), scene.muc(DRY)];
-    await scene.join(juliet, muc.room('before'), 'Juliet');
-    await scene.set({ ping_muc_exclude: muc.domain });
+    const [muc, other] = [testBed.muc(EXCLUDED), testBed.muc(DRY)];
+    await testBed.join(juliet, muc.room('before'), 'Juliet');
+    await testBed.set({ ping_muc_exclude: muc.domain });
     await juliet.join(muc.room('excluded'), 'Juliet');
-    await scene.told(muc.room('before'), ['joined Juliet', 'left']);
-    const at = scene.dropOutgoing(muc);
-    scene.dropOutgoing(other);
-    await scene.checkDone(at, other.domain);
-    expect(scene.story(muc.room('excluded'))).toEqual([]);
-    expect(scene.closes(at, muc)).toEqual([]);
-    expect(scene.closes(at, other)).toHaveLength(1);
+    await testBed.waitForHistory(muc.room('before'), ['joined Juliet', 'left']);
+    const at = testBed.dropOutgoing(muc);
+    testBed.dropOutgoing(other);
+    await testBed.checkDone(at, other.domain);
+    expect(testBed.history(muc.room('excluded'))).toEqual([]);
+    expect(testBed.closes(at, muc)).toEqual([]);
+    expect(testBed.closes(at, other)).toHaveLength(1);
   });
 });

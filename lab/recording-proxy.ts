@@ -9,7 +9,7 @@ import {
 import { readRequestBody } from '../local/http.ts';
 import type { Lab } from './lab.ts';
 
-interface Tapped {
+interface RecordedRequest {
   /** When it came, in milliseconds. */
   readonly at: number;
   readonly path: string;
@@ -22,7 +22,7 @@ interface Tapped {
 }
 
 /** An answer that is not from where the request was sent. */
-export class Instead {
+export class StubAnswer {
   readonly status: number;
   readonly headers: Readonly<Record<string, string>>;
   readonly body: string;
@@ -38,7 +38,7 @@ export class Instead {
  * What a test does to the requests that pass. What it returns is waited for; an `Instead` is answered in the place of
  * what would have been; where it throws, the connection is reset.
  */
-export interface Gate {
+export interface Interceptor {
   /** A request has come, and has not been passed on. */
   before?(body: string, headers: IncomingHttpHeaders): unknown;
   /** It has been answered, and its answer has not been passed back. */
@@ -46,16 +46,16 @@ export interface Gate {
 }
 
 /** A relay in front of HTTP endpoints, which keeps what passes. */
-export class Tap {
+export class RecordingProxy {
   readonly url: string;
-  readonly requests: Tapped[] = [];
-  gate: Gate = {};
+  readonly requests: RecordedRequest[] = [];
+  interceptor: Interceptor = {};
   readonly #server: Server;
   readonly #address: string;
   readonly #port: number;
   readonly #target: string | undefined;
 
-  #listener: ((passed: Tapped & { readonly answer: string }) => void) | undefined;
+  #listener: ((passed: RecordedRequest & { readonly answer: string }) => void) | undefined;
 
   private constructor(address: string, port: number, target: string | undefined) {
     this.#address = address;
@@ -68,14 +68,14 @@ export class Tap {
   }
 
   /** @param target the URL to which everything goes; undefined: the path begins with the host and port, as it does behind PING_MUC_AWS_RELAY */
-  static async start(lab: Lab, address: string, port: number, target?: string): Promise<Tap> {
-    const tap = new Tap(address, port, target);
-    await tap.up();
-    return lab.keep(tap);
+  static async start(lab: Lab, address: string, port: number, target?: string): Promise<RecordingProxy> {
+    const proxy = new RecordingProxy(address, port, target);
+    await proxy.up();
+    return lab.keep(proxy);
   }
 
   /** Calls back for every request that has been answered. */
-  watch(listener: (passed: Tapped & { readonly answer: string }) => void): void {
+  watch(listener: (passed: RecordedRequest & { readonly answer: string }) => void): void {
     this.#listener = listener;
   }
 
@@ -98,10 +98,10 @@ export class Tap {
 
   async #relay(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const body = await readRequestBody(request, 10_000_000);
-    const passed: Tapped = { at: Date.now(), path: request.url ?? '', headers: request.headers, body };
+    const passed: RecordedRequest = { at: Date.now(), path: request.url ?? '', headers: request.headers, body };
     this.requests.push(passed);
-    const instead = await this.gate.before?.(body.toString(), request.headers);
-    if (instead instanceof Instead) return answer(response, instead);
+    const stub = await this.interceptor.before?.(body.toString(), request.headers);
+    if (stub instanceof StubAnswer) return answer(response, stub);
     const { host: _host, connection: _connection, 'content-length': _length, ...headers } = request.headers;
     const reply = await fetch(this.#target ?? `http:/${request.url}`, {
       method: 'POST',
@@ -110,17 +110,20 @@ export class Tap {
     });
     passed.answer = await reply.text();
     passed.status = reply.status;
-    this.#listener?.(passed as Tapped & { readonly answer: string });
-    const replaced = await this.gate.after?.(body.toString(), passed.answer, request.headers);
+    this.#listener?.(passed as RecordedRequest & { readonly answer: string });
+    const replaced = await this.interceptor.after?.(body.toString(), passed.answer, request.headers);
     const retryAfter = reply.headers.get('retry-after');
     const passedBack = {
       'content-type': reply.headers.get('content-type') ?? '',
       ...(retryAfter === null ? {} : { 'retry-after': retryAfter }),
     };
-    answer(response, replaced instanceof Instead ? replaced : new Instead(reply.status, passedBack, passed.answer));
+    answer(
+      response,
+      replaced instanceof StubAnswer ? replaced : new StubAnswer(reply.status, passedBack, passed.answer),
+    );
   }
 }
 
-function answer(response: ServerResponse, { status, headers, body }: Instead): void {
+function answer(response: ServerResponse, { status, headers, body }: StubAnswer): void {
   response.writeHead(status, headers).end(body);
 }

@@ -2,8 +2,8 @@ import { Lab, until } from './lab.ts';
 import { Prosody } from './prosody.ts';
 import { type LogLine, Runtime, type Settings } from './runtime.ts';
 import { ScriptedMuc } from './scripted-muc.ts';
-import { Stage } from './stage.ts';
-import { Tap } from './tap.ts';
+import { TestBed } from './test-bed.ts';
+import { RecordingProxy } from './recording-proxy.ts';
 import type { User } from './user.ts';
 
 /** An event as it reached the functions. */
@@ -18,12 +18,12 @@ export interface Reported {
 }
 
 /** A scene whose chat services do as they are told, with a tap on each of the two ways between server and functions. */
-export class ScriptedScene extends Stage {
+export class ScriptedRooms extends TestBed {
   readonly mucs: readonly ScriptedMuc[];
   /** On the way from the server to the functions. */
-  readonly webhooks: Tap;
+  readonly webhooks: RecordingProxy;
   /** On the way from the functions to the server. */
-  readonly stanzas: Tap;
+  readonly stanzas: RecordingProxy;
   readonly #settings: Settings;
   #visits = 0;
 
@@ -33,12 +33,12 @@ export class ScriptedScene extends Stage {
     home: Prosody,
     away: Prosody,
     mucs: readonly ScriptedMuc[],
-    taps: readonly [Tap, Tap],
+    proxies: readonly [RecordingProxy, RecordingProxy],
     settings: Settings,
   ) {
     super(lab, runtime, home, away);
     this.mucs = mucs;
-    [this.webhooks, this.stanzas] = taps;
+    [this.webhooks, this.stanzas] = proxies;
     this.#settings = settings;
   }
 
@@ -54,17 +54,17 @@ export class ScriptedScene extends Stage {
     services = 1,
     global = '',
     prepare: (lab: Lab) => Promise<NodeJS.ProcessEnv> = () => Promise.resolve({}),
-  ): Promise<ScriptedScene> {
+  ): Promise<ScriptedRooms> {
     const lab = await Lab.open();
     try {
       const host = lab.address(2);
-      const stanzas = await Tap.start(lab, lab.address(1), 8789, `http://${host}:5280/ping_muc/stanzas`);
+      const stanzas = await RecordingProxy.start(lab, lab.address(1), 8789, `http://${host}:5280/ping_muc/stanzas`);
       const runtime = await Runtime.start(lab, {
         serverApi: stanzas.url.replace('/stanzas', ''),
         environment: await prepare(lab),
       });
-      const webhooks = await Tap.start(lab, lab.address(1), 8788, runtime.webhookUrl);
-      const always = {
+      const webhooks = await RecordingProxy.start(lab, lab.address(1), 8788, runtime.webhookUrl);
+      const moduleSettings = {
         ping_muc_webhook_url: webhooks.url,
         http_host: host,
         ping_muc_delay: 2,
@@ -72,7 +72,7 @@ export class ScriptedScene extends Stage {
         ping_muc_patience: 0,
         ...settings,
       };
-      const printed = runtime.prosodySettings(always);
+      const printed = runtime.prosodySettings(moduleSettings);
       const home = await Prosody.start(lab, {
         host,
         users: ['juliet', 'romeo', 'nurse'],
@@ -83,7 +83,7 @@ export class ScriptedScene extends Stage {
       const away = await Prosody.start(lab, { host: lab.address(3), components: domains });
       const mucs: ScriptedMuc[] = [];
       for (const domain of domains) mucs.push(await ScriptedMuc.open(lab, away, domain));
-      return new ScriptedScene(lab, runtime, home, away, mucs, [webhooks, stanzas], always);
+      return new ScriptedRooms(lab, runtime, home, away, mucs, [webhooks, stanzas], moduleSettings);
     } catch (error) {
       await lab.close();
       throw error;
@@ -110,7 +110,7 @@ export class ScriptedScene extends Stage {
   }
 
   /** What was reported of a room, or of one session in it: `joined <nick>`, `left`. */
-  story(room: string, user?: User): readonly string[] {
+  history(room: string, user?: User): readonly string[] {
     const events = this.reported().filter(
       (event) =>
         event.type.startsWith('muc.') && event.room === room && (user === undefined || event.user === user.jid),
@@ -119,19 +119,19 @@ export class ScriptedScene extends Stage {
   }
 
   /** Waits until what was reported of a room is this. */
-  async told(room: string, story: readonly string[], user?: User): Promise<void> {
+  async waitForHistory(room: string, history: readonly string[], user?: User): Promise<void> {
     await until(
-      `it is reported of ${room} that ${story.join(', ')}`,
-      () => this.story(room, user).join() === story.join(),
+      `it is reported of ${room} that ${history.join(', ')}`,
+      () => this.history(room, user).join() === history.join(),
     ).catch((error: unknown) => {
-      throw new Error(`${String(error)}; instead: ${this.story(room, user).join(', ')}`);
+      throw new Error(`${String(error)}; instead: ${this.history(room, user).join(', ')}`);
     });
   }
 
   override async join(user: User, room: string, nick: string): Promise<void> {
-    const before = this.story(room, user).length;
+    const before = this.history(room, user).length;
     await user.join(room, nick);
-    await until(`${user.jid} in ${room} is recorded`, () => this.story(room, user).length > before);
+    await until(`${user.jid} in ${room} is recorded`, () => this.history(room, user).length > before);
   }
 
   /** Waits until all that a user and a chat service have sent so far must have been reported, if it is reported at all. */
@@ -140,7 +140,7 @@ export class ScriptedScene extends Stage {
     const room = muc.room(`visit-${this.#visits}`);
     await this.join(user, room, 'visitor');
     await user.leave(room, 'visitor');
-    await this.told(room, ['joined visitor', 'left'], user);
+    await this.waitForHistory(room, ['joined visitor', 'left'], user);
   }
 
   /** The closes of the ways to a chat service that have been reported since a moment, in milliseconds. */
@@ -156,7 +156,7 @@ export class ScriptedScene extends Stage {
   }
 
   /** Occupants whose pings the functions have asked for between two moments, in milliseconds. */
-  asked(since: number, end = Infinity): readonly string[] {
+  pinged(since: number, end = Infinity): readonly string[] {
     const bodies = this.stanzas.requests.filter(({ at }) => at >= since && at < end).map(({ body }) => body.toString());
     return bodies.flatMap((body) =>
       [...body.matchAll(/<iq [^>]*to="([^"]*)"[^>]*><ping /g)].map(([, to]) => String(to)),

@@ -5,7 +5,7 @@ import type { LogLine, Runtime } from './runtime.ts';
 import { User } from './user.ts';
 
 /** What every scene has: the functions, the users' own server, and another with chat rooms. */
-export class Stage {
+export class TestBed {
   readonly lab: Lab;
   readonly runtime: Runtime;
   readonly home: Prosody;

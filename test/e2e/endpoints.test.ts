@@ -13,7 +13,7 @@ import { Prosody } from '../../lab/prosody.ts';
 import { type Reply, type SignedRequest, post } from '../../lab/requests.ts';
 import { Runtime } from '../../lab/runtime.ts';
 import { ScriptedMuc, silence } from '../../lab/scripted-muc.ts';
-import { Tap } from '../../lab/tap.ts';
+import { RecordingProxy } from '../../lab/recording-proxy.ts';
 import { User } from '../../lab/user.ts';
 
 /** The two doors: the webhook on our side, the stanza API on the server's. What does not belong in does not get in. */
@@ -22,7 +22,7 @@ const FRESH = `whsec_${Buffer.alloc(32, 8).toString('base64')}`;
 let lab: Lab;
 let runtime: Runtime;
 let home: Prosody;
-let tap: Tap;
+let proxy: RecordingProxy;
 let juliet: User;
 let muc: string;
 /** A chat service that can be told to be silent. */
@@ -31,7 +31,7 @@ let quiet: ScriptedMuc;
 beforeAll(async () => {
   lab = await Lab.open();
   runtime = await Runtime.start(lab);
-  tap = await Tap.start(lab, lab.address(1), 8788, runtime.webhookUrl);
+  proxy = await RecordingProxy.start(lab, lab.address(1), 8788, runtime.webhookUrl);
   home = await Prosody.start(lab, {
     host: lab.address(2),
     users: ['juliet', 'romeo'],
@@ -46,7 +46,7 @@ afterAll(() => lab.close());
 
 function settings(secret: string | readonly string[] = runtime.secret): { global: string; forHost: string } {
   return runtime.prosodySettings({
-    ping_muc_webhook_url: tap.url,
+    ping_muc_webhook_url: proxy.url,
     ping_muc_secret: secret,
     ping_muc_delay: 1,
     ping_muc_timeout: 2,
@@ -85,7 +85,7 @@ interface Sent {
 
 /** What the module has sent. */
 const events = (): Sent[] =>
-  tap.requests.flatMap(({ body }) => (JSON.parse(body.toString()) as { events: Sent[] }).events);
+  proxy.requests.flatMap(({ body }) => (JSON.parse(body.toString()) as { events: Sent[] }).events);
 
 /** A notice in every detail, but for what it should not have. */
 function noticeXml(from: string, to: string, { reason = 'gone', item = '', more = '', beside = '' } = {}): string {
@@ -126,7 +126,7 @@ describe('the webhook', () => {
     ],
   });
 
-  it.each(BAD_SIGNATURES)('refuses what is %s with 401', async (_what, request, says) => {
+  it.each(BAD_SIGNATURES)('refuses what is %s with 401', async (_what, request, message) => {
     const reply = await post({
       url: runtime.webhookUrl,
       body: JSON.stringify(joined(home.host)),
@@ -134,7 +134,7 @@ describe('the webhook', () => {
     });
     expect(reply.status).toBe(401);
     expect(reply.headers.get('content-type')).toBe('application/problem+json');
-    expect(detail(reply)).toMatch(says);
+    expect(detail(reply)).toMatch(message);
   });
 
   it.each([
@@ -143,10 +143,10 @@ describe('the webhook', () => {
     ['without a host', '{"events":[]}', /host/],
     ['without events', '{"host":"example.net"}', /events/],
     ['with more than 1,000 events', JSON.stringify({ host: 'example.net', events: Array(1001).fill(0) }), /1000/],
-  ])('answers 400 to what is %s', async (_what, body, says) => {
+  ])('answers 400 to what is %s', async (_what, body, message) => {
     const reply = await post({ url: runtime.webhookUrl, secret: runtime.secret, body });
     expect(reply.status).toBe(400);
-    expect(detail(reply)).toMatch(says);
+    expect(detail(reply)).toMatch(message);
   });
 
   it('answers 413 to what is too large', async () => {
@@ -242,10 +242,10 @@ describe('the stanza API', () => {
     at,
   });
 
-  it.each(BAD_SIGNATURES)('refuses what is %s with 401', async (_what, request, says) => {
+  it.each(BAD_SIGNATURES)('refuses what is %s with 401', async (_what, request, message) => {
     const reply = await send(batch([notice(join(), undefined)], 1), request(runtime.secret));
     expect(reply.status).toBe(401);
-    expect(detail(reply)).toMatch(says);
+    expect(detail(reply)).toMatch(message);
   });
 
   it.each([
@@ -258,10 +258,10 @@ describe('the stanza API', () => {
     ['an id of 129 bytes', `<xmpp timeout="1"><iq id="${'x'.repeat(129)}"/></xmpp>`, /stanza 1 needs an id/],
     ['an id that comes twice', '<xmpp timeout="1"><iq id="x"/><iq id="x"/></xmpp>', /stanza 2 has the id/],
     ['a time-out of 301 seconds', '<xmpp timeout="301"/>', /timeout/],
-  ])('answers 400 to %s', async (_what, body, says = /XML|root/) => {
+  ])('answers 400 to %s', async (_what, body, message = /XML|root/) => {
     const reply = await send(body);
     expect(reply.status).toBe(400);
-    expect(detail(reply)).toMatch(says);
+    expect(detail(reply)).toMatch(message);
   });
 
   it('answers 413 to what is larger than 1 MiB by a byte, and takes what is not', async () => {
@@ -369,7 +369,7 @@ describe('the stanza API', () => {
       );
       return { host: home.host, remote: room.split('@')[1] ?? '', room, user: juliet.jid, nick, at };
     };
-    const told = (room: string): number =>
+    const noticeCount = (room: string): number =>
       juliet.notices().filter(({ stanza }) => String(stanza.attrs['from']).startsWith(`${room}/`)).length;
     const answer = async (stanza: { id: string; xml: string }): Promise<unknown> =>
       readAnswers((await send(batch([stanza], 5))).body).get(stanza.id);
@@ -393,7 +393,7 @@ describe('the stanza API', () => {
           });
       }
       expect(await answer(roomQuery({ ...here, room: quiet.room('other') }))).toMatchObject({ condition: 'conflict' });
-      expect(told(room) + romeo.notices().length).toBe(0);
+      expect(noticeCount(room) + romeo.notices().length).toBe(0);
       expect(quiet.asked.length).toBe(asked);
       expect(await answer(ping(here))).toEqual({ kind: 'result' });
       await romeo.leaveServer();
@@ -402,19 +402,25 @@ describe('the stanza API', () => {
     it('sends nothing twice: a replay is refused, a retry of a notice is a conflict', async () => {
       const room = quiet.room('replayed');
       const here = await enter(room, 'Juliet');
-      const asking = batch([ping(here)], 5);
-      const asked = exactly('msg_twice', asking);
-      expect([await send(asking, asked), await send(asking, asked)].map(({ status }) => status)).toEqual([200, 401]);
+      const pingBatch = batch([ping(here)], 5);
+      const asked = exactly('msg_twice', pingBatch);
+      expect([await send(pingBatch, asked), await send(pingBatch, asked)].map(({ status }) => status)).toEqual([
+        200, 401,
+      ]);
       expect(quiet.count('ping', room)).toBe(1);
-      const telling = batch([notice(here, undefined)], 5);
+      const noticeBatch = batch([notice(here, undefined)], 5);
       await sleep(1100); // the same id in the same second would be a replay already
-      const tells = exactly('msg_twice', telling);
-      expect([await send(telling, tells), await send(telling, tells)].map(({ status }) => status)).toEqual([200, 401]);
+      const noticeRequest = exactly('msg_twice', noticeBatch);
+      expect(
+        [await send(noticeBatch, noticeRequest), await send(noticeBatch, noticeRequest)].map(({ status }) => status),
+      ).toEqual([200, 401]);
       await sleep(1100);
-      expect(readAnswers((await send(telling, exactly('msg_twice', telling))).body).get(stanzaId(here))).toMatchObject({
+      expect(
+        readAnswers((await send(noticeBatch, exactly('msg_twice', noticeBatch))).body).get(stanzaId(here)),
+      ).toMatchObject({
         condition: 'conflict',
       });
-      expect(told(room)).toBe(1);
+      expect(noticeCount(room)).toBe(1);
     });
 
     it('enters no room again unless ping_muc_reenter says so', async () => {
@@ -490,7 +496,9 @@ describe('the stanza API', () => {
     await home.reload(settings([FRESH, old]).forHost);
     expect(await statuses()).toEqual([200, 200]);
     await juliet.join(`rotating@${muc}`, 'Juliet');
-    const sent = await until('it is reported', () => tap.requests.find(({ body }) => body.includes(`rotating@${muc}`)));
+    const sent = await until('it is reported', () =>
+      proxy.requests.find(({ body }) => body.includes(`rotating@${muc}`)),
+    );
     for (const secret of [FRESH, old])
       expect(() =>
         verify([decodeSecret(secret)], sent.headers as Record<string, string>, sent.body, Date.now() / 1000),
@@ -528,7 +536,7 @@ describe('what the module really sends', () => {
       await readFile(new URL('../../protocol/webhook.schema.json', import.meta.url), 'utf8'),
     ) as object;
     const validate = new Ajv2020({ strict: false }).compile(schema);
-    for (const { headers, body } of tap.requests) {
+    for (const { headers, body } of proxy.requests) {
       expect(validate(JSON.parse(body.toString())), JSON.stringify(validate.errors)).toBe(true);
       expect(() =>
         verify([decodeSecret(runtime.secret)], headers as Record<string, string>, body, Date.now() / 1000),

@@ -5,8 +5,8 @@ import { TABLE_KEYS } from '../functions/names.ts';
 import { type FunctionDefinition, readAssembly } from '../local/assembly.ts';
 import { type Lab, until } from './lab.ts';
 import type { LogLine, Settings } from './runtime.ts';
-import { ScriptedScene } from './scripted-scene.ts';
-import { Tap } from './tap.ts';
+import { ScriptedRooms } from './scripted-rooms.ts';
+import { RecordingProxy } from './recording-proxy.ts';
 
 /** From a close to its check, in seconds. */
 export const DELAY = 2;
@@ -33,45 +33,50 @@ export interface Row {
 }
 
 /** The scene in which faults are played: what passes between server and functions, and between functions and AWS, can be tampered with. */
-export class FaultScene {
-  readonly scene: ScriptedScene;
+export class FaultTestBed {
+  readonly base: ScriptedRooms;
   /** On the way from the functions to AWS. */
-  readonly aws: Tap;
+  readonly aws: RecordingProxy;
   readonly #stacks: Readonly<Record<Stack, string>>;
   readonly #trigger: string;
 
-  private constructor(scene: ScriptedScene, aws: Tap, stacks: Readonly<Record<Stack, string>>, trigger: string) {
-    this.scene = scene;
+  private constructor(
+    base: ScriptedRooms,
+    aws: RecordingProxy,
+    stacks: Readonly<Record<Stack, string>>,
+    trigger: string,
+  ) {
+    this.base = base;
     this.aws = aws;
     this.#stacks = stacks;
     this.#trigger = trigger;
   }
 
-  static async open(): Promise<FaultScene> {
-    const made = Promise.withResolvers<[Tap, Readonly<Record<Stack, string>>, string]>();
+  static async open(): Promise<FaultTestBed> {
+    const made = Promise.withResolvers<[RecordingProxy, Readonly<Record<Stack, string>>, string]>();
     const settings = { ping_muc_delay: DELAY, ping_muc_timeout: TIMEOUT, ping_muc_patience: PATIENCE };
-    const scene = await ScriptedScene.open(settings, 1, '', async (lab) => {
+    const base = await ScriptedRooms.open(settings, 1, '', async (lab) => {
       const trigger = join(lab.directory, 'die');
       const stacks = { brisk: await copyStack(lab, 'brisk', trigger), brief: await copyStack(lab, 'brief', trigger) };
-      const aws = await Tap.start(lab, lab.address(1), 8790);
+      const aws = await RecordingProxy.start(lab, lab.address(1), 8790);
       made.resolve([aws, stacks, trigger]);
       return { PING_MUC_AWS_RELAY: aws.url, PING_MUC_ASSEMBLY: stacks.brisk };
     });
-    return new FaultScene(scene, ...(await made.promise));
+    return new FaultTestBed(base, ...(await made.promise));
   }
 
   /** Has the runtime run another stack. */
   async use(stack: Stack): Promise<void> {
     const directory = this.#stacks[stack];
-    if (this.scene.runtime.environment['PING_MUC_ASSEMBLY'] !== directory)
-      await this.scene.runtime.restart({ PING_MUC_ASSEMBLY: directory });
+    if (this.base.runtime.environment['PING_MUC_ASSEMBLY'] !== directory)
+      await this.base.runtime.restart({ PING_MUC_ASSEMBLY: directory });
   }
 
   /** The check function dies, in the midst of whatever it does. */
   async killCheckFunction(): Promise<void> {
     await writeFile(this.#trigger, '');
     await until('the function is dead', async () =>
-      (await readdir(this.scene.lab.directory)).every((file) => file !== 'die'),
+      (await readdir(this.base.lab.directory)).every((file) => file !== 'die'),
     );
   }
 
@@ -106,7 +111,7 @@ export class FaultScene {
 
   /** How many executions have a status, or there are. */
   async executions(status?: 'RUNNING' | 'FAILED'): Promise<number> {
-    const folder = join(this.scene.runtime.data, 'executions');
+    const folder = join(this.base.runtime.data, 'executions');
     const names = (await readdir(folder)).filter((name) => name.endsWith('.json'));
     if (status === undefined) return names.length;
     const files = await Promise.all(names.map((name) => readFile(join(folder, name), 'utf8')));
@@ -115,15 +120,15 @@ export class FaultScene {
 
   /** Log lines of the runtime that were written after so many. */
   lines(message: string, after: number): readonly LogLine[] {
-    return this.scene.runtime.lines.slice(after).filter((line) => line['message'] === message);
+    return this.base.runtime.lines.slice(after).filter((line) => line['message'] === message);
   }
 
   set(changes: Settings): Promise<void> {
-    return this.scene.set(changes);
+    return this.base.set(changes);
   }
 
   close(): Promise<void> {
-    return this.scene.close();
+    return this.base.close();
   }
 
   async #tableName(): Promise<string> {
@@ -151,8 +156,8 @@ async function copyStack(lab: Lab, stack: Stack, trigger: string): Promise<strin
   await cp(process.env['PING_MUC_ASSEMBLY'] ?? '', directory, { recursive: true });
   const { functions } = await readAssembly(directory);
   const check = functions.find(({ name }) => name.startsWith('Check')) as FunctionDefinition;
-  const suicide = `setInterval(() => { try { process.getBuiltinModule('node:fs').unlinkSync(${JSON.stringify(trigger)}); } catch { return; } process.exit(1); }, 5).unref();\n`;
-  await writeFile(check.file, suicide + (await readFile(check.file, 'utf8')));
+  const exitOnTrigger = `setInterval(() => { try { process.getBuiltinModule('node:fs').unlinkSync(${JSON.stringify(trigger)}); } catch { return; } process.exit(1); }, 5).unref();\n`;
+  await writeFile(check.file, exitOnTrigger + (await readFile(check.file, 'utf8')));
 
   const file = join(directory, 'PingMuc.template.json');
   const template = JSON.parse(await readFile(file, 'utf8')) as {

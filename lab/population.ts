@@ -31,14 +31,14 @@ export interface Member {
 }
 
 /** A chat service that can be made to forget. */
-export interface ForgetfulService {
+export interface ChatService {
   room(name: string): string;
   /** Takes members for occupants no longer, without a word. */
-  forgetThem(members: readonly Member[]): Promise<void>;
+  dropMembers(members: readonly Member[]): Promise<void>;
 }
 
 /** What clients were told of one loss. */
-export interface Told {
+export interface NoticeCounts {
   /** Notices to joins that the service still knew. */
   readonly wrong: number;
   /** Lost joins without a notice. */
@@ -50,13 +50,13 @@ export interface Told {
 }
 
 /** What has become of each member, by the rooms and by the clients. */
-export interface Fates {
+export interface Outcomes {
   /** Of the lost: in the room again, by its server, in which the client agrees, and not told. */
   readonly back: number;
   /** Of the lost: told once, and not in the room. */
-  readonly told: number;
+  readonly notified: number;
   /** Of the lost: neither in the room nor told. */
-  readonly forgotten: number;
+  readonly unresolved: number;
   /** Whatever should not be; each with what it is in `examples`, as far as there is room. */
   readonly wrong: number;
   /** Members whom the room let in, or was asked to let in, more often than once. It is wrong where the link held. */
@@ -69,20 +69,20 @@ export interface Fates {
 const MAX_EXAMPLES = 10;
 
 /** Many joins on one chat service, 500 a session. */
-export class Crowd {
+export class Population {
   readonly members: readonly Member[];
   /** When the last notice came, and the last self-presence that let someone in, in milliseconds. */
   lastNotice = 0;
   lastEntry = 0;
   /** Presences that clients got since the last loss. */
   presences = 0;
-  readonly #service: ForgetfulService;
+  readonly #service: ChatService;
   readonly #msPerJoin: number;
 
-  private constructor(service: ForgetfulService, members: readonly Member[], perRoom: number) {
+  private constructor(service: ChatService, members: readonly Member[], perRoom: number) {
     this.#service = service;
     this.members = members;
-    this.#msPerJoin = Crowd.msPerJoin(perRoom);
+    this.#msPerJoin = Population.msPerJoin(perRoom);
   }
 
   /** What one join may take on a busy machine, in milliseconds. */
@@ -97,7 +97,7 @@ export class Crowd {
   /** The users that a crowd of so many joins is made of. */
   static users(size: number, perRoom = PER_ROOM): readonly string[] {
     return Array.from(
-      { length: Math.ceil(size / Crowd.#roomsPerSession(size, perRoom)) },
+      { length: Math.ceil(size / Population.#roomsPerSession(size, perRoom)) },
       (_, index) => `user${index}`,
     );
   }
@@ -106,13 +106,13 @@ export class Crowd {
   static async open(
     lab: Lab,
     home: Prosody,
-    service: ForgetfulService,
+    service: ChatService,
     size: number,
     perRoom = PER_ROOM,
-  ): Promise<Crowd> {
-    const roomsPerSession = Crowd.#roomsPerSession(size, perRoom);
+  ): Promise<Population> {
+    const roomsPerSession = Population.#roomsPerSession(size, perRoom);
     const users: User[] = [];
-    for (const name of Crowd.users(size, perRoom)) users.push(await User.connect(lab, home, name, 'phone'));
+    for (const name of Population.users(size, perRoom)) users.push(await User.connect(lab, home, name, 'phone'));
     const members = Array.from({ length: size }, (_, index): Member => {
       const session = Math.floor(index / roomsPerSession);
       const room = service.room(`room-${Math.floor(session / perRoom)}-${index % roomsPerSession}`);
@@ -127,7 +127,7 @@ export class Crowd {
         list: new Set(),
       };
     });
-    const crowd = new Crowd(service, members, perRoom);
+    const population = new Population(service, members, perRoom);
     const own = Map.groupBy(members, ({ user }) => user);
     for (const user of users) {
       const byRoom = new Map(own.get(user)?.map((member) => [member.room, member]));
@@ -136,14 +136,14 @@ export class Crowd {
         if (!stanza.is('presence')) return;
         const [room = '', nick = ''] = String(stanza.attrs['from']).split('/');
         const member = byRoom.get(room);
-        if (member !== undefined) crowd.#take(member, nick, stanza);
+        if (member !== undefined) population.#record(member, nick, stanza);
       });
     }
-    return crowd;
+    return population;
   }
 
   /** What a room says of one who is in it, or was. */
-  #take(member: Member, nick: string, presence: Element): void {
+  #record(member: Member, nick: string, presence: Element): void {
     const type = presence.attrs['type'] as string | undefined;
     this.presences += 1;
     if (type === undefined) member.list.add(nick);
@@ -197,49 +197,57 @@ export class Crowd {
       member.entries = 0;
     });
     const lost = this.members.filter((member) => member.isLost);
-    if (lost.length > 0) await this.#service.forgetThem(lost);
+    if (lost.length > 0) await this.#service.dropMembers(lost);
     for (const member of lost) member.isIn = false;
   }
 
   /** What clients have been told since the last loss. */
-  told(): Told {
-    const told = { wrong: 0, missed: 0, double: 0, most: 0, notices: 0 };
+  noticeCounts(): NoticeCounts {
+    const counts = { wrong: 0, missed: 0, double: 0, most: 0, notices: 0 };
     for (const { isLost, notices } of this.members) {
-      told.notices += notices;
-      if (!isLost) told.wrong += notices;
-      else if (notices === 0) told.missed += 1;
-      else told.double += notices - 1;
-      if (isLost) told.most = Math.max(told.most, notices);
+      counts.notices += notices;
+      if (!isLost) counts.wrong += notices;
+      else if (notices === 0) counts.missed += 1;
+      else counts.double += notices - 1;
+      if (isLost) counts.most = Math.max(counts.most, notices);
     }
-    return told;
+    return counts;
   }
 
   /** What has become of each since the last loss: what clients were told, beside what the rooms say. */
-  fates({ occupants, asked }: RoomsSide): Fates {
-    const fates = { back: 0, told: 0, forgotten: 0, wrong: 0, twice: 0, lists: 0, examples: [] as string[] };
+  outcomes({ occupants, asked }: RoomsSide): Outcomes {
+    const outcomes = {
+      back: 0,
+      notified: 0,
+      unresolved: 0,
+      wrong: 0,
+      twice: 0,
+      lists: 0,
+      examples: [] as string[],
+    };
     for (const member of this.members) {
       const { user, room, nick, isLost, isIn, notices, entries } = member;
       const there = occupants.get(room) ?? [];
       const nicks = there.filter(({ jid }) => jid === user.jid).map((session) => session.nick);
       const questions = asked.get(`${room} ${user.jid}`) ?? 0;
-      if (entries > 1 || questions > 1) fates.twice += 1;
+      if (entries > 1 || questions > 1) outcomes.twice += 1;
       const isThere = isIn && nicks.length === 1 && nicks[0] === nick;
       const isOut = !isIn && nicks.length === 0;
       const isLeftInPeace = !isLost && notices === 0 && entries === 0 && questions === 0;
       if (isLeftInPeace && (isThere || isOut)) continue;
       if (isLost && isThere && notices === 0) {
-        fates.back += 1;
+        outcomes.back += 1;
         const names = new Set(there.map((session) => session.nick));
         if (names.size === member.list.size && [...names].every((name) => member.list.has(name))) continue;
-        fates.lists += 1;
+        outcomes.lists += 1;
       } else if (isLost && isOut && notices === 1) {
-        fates.told += 1;
+        outcomes.notified += 1;
         continue;
-      } else if (isLost && isOut && notices === 0) fates.forgotten += 1;
-      else fates.wrong += 1;
-      if (fates.examples.length >= MAX_EXAMPLES) continue;
+      } else if (isLost && isOut && notices === 0) outcomes.unresolved += 1;
+      else outcomes.wrong += 1;
+      if (outcomes.examples.length >= MAX_EXAMPLES) continue;
       const missing = there.filter((session) => !member.list.has(session.nick)).length;
-      fates.examples.push(
+      outcomes.examples.push(
         JSON.stringify({
           user: user.jid,
           room,
@@ -256,7 +264,7 @@ export class Crowd {
         }),
       );
     }
-    return fates;
+    return outcomes;
   }
 }
 
@@ -269,7 +277,7 @@ export interface RoomsSide {
 }
 
 /** The rooms of a real server. */
-export class RealRooms implements ForgetfulService {
+export class RealRooms implements ChatService {
   readonly #server: Prosody;
   readonly #domain: string;
   readonly #file: string;
@@ -322,13 +330,13 @@ export class RealRooms implements ForgetfulService {
     return `${name}@${this.#domain}`;
   }
 
-  async forgetThem(members: readonly Member[]): Promise<void> {
+  async dropMembers(members: readonly Member[]): Promise<void> {
     await writeFile(this.#file, members.map(({ room, user }) => `${room} ${user.jid}\n`).join(''));
     const muc = `require"core.modulemanager".get_module("${this.#domain}", "muc")`;
-    const forget =
+    const drop =
       'local occupant = room:get_occupant_by_real_jid(user); occupant:remove_session(user); room:save_occupant(occupant)';
     await this.#server.shell(
-      `>for line in io.lines("${this.#file}") do local room, user = line:match("^(%S+) (%S+)$"); room = ${muc}.get_room_from_jid(room); ${forget} end`,
+      `>for line in io.lines("${this.#file}") do local room, user = line:match("^(%S+) (%S+)$"); room = ${muc}.get_room_from_jid(room); ${drop} end`,
     );
   }
 }

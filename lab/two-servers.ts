@@ -2,10 +2,10 @@ import type { Totals } from '../functions/core/check-state.ts';
 import { Lab } from './lab.ts';
 import { type Production, Prosody } from './prosody.ts';
 import { Runtime } from './runtime.ts';
-import { Stage } from './stage.ts';
+import { TestBed } from './test-bed.ts';
 import type { User } from './user.ts';
 
-export interface SceneOptions {
+export interface TwoServersOptions {
   /** What the runtime is started with, beside this process's own environment. */
   readonly environment?: NodeJS.ProcessEnv;
   /** Both servers are as in production. */
@@ -19,7 +19,7 @@ export interface SceneOptions {
 }
 
 /** The usual scene: the functions, the users' own server, configured by what the functions printed, and a chat server. */
-export class Scene extends Stage {
+export class TwoServers extends TestBed {
   /** The domain of the chat service. */
   readonly muc: string;
 
@@ -37,8 +37,8 @@ export class Scene extends Stage {
       users = ['juliet', 'romeo', 'nurse'],
       guests = ['mercutio'],
       forMucs = '',
-    }: SceneOptions = {},
-  ): Promise<Scene> {
+    }: TwoServersOptions = {},
+  ): Promise<TwoServers> {
     const lab = await Lab.open();
     try {
       const runtime = await Runtime.start(lab, { environment });
@@ -57,7 +57,7 @@ export class Scene extends Stage {
         users: guests,
         ...(production && { production }),
       });
-      return new Scene(lab, runtime, home, away, muc);
+      return new TwoServers(lab, runtime, home, away, muc);
     } catch (error) {
       await lab.close();
       throw error;
@@ -69,7 +69,7 @@ export class Scene extends Stage {
   }
 
   /** The chat server dies, and comes back having forgotten its rooms. Returns the moment of its death. */
-  async restartAway(): Promise<number> {
+  async restartChatServer(): Promise<number> {
     await this.away.kill();
     const moment = Date.now();
     await this.away.start();
@@ -81,7 +81,7 @@ export class Scene extends Stage {
   }
 
   /** The chat server forgets an occupant without telling anybody. */
-  async forget(room: string, user: Pick<User, 'jid'>): Promise<void> {
+  async dropOccupant(room: string, user: Pick<User, 'jid'>): Promise<void> {
     await this.atRoom(
       room,
       `local occupant = room:get_occupant_by_real_jid("${user.jid}"); occupant:remove_session("${user.jid}"); room:save_occupant(occupant)`,
