@@ -15,7 +15,7 @@ export interface Endpoint {
   close(): Promise<void>;
 }
 
-/** A server on a loopback port that answers each request as it is told to. */
+/** A server on a loopback port that answers each request with a function of the test. */
 export async function listen(
   answer: (request: Received, response: ServerResponse, n: number) => void,
 ): Promise<Endpoint> {

@@ -7,72 +7,72 @@ import { type Interceptor, StubAnswer } from './recording-proxy.ts';
 import type { User } from './user.ts';
 
 /**
- * Every fault that users' notices survive, played on real servers. Each is a function that makes the fault happen around one
- * loss or several, and counts what the clients were told.
+ * Every fault that users' notices survive, on real servers. Each is a function that causes the fault around one or more
+ * losses, and counts the notices that clients received.
  */
 export interface FaultResult {
   readonly fault: string;
   /** Events that the server has reported. */
   readonly events: number;
-  /** Notices that are due: one for each join that was lost, and not left since. */
+  /** Expected notices: one for each join that was lost, unless its user has left. */
   readonly expected: number;
-  /** Notices that did not come. */
+  /** Expected notices that were not received. */
   readonly lost: number;
-  /** Notices beyond the first for one join. */
+  /** Notices after the first for one join. */
   readonly doubled: number;
   /** Notices for joins that were not lost. */
   readonly wrong: number;
-  /** From the end of the fault, or from when the check was due, whichever came later, until all was well. */
+  /** The time to recover, counted from the end of the fault or from when the check was due, whichever is later. */
   readonly seconds: number;
 }
 
-/** How much of a fault is played. */
+/** The size and the duration of a fault. */
 export interface Extent {
-  /** Joins of a loss; half of them are lost. */
+  /** Number of joins; half of them are lost. */
   readonly joins: number;
-  /** How long a fault lasts that can last, in seconds. */
+  /** How long a fault lasts, if it can last, in seconds. */
   readonly seconds: number;
   /** How often the runtime is killed. */
   readonly kills: number;
-  /** Of all that is left to chance. */
+  /** The seed of everything random. */
   readonly seed: number;
 }
 
-/** In the ordinary run. */
+/** For the end-to-end tests. */
 export const SHORT_EXTENT = { joins: 12, seconds: 2, kills: 3 };
-/** The endpoint is away for minutes, and whatever can outlast a function's lifetime does. */
+/** The endpoint is down for minutes, and faults outlast an invocation where they can. */
 export const LONG_EXTENT = { joins: 60, seconds: 130, kills: 10 };
 
 type FaultTest = (testBed: FaultTestBed, extent: Extent) => Promise<Omit<FaultResult, 'fault'>>;
 
 const SESSIONS = 4;
-/** Seconds from which on a fault counts as long. */
+/** A fault of at least this many seconds is long. */
 const LONG = 30;
-/** What may pass until everyone has been told: the sender's longest back-off, and a busy machine. */
+/** The longest time until everyone has been notified: the sender's longest back-off, and a busy machine. */
 const RECOVERY_MS = 150_000;
 const ENTER_MS = 3000;
-/** Asks of DynamoDB that change something. */
+/** DynamoDB requests that change something. */
 const WRITES = /\.(UpdateItem|DeleteItem)$/;
 
-/** An event, as far as it matters here. */
+/** The parts of an event that are used here. */
 type Stored = Pick<Reported, 'type' | 'at' | 'room' | 'user'>;
 
 interface Member {
   readonly user: User;
   readonly room: string;
   readonly nick: string;
-  /** The service has forgotten it. */
+  /** The service has dropped it. */
   lost: boolean;
   hasLeft: boolean;
 }
 
-/** Sessions in rooms, of which some are lost: what is done to them, and what they are told. */
+/** Sessions in rooms, some of which are lost, and the notices that they receive. */
 class Participants {
   readonly testBed: FaultTestBed;
   readonly members: Member[] = [];
   readonly #users: readonly User[];
   readonly #tag: string;
-  /** Webhooks and log lines that were there before. */
+  /** The numbers of webhooks and log lines before these participants. */
   readonly #webhooks: number;
   readonly log: number;
   readonly #executions: number;
@@ -94,7 +94,7 @@ class Participants {
     return new Participants(testBed, users, tag, await testBed.executions());
   }
 
-  /** So many more joins, spread over the sessions. Returns when the rooms have confirmed them. */
+  /** Adds joins, spread over the sessions. Returns when the rooms have confirmed them. */
   async join(count: number): Promise<void> {
     const first = this.members.length;
     const more = Array.from({ length: count }, (_, index): Member => {
@@ -110,7 +110,7 @@ class Participants {
     );
   }
 
-  /** Waits until the functions know of every join. */
+  /** Waits until the functions have recorded every join. */
   async recorded(): Promise<void> {
     const missing = (known: readonly string[]): number =>
       this.members.filter(({ room, user }) => !known.includes(`${room}#${user.jid}`)).length;
@@ -121,7 +121,7 @@ class Participants {
     );
   }
 
-  /** The service forgets every other member whom it still knows, and everyone of them is to be told. */
+  /** The service drops every other member, and these must be notified. */
   lose(share = 2): void {
     const candidates = this.members.filter(({ lost, hasLeft }) => !lost && !hasLeft);
     candidates.forEach((member, index) => {
@@ -131,7 +131,7 @@ class Participants {
     });
   }
 
-  /** A lost member leaves: it is not to be told any more. */
+  /** A lost member leaves, so it must not be notified any more. */
   async leave(): Promise<void> {
     const member = this.members.findLast(({ lost, hasLeft }) => lost && !hasLeft);
     if (member === undefined) return;
@@ -139,7 +139,7 @@ class Participants {
     await member.user.leave(member.room, member.nick);
   }
 
-  /** Waits until the functions have started the check of a close since a moment. */
+  /** Waits until the functions have started a check, after so many lines of the log. */
   async checkStarted(lines: number): Promise<void> {
     await until(
       'the check is started',
@@ -153,13 +153,15 @@ class Participants {
   }
 
   /**
-   * Waits for the notices, and for anything that might come after them, and counts. The sessions end.
-   * @param over when the fault was over and the check due, in milliseconds
+   * Waits for the notices, and for anything after them, and counts them. The sessions end.
+   * @param over when the fault was over and the check was due, in milliseconds
    */
   async end(over: number): Promise<Omit<FaultResult, 'fault'>> {
-    await until('all are told', () => this.expected().every((member) => noticeCount(member) > 0), RECOVERY_MS).catch(
-      () => undefined,
-    ); // it is counted
+    await until(
+      'all are notified',
+      () => this.expected().every((member) => noticeCount(member) > 0),
+      RECOVERY_MS,
+    ).catch(() => undefined); // the result counts the missing ones
     await this.#quiet();
     const expected = this.expected();
     const last = Math.max(over, ...expected.map((member) => noticesOf(member)[0]?.at ?? Infinity));
@@ -177,13 +179,15 @@ class Participants {
     const unknown = this.members.filter(
       ({ room, user, lost, hasLeft }) => !lost && !hasLeft && !known.has(`${room}#${user.jid}`),
     );
-    if (unknown.length > 0) throw new Error(`${unknown.length} users are in rooms of which the functions do not know`);
+    if (unknown.length > 0)
+      throw new Error(`${unknown.length} users are in rooms that the functions have not recorded`);
     const back = this.members.filter(({ room, user, hasLeft }) => hasLeft && known.has(`${room}#${user.jid}`));
-    if (back.length > 0) throw new Error(`${back.length} users have left rooms in which the functions believe them`);
+    if (back.length > 0)
+      throw new Error(`${back.length} users have left rooms for which the functions still have a join`);
     if ((await this.testBed.executions('FAILED')) > 0) throw new Error('a check has failed for good');
     const checks = (await this.testBed.executions()) - this.#executions;
     const closes = (events: readonly Stored[]): number => events.filter(({ type }) => type === 's2s.closed').length;
-    // one that was started, and not answered for, may have been replaced by a newer one in the sender's queue
+    // a close whose webhook was not answered may have been replaced by a newer one in the sender's queue
     const [least, most] = [closes(this.#stored()), closes(this.#sent())];
     if (checks < least || checks > most)
       throw new Error(`${checks} checks were started for ${least} closes that were stored, and ${most} that were sent`);
@@ -196,20 +200,20 @@ class Participants {
     await Promise.all(this.#users.map((user) => user.leaveServer()));
   }
 
-  /** All that was under way has come. */
+  /** Waits until nothing is under way any more. */
   async #quiet(): Promise<void> {
     const { base } = this.testBed;
-    for (const user of this.#users) await base.settle(user); // the sender's queue is behind us
+    for (const user of this.#users) await base.settle(user); // the sender's queue is empty
     await until('no check runs', async () => (await this.testBed.executions('RUNNING')) === 0, RECOVERY_MS);
     await Promise.all(this.#users.map((user) => base.settle(user)));
   }
 
-  /** The events that the functions have stored since the beginning. */
+  /** The events that the functions have stored since the start. */
   #stored(): readonly Stored[] {
     return this.#sent(({ status }) => status === 200);
   }
 
-  /** The events that the server has sent since the beginning. */
+  /** The events that the server has sent since the start. */
   #sent(
     isMeant: (request: FaultTestBed['base']['webhooks']['requests'][number]) => boolean = () => true,
   ): readonly Stored[] {
@@ -223,7 +227,7 @@ const noticesOf = ({ user, room, nick }: Member): ReturnType<User['notices']> =>
   user.notices().filter(({ stanza }) => stanza.attrs['from'] === `${room}/${nick}`);
 const noticeCount = (member: Member): number => noticesOf(member).length;
 
-/** Enters a room over a link that may be cut meanwhile. */
+/** Enters a room over a link that may be cut at any time. */
 async function enter({ user, room, nick }: Member): Promise<void> {
   for (let attempt = 1; ; attempt += 1) {
     const since = Date.now();
@@ -241,17 +245,17 @@ async function enter({ user, room, nick }: Member): Promise<void> {
   }
 }
 
-/** What a fault does at the points of one loss. */
+/** What a fault does at each step of a loss. */
 interface FaultHooks {
-  /** Before the second half of the joins and the close: what comes between the server and the functions. */
+  /** Before the second half of the joins and the close, to affect webhooks. */
   early?(participants: Participants): unknown;
-  /** Right before the close. */
+  /** Directly before the close. */
   begin?(participants: Participants): unknown;
-  /** After the close; when it returns, the fault is over. */
+  /** After the close. When it returns, the fault is over. */
   meanwhile(participants: Participants): unknown;
 }
 
-/** One loss: joins, half of which their service forgets, and both streams cut; one of the lost leaves before it is told. */
+/** One loss: the service drops half of the joins, both streams are cut, and one lost user leaves before its notice. */
 async function lossDuring(
   testBed: FaultTestBed,
   { joins }: Extent,
@@ -272,8 +276,8 @@ async function lossDuring(
   return participants.end(Math.max(Date.now(), cut + DELAY * 1000));
 }
 
-/** The webhook endpoint misbehaves, from before the last joins and the close until some time after it. */
-function webhooksMeet(
+/** The webhook endpoint fails, from before the last joins and the close until some time after the close. */
+function webhookFault(
   interceptor: (extent: Extent) => Interceptor,
   verify?: (requests: FaultTestBed['base']['webhooks']['requests']) => void,
 ): FaultTest {
@@ -287,7 +291,7 @@ function webhooksMeet(
       },
       meanwhile: async () => {
         await sleep(extent.seconds * 1000);
-        await until('the fault was met', () => webhooks.requests.length > first, RECOVERY_MS);
+        await until('a webhook was sent during the fault', () => webhooks.requests.length > first, RECOVERY_MS);
         verify?.(webhooks.requests.slice(first));
         webhooks.interceptor = {};
       },
@@ -305,20 +309,20 @@ const endpointDown: FaultTest = (testBed, extent) =>
   });
 
 const RETRY_AFTER = 2;
-const endpointThrottles = webhooksMeet(
+const endpointThrottles = webhookFault(
   () => ({ before: () => new StubAnswer(429, { 'retry-after': String(RETRY_AFTER) }) }),
   (requests) => {
     const gaps = requests.slice(1).map(({ at }, index) => at - (requests[index]?.at ?? 0));
     if (gaps.some((gap) => gap < RETRY_AFTER * 1000 - 100))
-      throw new Error(`the sender was asked for ${RETRY_AFTER} s, and waited ${gaps.join(', ')} ms`);
+      throw new Error(`the sender was asked to wait ${RETRY_AFTER} s, and waited ${gaps.join(', ')} ms`);
   },
 );
 
 const hang = (): Promise<never> => new Promise(() => undefined);
 
 /**
- * The first request is never answered; it does not reach the functions. Where the fault is long, the next ones are not, either.
- * What follows it is half as large.
+ * The first request does not reach the functions, and is never answered. If the fault is long, nor are the next ones.
+ * The next batch is half as large.
  */
 const endpointHangs: FaultTest = async (testBed, extent) => {
   const { webhooks } = testBed.base;
@@ -338,12 +342,12 @@ const endpointHangs: FaultTest = async (testBed, extent) => {
         .slice(first)
         .map(({ body }) => (JSON.parse(body.toString()) as { events: unknown[] }).events.length);
       if (next !== Math.max(1, Math.floor(Number(hung) / 2)))
-        throw new Error(`after a batch of ${hung} that was not answered comes one of ${next}`);
+        throw new Error(`after a batch of ${hung} that was not answered, the next one has ${next}`);
     },
   });
 };
 
-/** When the sender has given up; by then the functions have stored the events. */
+/** The sender has given up by then, and the functions have stored the events. */
 const ANSWER_AFTER_MS = (WEBHOOK_TIME.senderWaitsSeconds + 1) * 1000;
 const endpointAnswersLate: FaultTest = async (testBed, extent) => {
   const { webhooks } = testBed.base;
@@ -363,7 +367,7 @@ const endpointAnswersLate: FaultTest = async (testBed, extent) => {
   });
 };
 
-/** A request is held up on its way, for so long that what was sent in its place, and what came after it, is stored before it. */
+/** A request is delayed until its retry, and the events after it, have been stored. */
 const endpointHeldUp: FaultTest = async (testBed, extent) => {
   const { webhooks } = testBed.base;
   const arrival = Promise.withResolvers<undefined>();
@@ -382,7 +386,7 @@ const endpointHeldUp: FaultTest = async (testBed, extent) => {
         },
       };
     },
-    begin: () => until('the joins are on their way', () => hasHeld),
+    begin: () => until('the joins are sent', () => hasHeld),
     meanwhile: async () => {
       await until('join and leave are stored', () => isStored('muc.joined') && isStored('muc.left'), RECOVERY_MS);
       await sleep(extent.seconds * 1000);
@@ -393,8 +397,8 @@ const endpointHeldUp: FaultTest = async (testBed, extent) => {
   });
 };
 
-/** What a check meets at the server's API, until several of its invocations have given up. */
-function apiMeets(
+/** The server's API fails, until several invocations of the check have given up. */
+function apiFault(
   begin: (testBed: FaultTestBed, extent: Extent) => unknown,
   end: (testBed: FaultTestBed) => unknown,
 ): FaultTest {
@@ -417,31 +421,31 @@ function apiMeets(
   };
 }
 
-const apiDown = apiMeets(
+const apiDown = apiFault(
   (testBed) => testBed.base.stanzas.down(),
   (testBed) => testBed.base.stanzas.up(),
 );
 const behave = ({ base }: FaultTestBed): void => {
   base.stanzas.interceptor = {};
 };
-const apiUnavailable = apiMeets(({ base }) => {
+const apiUnavailable = apiFault(({ base }) => {
   base.stanzas.interceptor = { before: () => new StubAnswer(503, { 'retry-after': '1' }) };
 }, behave);
 
-/** Every answer of the API takes its time. Where the fault is long, it takes longer than a function waits. */
+/** Every answer of the API is slow. If the fault is long, it takes longer than a function waits. */
 const apiSlow: FaultTest = (testBed, extent) => {
   const slow = (milliseconds: number) => (): void => {
     testBed.base.stanzas.interceptor = { after: () => sleep(milliseconds) };
   };
-  if (extent.seconds >= LONG) return apiMeets(slow(BEYOND_PATIENCE_MS), behave)(testBed, extent);
+  if (extent.seconds >= LONG) return apiFault(slow(BEYOND_TIMEOUT_MS), behave)(testBed, extent);
   return lossDuring(testBed, extent, { begin: slow(extent.seconds * 500), meanwhile: () => undefined }).finally(() =>
     behave(testBed),
   );
 };
-/** The function gives an answer five seconds, for which the server waits for rooms, and fifteen of grace. */
-const BEYOND_PATIENCE_MS = 22_000;
+/** The function waits for five seconds, the time-out for the rooms, and fifteen seconds more. */
+const BEYOND_TIMEOUT_MS = 22_000;
 
-/** Holds the second, or the nth, of some requests that pass a tap, kills the function that asks, and drops the request. */
+/** Holds the nth of some requests at a proxy, kills the function that has sent it, and drops the request. */
 function functionDies(
   endpoint: 'stanzas' | 'aws',
   when: (body: string, target: string) => boolean,
@@ -456,7 +460,7 @@ function functionDies(
         proxy.interceptor.before = async (body, headers) => {
           if (!when(body, String(headers['x-amz-target'])) || (count += 1) !== nth) return;
           await testBed.killCheckFunction().then(() => died.resolve(undefined), died.reject);
-          throw new Error('who asked is dead');
+          throw new Error('the function was killed');
         };
       },
       meanwhile: async () => {
@@ -475,8 +479,8 @@ const dynamoError = (status: number, name: string): StubAnswer =>
     JSON.stringify({ __type: `com.amazonaws.dynamodb.v20120810#${name}`, message: 'injected' }),
   );
 
-/** DynamoDB takes only some of what it is asked, around the close and while the check is due. */
-function dynamoMeets(interceptor: (chance: () => number) => Interceptor): FaultTest {
+/** DynamoDB refuses some requests, around the close and when the check is due. */
+function dynamoFault(interceptor: (chance: () => number) => Interceptor): FaultTest {
   return (testBed, extent) => {
     const chance = random(extent.seed);
     return lossDuring(testBed, extent, {
@@ -491,17 +495,17 @@ function dynamoMeets(interceptor: (chance: () => number) => Interceptor): FaultT
   };
 }
 
-/** What the webhook function logs when it asks for a request again. */
+/** The webhook function logs this when it asks the sender to repeat a request. */
 const NOT_STORED = 'webhook not stored; the sender is asked to send it again';
 const isDynamo = (target: unknown): boolean => String(target).startsWith('DynamoDB');
-const dynamoThrottles = dynamoMeets((chance) => ({
+const dynamoThrottles = dynamoFault((chance) => ({
   before: (_body, headers) =>
     isDynamo(headers['x-amz-target']) && chance() < 0.6
       ? dynamoError(400, 'ProvisionedThroughputExceededException')
       : undefined,
 }));
-/** A third of the writes fail, and of another third the answer is lost. */
-const dynamoFails = dynamoMeets((chance) => ({
+/** A third of the writes fail, and the answers to another third are lost. */
+const dynamoFails = dynamoFault((chance) => ({
   before: (_body, headers) =>
     WRITES.test(String(headers['x-amz-target'])) && chance() < 0.33
       ? dynamoError(500, 'InternalServerError')
@@ -511,12 +515,12 @@ const dynamoFails = dynamoMeets((chance) => ({
   },
 }));
 
-/** What a check asks of AWS, and a webhook does not. */
+/** Requests to AWS that only a check makes. */
 const ONLY_CHECKS = /^DynamoDB_.*\.(GetItem|Query|DeleteItem)$/;
 
 /**
- * AWS takes requests and connections, and never answers: first a webhook's, until the function has given up in time,
- * then those of the check. Where the fault is long, neither is answered for minutes.
+ * AWS accepts connections and requests, and never answers: first those of a webhook, until its function gives up, then
+ * those of the check. If the fault is long, both last for minutes.
  */
 const awsHangs: FaultTest = (testBed, extent) =>
   lossDuring(testBed, extent, {
@@ -543,8 +547,8 @@ const awsHangs: FaultTest = (testBed, extent) =>
 
 const isStart = (target: unknown): boolean => String(target) === 'AWSStepFunctions.StartExecution';
 
-/** Until the SDK has given up, and the sender has been asked to send again. */
-function startMeets(interceptor: () => Interceptor): FaultTest {
+/** StartExecution fails, until the SDK has given up and the sender has been asked to send the webhook again. */
+function startFault(interceptor: () => Interceptor): FaultTest {
   return (testBed, extent) =>
     lossDuring(testBed, extent, {
       begin: () => {
@@ -562,7 +566,7 @@ function startMeets(interceptor: () => Interceptor): FaultTest {
     });
 }
 
-const startThrottles = startMeets(() => ({
+const startThrottles = startFault(() => ({
   before: (_body, headers) =>
     isStart(headers['x-amz-target'])
       ? new StubAnswer(
@@ -572,13 +576,13 @@ const startThrottles = startMeets(() => ({
         )
       : undefined,
 }));
-const startAnswerLost = startMeets(() => ({
+const startAnswerLost = startFault(() => ({
   after: (_body, _answer, headers) => {
     if (isStart(headers['x-amz-target'])) throw new Error('the answer is lost');
   },
 }));
 
-/** The runtime is killed at random moments, while joins, closes and checks go on. */
+/** The runtime is killed at random times, while joins, closes and checks continue. */
 const runtimeKilled: FaultTest = async (testBed, { joins, kills, seed }) => {
   const { base } = testBed;
   const chance = random(seed);
@@ -608,7 +612,7 @@ const runtimeKilled: FaultTest = async (testBed, { joins, kills, seed }) => {
   return participants.end(Math.max(Date.now(), cut + DELAY * 1000));
 };
 
-/** The users' own server dies while a check waits: who was in a room has no session any more. */
+/** The users' server is killed while a check waits, so that all sessions have ended. */
 const prosodyKilled: FaultTest = async (testBed, { joins, seconds }) => {
   const { base } = testBed;
   const wait = Math.max(5, seconds);
@@ -622,25 +626,25 @@ const prosodyKilled: FaultTest = async (testBed, { joins, seconds }) => {
   await participants.checkStarted(lines);
   await base.home.kill();
   await base.home.start();
-  // one of them comes back under the same address, and is in no room
+  // one user logs in again with the same full JID, and is in no room
   const [first] = participants.members;
   const again = await base.user('juliet', first?.user.jid.split('/')[1]);
   const over = Math.max(Date.now(), cut + wait * 1000);
   const own = new Set(participants.members.map(({ room, user }) => `${room}#${user.jid}`));
   const left = async (): Promise<number> => (await testBed.rows()).filter(({ sk }) => own.has(sk)).length;
-  await until('no row of those who are gone is left', async () => (await left()) === 0, RECOVERY_MS);
-  const seconds_ = (Date.now() - over) / 1000;
+  await until('the rows of the ended sessions are deleted', async () => (await left()) === 0, RECOVERY_MS);
+  const recovery = (Date.now() - over) / 1000;
   await base.settle(again);
   const rows = await testBed.rows();
   if (rows.some(({ expires }) => !(expires > Date.now() / 1000 && expires < Date.now() / 1000 + 10 * 86_400)))
-    throw new Error('a row stays for ever');
+    throw new Error('a row never expires');
   const wrong = [...participants.members, { ...(first as Member), user: again }].reduce(
     (sum, member) => sum + noticeCount(member),
     0,
   );
   await again.leaveServer();
   await testBed.set({});
-  return { events: participants.members.length + 1, expected: 0, lost: 0, doubled: 0, wrong, seconds: seconds_ };
+  return { events: participants.members.length + 1, expected: 0, lost: 0, doubled: 0, wrong, seconds: recovery };
 };
 
 /** The module is reloaded, and its settings change, while events are queued. */
@@ -659,18 +663,18 @@ const moduleReloaded: FaultTest = async (testBed, extent) => {
 };
 
 /** Debian's package faketime; the library's path is relative to that of the system's libraries. */
-const SHIFTED = (seconds: number): NodeJS.ProcessEnv => ({
+const shifted = (seconds: number): NodeJS.ProcessEnv => ({
   LD_PRELOAD: '/usr/$LIB/faketime/libfaketime.so.1',
   FAKETIME: `${seconds < 0 ? '' : '+'}${seconds}`,
   FAKETIME_DONT_FAKE_MONOTONIC: '1',
 });
-const RIGHT = { LD_PRELOAD: undefined, FAKETIME: undefined, FAKETIME_DONT_FAKE_MONOTONIC: undefined };
+const NOT_SHIFTED = { LD_PRELOAD: undefined, FAKETIME: undefined, FAKETIME_DONT_FAKE_MONOTONIC: undefined };
 
-/** The functions' clock is off by so many seconds, which is tolerated; nobody is told before the delay is over. */
+/** The functions' clock differs by some seconds, which is tolerated; nobody is notified before the delay is over. */
 function clocksApart(seconds: number): FaultTest {
   return async (testBed, extent) => {
     const { base } = testBed;
-    await base.runtime.restart(SHIFTED(seconds));
+    await base.runtime.restart(shifted(seconds));
     let cut = 0;
     let participants: Participants | undefined;
     const result = await lossDuring(testBed, extent, {
@@ -684,12 +688,14 @@ function clocksApart(seconds: number): FaultTest {
     const early =
       participants?.expected().filter((member) => (noticesOf(member)[0]?.at ?? cut) < cut + DELAY * 1000) ?? [];
     if (early.length > 0) throw new Error(`${early.length} notices came before the delay was over`);
-    await base.runtime.restart(RIGHT);
+    await base.runtime.restart(NOT_SHIFTED);
     return result;
   };
 }
 
-/** The functions' clock is ten minutes ahead: both doors refuse, and say why; when it is right again, nothing is missing. */
+/**
+ * The functions' clock is ten minutes ahead: both endpoints refuse, with a reason. When it is right, nothing is lost.
+ */
 const clocksFarApart: FaultTest = async (testBed, { joins, seconds }) => {
   const { base } = testBed;
   const participants = await Participants.open(testBed);
@@ -699,24 +705,24 @@ const clocksFarApart: FaultTest = async (testBed, { joins, seconds }) => {
   const lines = base.runtime.lines.length;
   base.dropStreams();
   await participants.checkStarted(lines);
-  await base.runtime.restart(SHIFTED(600));
+  await base.runtime.restart(shifted(600));
   // the check begins at once, by a clock that is ahead
   const refusal = await until('the server refuses', () => testBed.lines('check interrupted', lines)[0], RECOVERY_MS);
   if (!/ahead of this server's clock/.test(String(refusal['detail'])))
-    throw new Error(`the server's refusal does not say clock: ${String(refusal['detail'])}`);
+    throw new Error(`the server's refusal does not name the clock: ${String(refusal['detail'])}`);
   await participants.join(Math.floor(joins / 2));
   participants.lose();
   const cut = base.dropStreams();
   const ours = await until('the functions refuse', () => testBed.lines('webhook refused', lines)[0], RECOVERY_MS);
   if (!/behind this clock/.test(String(ours['detail'])))
-    throw new Error(`the functions' refusal does not say clock: ${String(ours['detail'])}`);
-  await until('the operator is told', async () => /refuses our signature.*clock/.test(await base.home.log()));
+    throw new Error(`the functions' refusal does not name the clock: ${String(ours['detail'])}`);
+  await until('the log tells the operator', async () => /refuses our signature.*clock/.test(await base.home.log()));
   if (seconds >= LONG) await sleep(seconds * 1000);
-  await base.runtime.restart(RIGHT);
+  await base.runtime.restart(NOT_SHIFTED);
   return participants.end(Math.max(Date.now(), cut + DELAY * 1000));
 };
 
-/** Half of the rows are deleted by hand; the refresh brings them back within one interval. */
+/** Half of the rows are deleted by hand; the refresh restores them within one interval. */
 const REFRESH = 2;
 const tableHalved: FaultTest = async (testBed, { joins }) => {
   const { base } = testBed;
@@ -731,22 +737,23 @@ const tableHalved: FaultTest = async (testBed, { joins }) => {
   const rows = await own();
   for (const row of rows.filter((_, index) => index % 2 === 0)) await testBed.deleteRow(row);
   const deleted = Date.now();
-  await until('all rows are back', async () => (await own()).length === joins, RECOVERY_MS);
-  const healed = (Date.now() - deleted) / 1000;
-  if (healed > REFRESH + 3) throw new Error(`healing took ${healed} s, the interval is ${REFRESH} s`);
+  await until('all rows are restored', async () => (await own()).length === joins, RECOVERY_MS);
+  const restoredAfter = (Date.now() - deleted) / 1000;
+  if (restoredAfter > REFRESH + 3)
+    throw new Error(`the rows were restored after ${restoredAfter} s, the interval is ${REFRESH} s`);
   participants.lose();
   const cut = base.dropStreams();
   const result = await participants.end(cut + DELAY * 1000);
   await testBed.set({});
-  return { ...result, seconds: healed };
+  return { ...result, seconds: restoredAfter };
 };
 
-/** Both sides take a new secret, one after the other, while users join and streams close. */
+/** Both sides change to a new secret, one after the other, while users join and streams close. */
 const secretRotated: FaultTest = async (testBed, { joins, seconds }) => {
   const { base, aws } = testBed;
   const old = base.runtime.secret;
   const fresh = `whsec_${randomBytes(32).toString('base64')}`;
-  /** What Secrets Manager holds. */
+  /** Sets what Secrets Manager returns. */
   const store = (current: string, previous: string): void => {
     const answer = new StubAnswer(
       200,
@@ -785,7 +792,7 @@ const secretRotated: FaultTest = async (testBed, { joins, seconds }) => {
   participants.lose();
   const cut = base.dropStreams();
   const result = await participants.end(Math.max(over, cut + DELAY * 1000));
-  // and back, so that the scene is as it was
+  // restore the secret, so that the next fault can use the test bed
   aws.interceptor = {};
   await base.runtime.restart();
   await testBed.set({});
@@ -795,9 +802,9 @@ const secretRotated: FaultTest = async (testBed, { joins, seconds }) => {
 /** Every fault by name. */
 export const FAULTS: Readonly<Record<string, FaultTest>> = {
   'webhooks: endpoint down': endpointDown,
-  'webhooks: answers 500': webhooksMeet(() => ({ before: () => new StubAnswer(500) })),
+  'webhooks: answers 500': webhookFault(() => ({ before: () => new StubAnswer(500) })),
   'webhooks: answers 429 with Retry-After': endpointThrottles,
-  'webhooks: connection reset': webhooksMeet(() => ({
+  'webhooks: connection reset': webhookFault(() => ({
     before: () => {
       throw new Error('reset');
     },
@@ -813,7 +820,7 @@ export const FAULTS: Readonly<Record<string, FaultTest>> = {
     'stanzas',
     (body) => body.split('<presence ').length > 2,
     1,
-  ), // there may be but one such request
+  ), // there may be only one such request
   'check function dies between notice and delete': functionDies('aws', (_body, target) =>
     target.endsWith('.DeleteItem'),
   ),
@@ -832,7 +839,7 @@ export const FAULTS: Readonly<Record<string, FaultTest>> = {
   'secret rotated under load': secretRotated,
 };
 
-/** Some scenes, in each of which one fault is played at a time. */
+/** Test beds, each of which runs one fault at a time. */
 export class TestBedPool {
   readonly #free: FaultTestBed[] = [];
   readonly #waiting: (() => void)[] = [];
@@ -842,7 +849,7 @@ export class TestBedPool {
     this.#mayOpen = size;
   }
 
-  /** Plays a fault as soon as a scene is free. */
+  /** Runs a fault as soon as a test bed is free. */
   async run(fault: string, extent: Extent): Promise<FaultResult> {
     const run = FAULTS[fault];
     if (run === undefined) throw new Error(`there is no fault of this name: ${fault}`);
@@ -852,7 +859,7 @@ export class TestBedPool {
       this.#free.push(testBed);
       return result;
     } catch (error) {
-      await testBed.close(); // nobody knows in what state it is
+      await testBed.close(); // its state is unknown
       this.#mayOpen += 1;
       throw error;
     } finally {

@@ -5,7 +5,7 @@ import { type Lab, sleep, until } from './lab.ts';
 import type { Prosody } from './prosody.ts';
 import { User } from './user.ts';
 
-/** What is on its way when the speaker falls silent is waited for so long. */
+/** How long messages that were sent last may take. */
 const IN_FLIGHT_MS = 30_000;
 
 type Server = Pick<Prosody, 'host' | 'service' | 'password'>;
@@ -18,20 +18,20 @@ interface Person {
 interface ProbeSetup {
   readonly sender: Person;
   readonly receiver: Person;
-  /** Where, and how often: the milliseconds between two lines. */
+  /** The rooms, and for each the milliseconds between two messages. */
   readonly rooms: ReadonlyMap<string, number>;
 }
 
-/** How late lines came, in milliseconds, in one room. */
+/** How late the messages in one room arrived, in milliseconds. */
 export interface Latency {
-  readonly lines: number;
+  readonly messages: number;
   readonly median: number;
   readonly longest: number;
-  /** Lines that did not come at all. */
+  /** Messages that did not arrive. */
   readonly lost: number;
 }
 
-type Command = 'speak' | 'fall silent' | 'leave';
+type Command = 'start' | 'stop' | 'leave';
 
 interface PendingCommand {
   readonly command: Command;
@@ -39,23 +39,25 @@ interface PendingCommand {
 }
 
 /**
- * How late a live message comes: a user of the rooms' server says the time in some rooms, and a user of the other server
- * hears it. Each line goes to everyone in the room, so that in a large one it is the lines that make them late. Both are in a thread of their own: whatever else the test's clients have to read, these do not wait.
+ * Measures how late live messages arrive. A user of the chat server sends the time to some rooms, and a user of the
+ * other server receives it. A room sends each message to all its occupants, so in a large room the messages themselves
+ * cause delay. Both users are in a thread of their own, so that they do not wait while the test's other clients are
+ * busy.
  */
 export class LatencyProbe {
   readonly #worker: Worker;
-  /** Why there is no thread any more. */
+  /** Rejected when the thread ends. */
   readonly #ended: Promise<never>;
 
   private constructor(worker: Worker) {
     this.#worker = worker;
     this.#ended = new Promise((_resolve, reject) => {
-      worker.once('error', reject).once('exit', () => reject(new Error('the witness has left')));
+      worker.once('error', reject).once('exit', () => reject(new Error('the latency probe has ended')));
     });
-    this.#ended.catch(() => undefined); // whoever asks it something has the error
+    this.#ended.catch(() => undefined); // the next command reports the error
   }
 
-  /** Both enter the rooms, and say nothing yet. */
+  /** Both users enter the rooms; no messages are sent yet. */
   static async start(lab: Lab, setup: ProbeSetup): Promise<LatencyProbe> {
     const server = ({ host, service, password }: Server): Server => ({ host, service, password });
     const plain = ({ at, name }: Person): Person => ({ at: server(at), name });
@@ -68,12 +70,12 @@ export class LatencyProbe {
   }
 
   async startSending(): Promise<void> {
-    await this.#send('speak');
+    await this.#send('start');
   }
 
-  /** Falls silent. Returns how late the lines since `speak` came, by the room. */
+  /** Stops. Returns the latency of the messages since `startSending`, by room. */
   async stopSending(): Promise<ReadonlyMap<string, Latency>> {
-    return (await this.#send('fall silent')) as ReadonlyMap<string, Latency>;
+    return (await this.#send('stop')) as ReadonlyMap<string, Latency>;
   }
 
   async stop(): Promise<void> {
@@ -99,14 +101,14 @@ async function serve(port: NonNullable<typeof parentPort>, { sender, receiver, r
   const ends: { stop(): Promise<void> }[] = [];
   const keep: Pick<Lab, 'keep'> = { keep: (part) => (ends.push(part), part) };
   const [sendingUser, receivingUser] = [
-    await User.connect(keep, sender.at, sender.name, 'witness'),
-    await User.connect(keep, receiver.at, receiver.name, 'witness'),
+    await User.connect(keep, sender.at, sender.name, 'latency-probe'),
+    await User.connect(keep, receiver.at, receiver.name, 'latency-probe'),
   ];
   for (const room of rooms.keys()) {
     await sendingUser.join(room, sender.name);
     await receivingUser.join(room, receiver.name);
   }
-  // what is on its way, by the room, and how late the rest came
+  // by room: messages that have not arrived, and the delays of those that have
   const inFlight = new Map<string, Set<string>>();
   const delays = new Map<string, number[]>();
   sendingUser.watch(() => {
@@ -121,11 +123,11 @@ async function serve(port: NonNullable<typeof parentPort>, { sender, receiver, r
   });
   let sendingDone: Promise<unknown> | undefined;
   let isSending = false;
-  const startSending = async (room: string, everyMs: number): Promise<void> => {
+  const sendTo = async (room: string, everyMs: number): Promise<void> => {
     while (isSending) {
-      const line = String(Date.now());
-      inFlight.get(room)?.add(line);
-      await sendingUser.sendMessage(room, line);
+      const message = String(Date.now());
+      inFlight.get(room)?.add(message);
+      await sendingUser.sendMessage(room, message);
       await sleep(everyMs);
     }
   };
@@ -135,27 +137,27 @@ async function serve(port: NonNullable<typeof parentPort>, { sender, receiver, r
       delays.set(room, []);
     }
     isSending = true;
-    sendingDone = Promise.all([...rooms].map(([room, everyMs]) => startSending(room, everyMs)));
+    sendingDone = Promise.all([...rooms].map(([room, everyMs]) => sendTo(room, everyMs)));
   };
   const end = async (): Promise<ReadonlyMap<string, Latency>> => {
     isSending = false;
     await sendingDone;
     const hasAllReceived = (): boolean => [...inFlight.values()].every(({ size }) => size === 0);
-    await until('all lines are heard', hasAllReceived, IN_FLIGHT_MS).catch(() => undefined);
+    await until('all messages have arrived', hasAllReceived, IN_FLIGHT_MS).catch(() => undefined);
     return new Map(Array.from(inFlight, ([room, { size }]) => [room, latency(delays.get(room) ?? [], size)]));
   };
   const execute = async ({ command, reply }: PendingCommand): Promise<void> => {
-    if (command === 'speak') begin();
-    const answer = command === 'fall silent' ? await end() : undefined;
+    if (command === 'start') begin();
+    const answer = command === 'stop' ? await end() : undefined;
     if (command === 'leave') for (const part of ends) await part.stop();
     reply.postMessage(answer);
   };
-  port.on('message', (asked: PendingCommand) => void execute(asked));
-  port.postMessage('there');
+  port.on('message', (pending: PendingCommand) => void execute(pending));
+  port.postMessage('ready');
 }
 
 function latency(delays: readonly number[], lost: number): Latency {
   const sorted = [...delays].sort((a, b) => a - b);
   const median = sorted[Math.floor(sorted.length / 2)] ?? 0;
-  return { lines: sorted.length + lost, median, longest: sorted.at(-1) ?? 0, lost };
+  return { messages: sorted.length + lost, median, longest: sorted.at(-1) ?? 0, lost };
 }

@@ -3,13 +3,16 @@ import { escapeXML } from '@xmpp/xml';
 import { type Lab, until } from './lab.ts';
 import type { Prosody } from './prosody.ts';
 
+const NAMESPACES = 'xmlns="jabber:client" xmlns:stream="http://etherx.jabber.org/streams"';
 const HEADER = (domain: string): string =>
-  `<?xml version="1.0"?><stream:stream xmlns="jabber:client" xmlns:stream="http://etherx.jabber.org/streams" to="${domain}" version="1.0">`;
+  `<?xml version="1.0"?><stream:stream ${NAMESPACES} to="${domain}" version="1.0">`;
+const BIND = (resource: string): string =>
+  `<bind xmlns="urn:ietf:params:xml:ns:xmpp-bind"><resource>${resource}</resource></bind>`;
 
-/** A client that is cheap, so that hundreds fit into a test: it logs in by PLAIN, says what it is told to, and keeps what it hears as text. */
+/** A cheap client, so that a test can have hundreds: it logs in with PLAIN, and keeps what it receives as text. */
 export class PlainClient {
   readonly jid: string;
-  /** All that came since it logged in. */
+  /** Everything that was received since it logged in. */
   received = '';
   readonly #socket: Socket;
 
@@ -19,7 +22,7 @@ export class PlainClient {
     socket.setEncoding('utf8').on('data', (text: string) => {
       this.received += text;
     });
-    socket.on('error', () => undefined); // as the test sees it: it hears no more
+    socket.on('error', () => undefined); // the test sees that nothing more is received
   }
 
   static async connect(lab: Lab, server: Prosody, username: string, resource = 'phone'): Promise<PlainClient> {
@@ -34,9 +37,7 @@ export class PlainClient {
     client.received = '';
     client.write(HEADER(server.host));
     await client.waitFor('</stream:features>');
-    client.write(
-      `<iq type="set" id="bind"><bind xmlns="urn:ietf:params:xml:ns:xmpp-bind"><resource>${resource}</resource></bind></iq>`,
-    );
+    client.write(`<iq type="set" id="bind">${BIND(resource)}</iq>`);
     await client.waitFor('</bind>');
     client.write('<presence/>');
     return client;
@@ -55,7 +56,7 @@ export class PlainClient {
   }
 
   async waitFor(text: string): Promise<void> {
-    await until(`${this.jid} hears ${text}`, () => this.received.includes(text));
+    await until(`${this.jid} receives ${text}`, () => this.received.includes(text));
   }
 
   stop(): Promise<void> {

@@ -18,9 +18,9 @@ export class Runtime {
   readonly port = 8787;
   readonly data: string;
   readonly lines: LogLine[] = [];
-  /** What it printed to be pasted into the server's configuration. */
+  /** The settings that it printed, for the server's configuration. */
   settings = '';
-  /** What it is started with, beside this process's own. */
+  /** Variables for it, in addition to the environment of this process. */
   readonly environment: NodeJS.ProcessEnv;
   #process: ChildProcess | undefined;
 
@@ -90,7 +90,7 @@ export class Runtime {
     return /ping_muc_secret = "(.*)"/.exec(this.settings)?.[1] ?? '';
   }
 
-  /** What it printed for the global section and for the host's, with other values where a test needs them. */
+  /** The settings that it printed, for the global section and for the host, with the changes that a test needs. */
   prosodySettings(changes: Settings = {}): { global: string; forHost: string } {
     const [, globalPart = '', hostPart = ''] = this.settings.split(/^-- (?:at the top|below the line).*$/m);
     const lua = (value: Settings[string]): string =>
@@ -107,7 +107,7 @@ export class Runtime {
   /** Waits for a log line. */
   line(message: string, matches: (line: LogLine) => boolean = () => true, milliseconds = 30_000): Promise<LogLine> {
     return until(
-      `the log says "${message}"`,
+      `the log has a line "${message}"`,
       () => this.lines.find((line) => line['message'] === message && matches(line)),
       milliseconds,
     );
@@ -122,7 +122,7 @@ export class Runtime {
     });
   }
 
-  /** Ends it at once, and starts it with other variables; undefined: without one. */
+  /** Kills it, and starts it with other variables; undefined removes a variable. */
   async restart(changes: NodeJS.ProcessEnv = {}): Promise<void> {
     await this.end('SIGKILL');
     Object.assign(this.environment, changes);

@@ -2,16 +2,19 @@ import { once } from 'node:events';
 import { type Server, type Socket, connect, createServer } from 'node:net';
 import { type Lab, until } from './lab.ts';
 
+const NAMESPACES =
+  'xmlns="jabber:server" xmlns:stream="http://etherx.jabber.org/streams" xmlns:db="jabber:server:dialback"';
 const header = (attributes: string): string =>
-  `<?xml version="1.0"?><stream:stream xmlns="jabber:server" xmlns:stream="http://etherx.jabber.org/streams" xmlns:db="jabber:server:dialback" ${attributes} version="1.0">`;
+  `<?xml version="1.0"?><stream:stream ${NAMESPACES} ${attributes} version="1.0">`;
+const FEATURES = '<stream:features><dialback xmlns="urn:xmpp:features:dialback"/></stream:features>';
 
 /**
- * A server made of nothing but sockets, which can say what no server says: it vouches for its own domain (XEP-0220) to whoever
- * asks, and opens streams under any name.
+ * A server made of sockets, which can send what no real server sends. It confirms every dialback key for its own domain
+ * (XEP-0220), and opens streams under any name.
  */
 export class S2sPeer {
   readonly domain: string;
-  /** What came over the streams to it, all of them together. */
+  /** Everything that it received, on all streams to it. */
   received = '';
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
@@ -28,7 +31,7 @@ export class S2sPeer {
     return lab.keep(peer);
   }
 
-  /** Opens a stream to a domain, in anybody's name. */
+  /** Opens a stream to a domain, under any name. */
   async call(to: string, name = this.domain): Promise<PeerStream> {
     const socket = connect(5269, to);
     this.#keep(socket);
@@ -50,7 +53,7 @@ export class S2sPeer {
     socket.on('close', () => this.#sockets.delete(socket));
   }
 
-  /** Lets everybody in, and says of every key that it is its own. */
+  /** Accepts every stream, and confirms every dialback key. */
   #serve(socket: Socket): void {
     let unread = '';
     this.#keep(socket);
@@ -61,9 +64,7 @@ export class S2sPeer {
       if (opening !== undefined) {
         unread = unread.replace(opening, '');
         const [, from = ''] = /from=['"]([^'"]*)/.exec(opening) ?? [];
-        socket.write(
-          `${header(`id="${Math.random()}" from="${this.domain}" to="${from}"`)}<stream:features><dialback xmlns="urn:xmpp:features:dialback"/></stream:features>`,
-        );
+        socket.write(header(`id="${Math.random()}" from="${this.domain}" to="${from}"`) + FEATURES);
       }
       for (
         let element;
@@ -85,7 +86,7 @@ class PeerStream {
   readonly #domain: string;
   readonly #socket: Socket;
   #received = '';
-  /** The other side has ended it, too. */
+  /** The connection is closed. */
   isOver = false;
 
   constructor(domain: string, socket: Socket) {
@@ -104,17 +105,19 @@ class PeerStream {
   }
 
   async waitFor(text: string): Promise<void> {
-    await until(`the server says ${text}`, () => this.#received.includes(text));
+    await until(`the server sends ${text}`, () => this.#received.includes(text));
   }
 
-  /** Proves to a domain who it is. */
+  /** Authenticates to a domain by dialback. */
   async authenticate(to: string): Promise<void> {
     this.#received = '';
     this.write(`<db:result from="${this.#domain}" to="${to}">a key</db:result>`);
-    await until(`the server lets ${this.#domain} in`, () => /<db:result [^>]*type=['"]valid['"]/.test(this.#received));
+    await until(`the server authenticates ${this.#domain}`, () =>
+      /<db:result [^>]*type=['"]valid['"]/.test(this.#received),
+    );
   }
 
-  /** Ends it in good order. */
+  /** Closes the stream cleanly. */
   end(): void {
     this.#socket.end('</stream:stream>');
   }

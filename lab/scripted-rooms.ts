@@ -17,12 +17,12 @@ export interface Reported {
   readonly cause?: string;
 }
 
-/** A scene whose chat services do as they are told, with a tap on each of the two ways between server and functions. */
+/** A test bed whose chat services are scripted, with recording proxies between the users' server and the functions. */
 export class ScriptedRooms extends TestBed {
   readonly mucs: readonly ScriptedMuc[];
-  /** On the way from the server to the functions. */
+  /** Between the server and the functions' webhook. */
   readonly webhooks: RecordingProxy;
-  /** On the way from the functions to the server. */
+  /** Between the functions and the server's stanza API. */
   readonly stanzas: RecordingProxy;
   readonly #settings: Settings;
   #visits = 0;
@@ -43,11 +43,11 @@ export class ScriptedRooms extends TestBed {
   }
 
   /**
-   * @param settings of the module, where they are not to be as printed; the delay is two seconds and there is no
-   * patience unless set
-   * @param services how many chat services there are on the other server
-   * @param global what else Prosody's configuration holds
-   * @param prepare what must be there before the runtime is started, and with what it is started
+   * @param settings of the module that differ from what the functions print; by default the delay is two seconds, and
+   * the patience is 0
+   * @param services the number of chat services on the chat server
+   * @param global more lines for the global section of Prosody's configuration
+   * @param prepare runs before the runtime is started, and returns variables for it
    */
   static async open(
     settings: Settings = {},
@@ -93,7 +93,7 @@ export class ScriptedRooms extends TestBed {
   /** The n-th chat service. */
   muc(n = 0): ScriptedMuc {
     const muc = this.mucs[n];
-    if (muc === undefined) throw new Error(`this scene has no chat service ${n}`);
+    if (muc === undefined) throw new Error(`this test bed has no chat service ${n}`);
     return muc;
   }
 
@@ -102,14 +102,14 @@ export class ScriptedRooms extends TestBed {
     await this.home.reload(this.runtime.prosodySettings({ ...this.#settings, ...changes }).forHost);
   }
 
-  /** All events that have reached the functions, in the order of their moments. */
+  /** All events that the functions have answered, ordered by their times. */
   reported(): readonly Reported[] {
     const delivered = this.webhooks.requests.filter(({ answer }) => answer !== undefined);
     const events = delivered.flatMap(({ body }) => (JSON.parse(body.toString()) as { events: Reported[] }).events);
     return [...new Map(events.map((event) => [event.at, event])).values()].sort((a, b) => a.at - b.at);
   }
 
-  /** What was reported of a room, or of one session in it: `joined <nick>`, `left`. */
+  /** What was reported for a room, or for one session in it: `joined <nick>`, `left`. */
   history(room: string, user?: User): readonly string[] {
     const events = this.reported().filter(
       (event) =>
@@ -118,10 +118,10 @@ export class ScriptedRooms extends TestBed {
     return events.map(({ type, nick }) => (type === 'muc.joined' ? `joined ${nick}` : 'left'));
   }
 
-  /** Waits until what was reported of a room is this. */
+  /** Waits until the history of a room is the expected one. */
   async waitForHistory(room: string, history: readonly string[], user?: User): Promise<void> {
     await until(
-      `it is reported of ${room} that ${history.join(', ')}`,
+      `the history of ${room} is ${history.join(', ')}`,
       () => this.history(room, user).join() === history.join(),
     ).catch((error: unknown) => {
       throw new Error(`${String(error)}; instead: ${this.history(room, user).join(', ')}`);
@@ -134,7 +134,7 @@ export class ScriptedRooms extends TestBed {
     await until(`${user.jid} in ${room} is recorded`, () => this.history(room, user).length > before);
   }
 
-  /** Waits until all that a user and a chat service have sent so far must have been reported, if it is reported at all. */
+  /** Waits until everything that a user and a chat service have sent so far has been reported, if it ever is. */
   async settle(user: User, muc = this.muc()): Promise<void> {
     this.#visits += 1;
     const room = muc.room(`visit-${this.#visits}`);
@@ -143,19 +143,19 @@ export class ScriptedRooms extends TestBed {
     await this.waitForHistory(room, ['joined visitor', 'left'], user);
   }
 
-  /** The closes of the ways to a chat service that have been reported since a moment, in milliseconds. */
+  /** The closes of streams with a chat service that have been reported since a time, in milliseconds. */
   closes(since: number, muc = this.muc()): readonly Reported[] {
     return this.reported().filter(
       ({ type, remote, at }) => type === 's2s.closed' && remote === muc.domain && at >= since * 1000,
     );
   }
 
-  /** The checks of a room that the module has asked for, for another cause than a close. */
+  /** The checks of a room that the module has requested for another cause than a close. */
   requested(room: string): readonly Reported[] {
     return this.reported().filter((event) => event.type === 'check.requested' && event.room === room);
   }
 
-  /** Occupants whose pings the functions have asked for between two moments, in milliseconds. */
+  /** The occupants that the functions have asked the server to ping between two times, in milliseconds. */
   pinged(since: number, end = Infinity): readonly string[] {
     const bodies = this.stanzas.requests.filter(({ at }) => at >= since && at < end).map(({ body }) => body.toString());
     return bodies.flatMap((body) =>
@@ -163,7 +163,7 @@ export class ScriptedRooms extends TestBed {
     );
   }
 
-  /** The functions' log lines with a message, about a chat service, since a moment, in milliseconds. */
+  /** The functions' log lines with a message about a chat service since a time, in milliseconds. */
   lines(message: string, since: number, muc = this.muc()): readonly LogLine[] {
     return this.runtime.lines.filter(
       (line) =>
@@ -171,14 +171,14 @@ export class ScriptedRooms extends TestBed {
     );
   }
 
-  /** Cuts the stream to a chat service; the one from it stays. */
+  /** Resets the stream to a chat service; the one from it stays. */
   dropOutgoing(muc = this.muc()): number {
     const moment = Date.now();
     this.away.links.get(muc.domain)?.drop();
     return moment;
   }
 
-  /** Cuts the streams from the other server's domains; those to them stay. */
+  /** Resets the streams from the chat server's domains; those to them stay. */
   dropIncoming(): void {
     for (const link of this.home.links.values()) link.drop();
   }

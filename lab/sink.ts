@@ -12,7 +12,7 @@ export interface WebhookEvent {
   readonly nick?: string;
 }
 
-/** Takes webhooks in the place of the functions, and does nothing but keep their events. */
+/** Accepts webhooks in place of the functions, and only keeps their events. */
 export async function startSink(lab: Lab): Promise<{ readonly url: string; readonly events: readonly WebhookEvent[] }> {
   const events: WebhookEvent[] = [];
   const server = createServer((request, response) => {

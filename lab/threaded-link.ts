@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { MessageChannel, type MessagePort, Worker, isMainThread, parentPort, workerData } from 'node:worker_threads';
 import { type Direction, Link } from './link.ts';
 
-/** What a test does to the way to a server. */
+/** What a test does with the connections to a server. */
 export type LinkControls = Pick<Link, 'mend' | 'cut' | 'drop' | 'hold' | 'release' | 'stop'>;
 
 type Command =
@@ -13,7 +13,7 @@ interface PendingCommand {
   readonly reply: MessagePort;
 }
 
-/** A link in a thread of its own: what passes does not wait for what the test itself has to do. */
+/** A link in a thread of its own, so that stanzas do not wait while the test is busy. */
 export class ThreadedLink implements LinkControls {
   readonly #worker: Worker;
 
@@ -64,5 +64,5 @@ if (!isMainThread && parentPort !== null) {
     else await link[what]();
     reply.postMessage('done');
   };
-  parentPort.on('message', (asked: PendingCommand) => void execute(asked));
+  parentPort.on('message', (pending: PendingCommand) => void execute(pending));
 }

@@ -6,19 +6,21 @@ import { TestBed } from './test-bed.ts';
 import type { User } from './user.ts';
 
 export interface TwoServersOptions {
-  /** What the runtime is started with, beside this process's own environment. */
+  /** Variables for the runtime, in addition to the environment of this process. */
   readonly environment?: NodeJS.ProcessEnv;
-  /** Both servers are as in production. */
+  /** Both servers are configured as in production. */
   readonly production?: Production;
-  /** Who has an account on the users' own server. */
+  /** Accounts on the users' server. */
   readonly users?: readonly string[];
-  /** Who has an account on the chat server. */
+  /** Accounts on the chat server. */
   readonly guests?: readonly string[];
   /** Configuration of the chat service. */
   readonly forMucs?: string;
 }
 
-/** The usual scene: the functions, the users' own server, configured by what the functions printed, and a chat server. */
+/**
+ * The usual test bed: the functions, the users' server, configured with what the functions printed, and a chat server.
+ */
 export class TwoServers extends TestBed {
   /** The domain of the chat service. */
   readonly muc: string;
@@ -28,7 +30,7 @@ export class TwoServers extends TestBed {
     this.muc = muc;
   }
 
-  /** @param settings of the module, where they are not to be as printed; the delay is two seconds unless set */
+  /** @param settings of the module that differ from what the functions print; the delay is two seconds by default */
   static async open(
     settings: Readonly<Record<string, string | number | boolean>> = {},
     {
@@ -68,7 +70,7 @@ export class TwoServers extends TestBed {
     return `${name}@${this.muc}`;
   }
 
-  /** The chat server dies, and comes back having forgotten its rooms. Returns the moment of its death. */
+  /** Kills the chat server and starts it again: its rooms are lost. Returns the time at which it was killed. */
   async restartChatServer(): Promise<number> {
     await this.away.kill();
     const moment = Date.now();
@@ -80,15 +82,13 @@ export class TwoServers extends TestBed {
     return super.checkDone(since, remote, milliseconds);
   }
 
-  /** The chat server forgets an occupant without telling anybody. */
+  /** The chat server drops an occupant without notifying anybody. */
   async dropOccupant(room: string, user: Pick<User, 'jid'>): Promise<void> {
-    await this.atRoom(
-      room,
-      `local occupant = room:get_occupant_by_real_jid("${user.jid}"); occupant:remove_session("${user.jid}"); room:save_occupant(occupant)`,
-    );
+    const find = `local occupant = room:get_occupant_by_real_jid("${user.jid}")`;
+    await this.atRoom(room, `${find}; occupant:remove_session("${user.jid}"); room:save_occupant(occupant)`);
   }
 
-  /** Runs Lua on the chat server about a `room`, which is nil where there is none. Returns what the shell says. */
+  /** Runs Lua on the chat server; `room` is nil if the room does not exist. Returns the output of the shell. */
   atRoom(room: string, code: string): Promise<string> {
     const muc = `require"core.modulemanager".get_module("${this.muc}", "muc")`;
     return this.away.shell(`>local room = ${muc}.get_room_from_jid("${room.replaceAll('\\', '\\\\')}"); ${code}`);

@@ -63,7 +63,7 @@ export class Page {
     const socket = new WebSocket(webSocketDebuggerUrl);
     await new Promise((resolve, reject) => {
       socket.addEventListener('open', resolve);
-      socket.addEventListener('error', () => reject(new Error('Chromium does not speak')));
+      socket.addEventListener('error', () => reject(new Error('Chromium does not accept a connection')));
     });
     const page = new Page(socket);
     await page.#ask('Emulation.setDeviceMetricsOverride', {
@@ -76,7 +76,7 @@ export class Page {
     return page;
   }
 
-  /** Runs an expression in the page and returns its value, which JSON can say. */
+  /** Evaluates an expression in the page and returns its value, as JSON. */
   async run<Value>(expression: string): Promise<Value> {
     const { result, exceptionDetails } = (await this.#ask('Runtime.evaluate', {
       expression,

@@ -4,7 +4,7 @@ import { TwoServers } from '../two-servers.ts';
 import type { User } from '../user.ts';
 import type { Client, Starter } from './client.ts';
 
-/** How the servers are set up, and what the room does when somebody comes back. */
+/** How the servers are configured, and what the room does when a user enters again. */
 export const MODES = {
   'with re-entry': { reenter: true },
   'with re-entry, into a room with an archive': { reenter: true, archive: true },
@@ -18,16 +18,16 @@ export const MODES = {
 export type Mode = keyof typeof MODES;
 
 export const DELAY_SECONDS = 10;
-/** The link is cut for so long: what the rooms sent meanwhile has bounced, and no word of theirs comes late. */
+/** How long the link is cut: what the rooms send has bounced by then, and nothing of it arrives late. */
 const CUT_MS = 5000;
 export const NICK = 'Juliet';
 export const EARLY = 'an early line';
 export const MISSED: readonly string[] = [1, 2, 3, 4, 5].map((n) => `missed line ${n}`);
-/** The room throws out whose server does not take its messages within so long. */
+/** Within this time a room removes an occupant whose server does not accept its messages. */
 const BOUNCE_MS = 4000;
-/** What was heard and what is missed are not of one second, since rooms stamp by the second and some clients sort by the stamps. */
+/** Received and missed lines must differ in their seconds: rooms stamp by the second, and some clients sort by that. */
 const SECOND_MS = 1100;
-/** A client that asks the room's archive when it enters has its answer by then: what is said meanwhile, Poezio shows twice. */
+/** A client that queries the archive when it enters has its answer by then. Poezio shows lines sent meanwhile twice. */
 const SETTLE_MS = 2000;
 const ENTER_MS = 40_000;
 
@@ -35,12 +35,14 @@ const ENTER_MS = 40_000;
 export interface ClientInRoom {
   readonly kind: string;
   readonly room: string;
-  /** Undefined where it could not be started, for a reason. */
+  /** Undefined if it could not be started; `trouble` is the reason. */
   readonly client: Client | undefined;
   readonly trouble?: string;
 }
 
-/** A scene with real clients, one a room, and three others in each room: Mercutio talks, Benvolio leaves, Tybalt comes. */
+/**
+ * Real clients, one in each room, and three other occupants: Mercutio sends messages, Benvolio leaves, Tybalt joins.
+ */
 export class Loss {
   readonly testBed: TwoServers;
   readonly mercutio: User;
@@ -59,7 +61,7 @@ export class Loss {
     this.#tybalt = tybalt;
   }
 
-  /** @param users who sits before which kind of client */
+  /** @param users the accounts of the clients */
   static async open(mode: Mode, users: readonly string[]): Promise<Loss> {
     const settings = { ping_muc_delay: DELAY_SECONDS, ping_muc_reenter: MODES[mode].reenter };
     const forMucs = 'archive' in MODES[mode] ? 'modules_enabled = { "muc_mam" }' : '';
@@ -83,7 +85,7 @@ export class Loss {
     }
   }
 
-  /** Has a client enter a room of its own, and hear a line there. */
+  /** Starts a client, which enters a room of its own and receives a line there. */
   async addClient(kind: string, start: Starter, user = kind, roomName = kind): Promise<void> {
     const room = this.testBed.room(roomName);
     await this.mercutio.join(room, 'Mercutio');
@@ -105,7 +107,7 @@ export class Loss {
     }
   }
 
-  /** The link is cut; much happens in the rooms; the rooms throw out whom they cannot reach; the link is mended. */
+  /** Cuts the link until the rooms have removed the clients, while occupants send messages, leave and join. */
   async lose(): Promise<void> {
     const { home, away } = this.testBed;
     const rooms = this.clients.filter(({ client }) => client !== undefined).map(({ room }) => room);
@@ -114,7 +116,7 @@ export class Loss {
     this.cutAt = Date.now();
     for (const line of MISSED) for (const room of rooms) await this.mercutio.sendMessage(room, line);
     for (const room of rooms) {
-      await until(`${room} throws out whom it cannot reach`, () => !this.isInRoom(room), BOUNCE_MS);
+      await until(`${room} removes the client`, () => !this.isInRoom(room), BOUNCE_MS);
       await this.#benvolio.leave(room, 'Benvolio');
       await this.#tybalt.join(room, 'Tybalt');
       if ('refuses' in MODES[this.#mode]) await this.testBed.atRoom(room, 'room:set_members_only(true)');
@@ -123,13 +125,13 @@ export class Loss {
     await Promise.all([home.mend(), away.mend()]);
   }
 
-  /** Whether the client is in its room, as the others there see it. */
+  /** Whether the client is in its room, as the other occupants see it. */
   isInRoom(room: string): boolean {
     const last = this.mercutio.presences(room).findLast(({ attrs }) => attrs['from'] === `${room}/${NICK}`);
     return last !== undefined && last.attrs['type'] === undefined;
   }
 
-  /** Whether the others in a room have heard the client say a line. */
+  /** Whether the other occupants of a room have received a line of the client. */
   hasReceived(room: string, line: string): boolean {
     return this.mercutio.received.some(
       ({ stanza }) =>
@@ -137,7 +139,7 @@ export class Loss {
     );
   }
 
-  /** What the check that followed the cut has done. */
+  /** The totals of the check after the cut. */
   checked(): Promise<Totals> {
     return this.testBed.checkDone(this.cutAt);
   }

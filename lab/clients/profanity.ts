@@ -10,7 +10,16 @@ const ROLES = ['Moderators', 'Participants', 'Visitors'];
 export async function profanity({ lab, server, user, room, nick }: ClientOptions): Promise<Client> {
   const jid = `${user}@${server.host}`;
   const home = await makeHome(lab, {
-    'data/profanity/accounts': `[${jid}]\nenabled=true\njid=${jid}\npassword=${server.password}\nserver=${server.host}\nport=5222\ntls.policy=disable\nresource=profanity\n`,
+    'data/profanity/accounts': [
+      `[${jid}]`,
+      'enabled=true',
+      `jid=${jid}`,
+      `password=${server.password}`,
+      `server=${server.host}`,
+      'port=5222',
+      'tls.policy=disable',
+      'resource=profanity\n',
+    ].join('\n'),
     'config/profanity/profrc': '[ui]\nsplash=false\noccupants=true\noccupants.jid=false\n',
   });
   const terminal = await Terminal.start(lab, home, ['profanity', '--account', jid]);
@@ -20,7 +29,7 @@ export async function profanity({ lab, server, user, room, nick }: ClientOptions
     20_000,
   );
   await terminal.type(`/join ${room} nick ${nick}`);
-  /** Names below their roles, at the right. */
+  /** The names in the panel at the right, below their roles. */
   const panel = async (): Promise<readonly string[]> =>
     (await terminal.screen()).split('\n').map((line) => /\s(\w+)\s*$/.exec(line)?.[1] ?? '');
   const isOpen = async (): Promise<boolean> => (await panel()).includes('Participants');

@@ -12,7 +12,7 @@ type Event =
   | { readonly kind: 'error'; readonly condition: string }
   | { readonly kind: 'roster'; readonly nicks: readonly string[] };
 
-/** A bot that is written with slixmpp, by its tutorial. */
+/** A bot that is written with slixmpp, following its tutorial. */
 export async function slixmpp({ lab, server, user, room, nick }: ClientOptions): Promise<Client> {
   const home = await makeHome(lab);
   const script = readFileSync(fileURLToPath(new URL('slixmpp.py', import.meta.url)), 'utf8');
@@ -26,7 +26,7 @@ export async function slixmpp({ lab, server, user, room, nick }: ClientOptions):
   createInterface({ input: bot.stdout }).on('line', (line) => events.push(JSON.parse(line) as Event));
   const of = <Kind extends Event['kind']>(kind: Kind): readonly Extract<Event, { kind: Kind }>[] =>
     events.filter((event): event is Extract<Event, { kind: Kind }> => event.kind === kind);
-  const version = await until('the bot says its version', () => of('version')[0]?.version);
+  const version = await until('the bot prints its version', () => of('version')[0]?.version);
   const gotOffline = (): string | undefined => {
     const event = of('left').findLast(({ nick: who }) => who === nick);
     return event === undefined ? undefined : `event got_offline for its own nick, status ${event.codes.join(', ')}`;
