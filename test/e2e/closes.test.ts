@@ -8,11 +8,14 @@ import { mucPresence } from '../../lab/scripted-muc.ts';
 import { type Reported, ScriptedRooms } from '../../lab/scripted-rooms.ts';
 import { User } from '../../lab/user.ts';
 
-/** Rules 2 and 5 (docs/rules.md): which closes are reported, how often at most, and how often a change of one join is. */
+/**
+ * Rules 2 and 5 (docs/rules.md): which closes are reported, and how often closes and changes of one join are reported
+ * at most.
+ */
 const DELAY = 4;
-/** With patience, so that nobody is told while the streams break and break again. */
+/** With patience, so that nobody is notified while the streams break repeatedly. */
 const SETTINGS = { ping_muc_delay: DELAY, ping_muc_patience: 300 };
-/** A host of the same server with a module of its own. */
+/** Another host of the users' server, with its own instance of the module. */
 let secondHost: string;
 let testBed: ScriptedRooms;
 let juliet: User;
@@ -33,11 +36,13 @@ beforeEach(async () => {
 });
 afterEach(() => juliet.leaveServer());
 
-/** Nothing is held back, and no check is on its way. */
-const calm = (): Promise<void> => sleep((DELAY + 1.5) * 1000);
+/** Waits until the sender holds nothing back, and no check is pending. */
+const quiet = (): Promise<void> => sleep((DELAY + 1.5) * 1000);
 const pings = (since: number): number =>
   testBed.pinged(since).filter((occupant) => occupant.startsWith(`${room}/`)).length;
-/** Ends the streams between the chat service and the users' host in good order, as one whose time to be idle is over; or with an error. */
+/**
+ * Ends the streams between the chat service and the users' host: cleanly, as after an idle time-out, or with an error.
+ */
 async function endStreams(condition?: string): Promise<number> {
   const since = Date.now();
   for (const [from, to] of [
@@ -53,21 +58,21 @@ async function endStreams(condition?: string): Promise<number> {
   return since;
 }
 
-describe('who closed is', () => {
-  it('who was authenticated, not who a stream says it is from', async () => {
+describe('a close is reported for', () => {
+  it('the authenticated host, not the host in the stream header', async () => {
     const stranger = await S2sPeer.open(testBed.lab, testBed.lab.address(20));
-    await calm();
+    await quiet();
     const since = Date.now();
     const stream = await stranger.call(testBed.home.host, testBed.muc().domain);
     await stream.authenticate(testBed.home.host);
     stream.end();
-    await until('both have ended it', () => stream.isOver);
+    await until('both sides have ended the stream', () => stream.isOver);
     await testBed.settle(juliet);
     expect(testBed.closes(since)).toEqual([]);
     expect(pings(since)).toBe(0);
   });
 
-  it('on a stream for several of our hosts, closed to each of them', async () => {
+  it('the local host that has a join, on a stream of two local hosts', async () => {
     const { forHost } = testBed.runtime.prosodySettings({
       ping_muc_webhook_url: testBed.webhooks.url,
       http_host: testBed.home.host,
@@ -83,11 +88,11 @@ describe('who closed is', () => {
     );
     await mkdir(accounts, { recursive: true });
     await writeFile(join(accounts, 'romeo.dat'), `return { ["password"] = "${testBed.home.password}" };\n`);
-    const withSecond = `${forHost}\nVirtualHost "${secondHost}"\n${forHost.replace(/^http_host.*$/m, `http_host = "${secondHost}"`)}`;
-    await testBed.home.reload(withSecond);
+    const forSecondHost = forHost.replace(/^http_host.*$/m, `http_host = "${secondHost}"`);
+    await testBed.home.reload(`${forHost}\nVirtualHost "${secondHost}"\n${forSecondHost}`);
     await testBed.home.shell(`host:activate("${secondHost}")`);
 
-    // the same server, under the other name
+    // the same server, under the name of the other host
     const second = Object.create(testBed.home, {
       host: { value: secondHost },
       service: { value: testBed.home.service },
@@ -96,7 +101,7 @@ describe('who closed is', () => {
     const romeo = await User.connect(testBed.lab, second, 'romeo', 'phone');
     const there = `there@${peer.domain}`;
     await romeo.enter(there, 'Romeo');
-    await until('the peer is asked', () => peer.received.includes(`${there}/Romeo`));
+    await until('the peer receives the presence', () => peer.received.includes(`${there}/Romeo`));
     const stream = await peer.call(testBed.home.host);
     await stream.authenticate(testBed.home.host);
     await stream.authenticate(secondHost);
@@ -117,37 +122,37 @@ describe('who closed is', () => {
   });
 });
 
-describe('the end of a stream in good order', () => {
+describe('the clean end of a stream', () => {
   it.each([undefined, 'connection-timeout'])(
-    'is a close where users talked, and none where only a check asked (%s)',
+    'is a close if users sent stanzas, and no close if only a check sent pings (%s)',
     async (condition) => {
-      await calm();
+      await quiet();
       const first = await endStreams(condition);
       await until('a close is reported', () => testBed.closes(first).length > 0);
       await testBed.checkDone(first, testBed.muc().domain);
-      await calm();
+      await quiet();
       expect(pings(first)).toBeGreaterThan(0);
 
       const second = await endStreams(condition);
-      await calm();
+      await quiet();
       expect(testBed.closes(second)).toEqual([]);
       expect(pings(second)).toBe(0);
     },
   );
 
-  it('is a close where it was not in good order, though only a check asked', async () => {
+  it('is a close if it was an error, even if only a check sent pings', async () => {
     const first = await endStreams();
     await testBed.checkDone(first, testBed.muc().domain);
-    await calm();
+    await quiet();
     const second = await endStreams('system-shutdown');
     await until('a close is reported', () => testBed.closes(second).length > 0);
   });
 });
 
-describe('a host that flaps', () => {
-  it('has one close reported in half a delay, of which the last is that of the last stream', async () => {
-    const SECONDS = Number(process.env['FLAP_SECONDS'] ?? 20); // two minutes were played, too: the arithmetic is the same
-    await calm();
+describe('a host that closes streams repeatedly', () => {
+  it('causes one report in each half delay, and the last report is for the last close', async () => {
+    const SECONDS = Number(process.env['FLAP_SECONDS'] ?? 20); // FLAP_SECONDS=120 passes, too
+    await quiet();
     const since = Date.now();
     let drops = 0;
     let last = since;
@@ -165,8 +170,8 @@ describe('a host that flaps', () => {
     expect(closes.at(-1)?.at).toBeGreaterThanOrEqual((last - 500) * 1000);
   }, 180_000);
 
-  it('has its last close reported though the module is reloaded meanwhile', async () => {
-    await calm();
+  it('causes a report for its last close, even if the module is reloaded before it', async () => {
+    await quiet();
     const first = testBed.dropStreams();
     await until('a close is reported', () => testBed.closes(first).length > 0);
     await juliet.sendMessage(room, 'Still here');
@@ -180,11 +185,11 @@ describe('a host that flaps', () => {
   });
 });
 
-describe('a join that changes again and again', () => {
+describe('a join that changes repeatedly', () => {
   const change = (nick: string): void =>
     testBed.muc().send(mucPresence({ from: `${room}/${nick}`, to: juliet.jid, codes: [110] }));
 
-  it('is reported ever more rarely, and with its newest nick in the end', async () => {
+  it('is reported less and less often, and its newest nick is reported in the end', async () => {
     for (let n = 1; n <= 100; n += 1) {
       change(`nick-${n}`);
       await sleep(120);
@@ -195,7 +200,7 @@ describe('a join that changes again and again', () => {
     expect(testBed.history(room).length).toBeGreaterThan(5);
   });
 
-  it('and ends: its end is reported, though it has to wait', async () => {
+  it('and ends: its end is reported, after a delay', async () => {
     for (let n = 1; n <= 10; n += 1) {
       change(`nick-${n}`);
       await sleep(200);
@@ -207,7 +212,7 @@ describe('a join that changes again and again', () => {
     expect(testBed.history(room).length).toBeLessThanOrEqual(7);
   });
 
-  it('and ends while the module is reloaded: the same', async () => {
+  it('and ends while the module is reloaded: its end is reported', async () => {
     for (let n = 1; n <= 8; n += 1) {
       change(`nick-${n}`);
       await sleep(200);

@@ -5,7 +5,9 @@ import { error, held, mucPresence, silence } from '../../lab/scripted-muc.ts';
 import { ScriptedRooms } from '../../lab/scripted-rooms.ts';
 import type { User } from '../../lab/user.ts';
 
-/** Rule 6 (docs/rules.md), between real servers, without patience: what proves that a user is in, and who speaks for a host. */
+/**
+ * Rule 6 (docs/rules.md), without patience: what proves that a user is in, and what shows that a host is out of reach.
+ */
 const TIMEOUT = 2;
 let testBed: ScriptedRooms;
 let juliet: User;
@@ -28,12 +30,12 @@ const message = (more = '', type = 'groupchat'): string =>
 const noticeCount = (): number =>
   juliet.notices().filter(({ stanza }) => String(stanza.attrs['from']).startsWith(`${room}/`)).length;
 const pings = (): number => testBed.muc().count('ping', room);
-const isAsked = (): Promise<unknown> => until('the room is asked', () => pings() > 0, 20_000);
+const isAsked = (): Promise<unknown> => until('the room is pinged', () => pings() > 0, 20_000);
 
-/** Cuts the streams, has the room do something, and waits for the end of the check; then the room is left. */
+/** Cuts the streams, lets the room do something, and waits for the end of the check; then leaves the room. */
 async function check(meanwhile: () => Promise<unknown> | undefined): Promise<Totals> {
   const cut = testBed.dropStreams();
-  await sleep(300); // what is sent into a stream that is just ending may be lost
+  await sleep(300); // a stanza into a stream that is ending may be lost
   await meanwhile();
   const totals = await testBed.checkDone(cut, testBed.muc().domain);
   if (noticeCount() === 0) await juliet.leave(room, 'Juliet');
@@ -49,18 +51,18 @@ const send = (xml: string): undefined => {
 it.each([
   ['a groupchat message', (): string => message()],
   ['the presence of an occupant', (): string => mucPresence({ from: `${room}/Nurse`, to: juliet.jid })],
-])('%s that comes over a new stream before the check: the room is not even asked', async (_what, stanza) => {
+])('%s over a new stream before the check is a proof: the room is not pinged', async (_what, stanza) => {
   expect(await check(() => send(stanza()))).toMatchObject({ joined: 1, proved: 1, notified: 0 });
   expect([pings(), noticeCount()]).toEqual([0, 0]);
 });
 
-it('a groupchat message that comes while the room is asked and silent answers for it', async () => {
+it('a groupchat message during the ping of a silent room is a proof', async () => {
   testBed.muc().script('ping', room, silence);
   expect(await check(() => isAsked().then(() => send(message())))).toMatchObject({ joined: 1, proved: 1, notified: 0 });
   expect([pings(), noticeCount()]).toEqual([1, 0]);
 });
 
-it('what the room itself answers counts, whatever it has sent meanwhile', async () => {
+it('the answer of the room overrides a proof', async () => {
   const asked = Promise.withResolvers<undefined>();
   testBed.muc().script(
     'ping',
@@ -70,7 +72,7 @@ it('what the room itself answers counts, whatever it has sent meanwhile', async 
   const totals = await check(async () => {
     await isAsked();
     send(message());
-    await until('the message has come', () =>
+    await until('the message has arrived', () =>
       juliet.received.some(({ stanza }) => stanza.is('message') && String(stanza.attrs['from']).startsWith(room)),
     );
     asked.resolve(undefined);
@@ -90,7 +92,8 @@ it.each([
   [
     'an invitation',
     (): string =>
-      `<message from="${room}" to="${juliet.jid}"><x xmlns="http://jabber.org/protocol/muc#user"><invite from="n@${testBed.away.host}"/></x></message>`,
+      `<message from="${room}" to="${juliet.jid}"><x xmlns="http://jabber.org/protocol/muc#user">` +
+      `<invite from="n@${testBed.away.host}"/></x></message>`,
   ],
   ['a subscription', (): string => `<presence type="subscribe" from="${room}/Nurse" to="${juliet.jid}"/>`],
   [
@@ -106,7 +109,7 @@ it.each([
     const [came] = juliet.received
       .slice(before)
       .filter(({ stanza: { attrs } }) => String(attrs['from']).startsWith(room) && attrs['from'] !== `${room}/Juliet`);
-    expect(came, 'it has come').toBeDefined(); // a server answers a subscription itself
+    expect(came, 'it has arrived').toBeDefined(); // a server answers a subscription itself
   }
 });
 
@@ -125,7 +128,7 @@ it('a message over a stream that is older than the close proves nothing', async 
   await testBed.settle(juliet);
 });
 
-it('of four rooms behind one service, the first says that its back end is not found: the others are asked, and keep their users', async () => {
+it('one of four rooms of a gateway answers remote-server-not-found: the others keep their users', async () => {
   const names = ['a', 'b', 'c', 'd'].map((name) => testBed.muc().room(`gateway-${name}`));
   for (const each of names) await testBed.join(juliet, each, 'Juliet');
   const [first = ''] = names;

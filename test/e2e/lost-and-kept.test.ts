@@ -35,7 +35,7 @@ function expectNotice(user: User, room: string, nick: string): void {
   expect(notice?.stanza.getChildElements().map(canonical)).toEqual(expected.getChildElements().map(canonical));
 }
 
-it('lost: the server of the room restarts and the room is gone; the user is told once, in time, and rejoins', async () => {
+it('lost: the chat server restarts without the room; the user is notified once, in time, and can rejoin', async () => {
   const room = testBed.room('balcony');
   const juliet = await testBed.user('juliet');
   await testBed.join(juliet, room, 'Juliet');
@@ -53,7 +53,7 @@ it('lost: the server of the room restarts and the room is gone; the user is told
   await juliet.leaveServer();
 });
 
-it('kept: both streams close, and the room still knows its users; nobody is told anything', async () => {
+it('kept: both streams close, and the room still has its users; nobody is notified', async () => {
   const juliet = await testBed.user('juliet');
   const romeo = await testBed.user('romeo');
   await testBed.join(juliet, testBed.room('garden'), 'Juliet');
@@ -71,7 +71,7 @@ it.each([
   ['a nick with spaces, quotes, &, <, / and emoji', 'verona', `Juliet  "the" 'sun' & <east>/window ☺ ❤ ]]>`],
   ['a room with an escaped localpart', String.raw`d\27artagnan\40verona`, 'Juliet'],
   ['a room with a lone backslash', String.raw`back\slash`, 'Juliet'],
-])('%s is tracked, pinged and told as it is', async (_what, name, nick) => {
+])('%s is recorded, pinged and notified unchanged', async (_what, name, nick) => {
   const room = testBed.room(name);
   const juliet = await testBed.user('juliet');
   const romeo = await testBed.user('romeo');
@@ -90,7 +90,7 @@ it.each([
   await romeo.leaveServer();
 });
 
-it('unreachable: the server of the room stays down; its users are told at once, after one ping that spoke for the host', async () => {
+it('unreachable: the chat server stays down; without patience, all users are notified after one ping', async () => {
   const users = [await testBed.user('juliet'), await testBed.user('romeo'), await testBed.user('nurse')];
   for (const [index, user] of users.entries()) await testBed.join(user, testBed.room('tomb'), `nick ${index}`);
 

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { sleep, until } from '../../lab/lab.ts';
 import { TwoServers } from '../../lab/two-servers.ts';
 
-/** What happens between the close and its check. */
+/** What may happen between the close and its check. */
 let testBed: TwoServers;
 
 beforeAll(async () => {
@@ -10,7 +10,7 @@ beforeAll(async () => {
 });
 afterAll(() => testBed.close());
 
-it('the user leaves the room: it is neither asked about nor told', async () => {
+it('the user leaves the room: it is neither pinged nor notified', async () => {
   const room = testBed.room('leaving');
   const juliet = await testBed.user('juliet');
   await testBed.join(juliet, room, 'Juliet');
@@ -22,7 +22,7 @@ it('the user leaves the room: it is neither asked about nor told', async () => {
   await juliet.leaveServer();
 });
 
-it('the user rejoins: its new join is not asked about, and it is not told of the old one', async () => {
+it('the user rejoins: the new join is not pinged, and there is no notice for the old one', async () => {
   const room = testBed.room('rejoining');
   const juliet = await testBed.user('juliet');
   await testBed.join(juliet, room, 'Juliet');
@@ -34,7 +34,7 @@ it('the user rejoins: its new join is not asked about, and it is not told of the
   await juliet.leaveServer();
 });
 
-it('the session ends: nothing is sent for it', async () => {
+it('the session ends: it is not pinged', async () => {
   const room = testBed.room('ending');
   const juliet = await testBed.user('juliet');
   const romeo = await testBed.user('romeo');
@@ -49,7 +49,7 @@ it('the session ends: nothing is sent for it', async () => {
 it.each([
   ['reloaded', 'module:reload("ping_muc_webhook", "HOST")'],
   ['unloaded and loaded', 'module:unload("ping_muc_webhook", "HOST") ; module:load("ping_muc_webhook", "HOST")'],
-])('the module is %s while users are in rooms: they are told when they are lost', async (_how, commands) => {
+])('the module is %s while users are in rooms: lost users are notified', async (_how, commands) => {
   const room = testBed.room('reloading');
   const juliet = await testBed.user('juliet');
   await testBed.join(juliet, room, 'Juliet');
@@ -63,7 +63,7 @@ it.each([
   await juliet.leaveServer();
 });
 
-it('the runtime is killed during the wait: the check happens at its due time', async () => {
+it('the runtime is killed during the wait: the check begins when it is due', async () => {
   const room = testBed.room('killed');
   const juliet = await testBed.user('juliet');
   await testBed.join(juliet, room, 'Juliet');
@@ -83,7 +83,7 @@ it('the runtime is killed during the wait: the check happens at its due time', a
   await juliet.leaveServer();
 });
 
-it('the runtime is ended in good order, and is away when the check is due: it happens as soon as the runtime is back', async () => {
+it('the runtime is stopped, and is down when the check is due: the check begins when it is started again', async () => {
   const room = testBed.room('ended');
   const juliet = await testBed.user('juliet');
   await testBed.join(juliet, room, 'Juliet');

@@ -6,11 +6,11 @@ import { TwoServers } from '../../lab/two-servers.ts';
 import type { User } from '../../lab/user.ts';
 
 /**
- * Servers as they are in production: TLS between them, certificates and nothing else believed, one managed stream for both
- * directions (issue 10). Whose connection it is differs, and who closes it, and how.
+ * Servers that are configured as in production: TLS and certificates are required, and one managed stream carries both
+ * directions (issue 10). The tests vary which server opens the stream, which closes it, and how.
  */
 const DELAY = 1;
-/** A second notice for the same loss has come by then. */
+/** Time for a second notice of the same loss to arrive. */
 const SETTLE_MS = 1500;
 
 let testBed: TwoServers;
@@ -39,7 +39,7 @@ const PRODUCTION: Omit<Stream, 'type' | 'remote' | 'secure'> = {
   smacks: 'yes',
 };
 
-/** The one stream that there is, seen from both servers, is what production has. */
+/** There is one stream, and both servers show it as in production. */
 async function expectProduction(opener: 'users' | 'chat'): Promise<void> {
   const seen = async (server: Prosody, remote: string): Promise<readonly Stream[]> => {
     const streams = (): Promise<readonly Stream[]> => server.streams(remote);
@@ -58,18 +58,19 @@ async function expectProduction(opener: 'users' | 'chat'): Promise<void> {
   ]);
 }
 
-/** A stream between users and rooms is there, and it is one that this server opened. */
+/** Opens a stream between the two servers, from one of them. */
 async function openStream(opener: 'users' | 'chat'): Promise<void> {
   const [server, from, to] =
     opener === 'users'
       ? [testBed.home, testBed.home.host, testBed.muc]
       : [testBed.away, testBed.muc, testBed.home.host];
-  // a chat service refuses a ping, but over the stream
+  // the chat service refuses the ping, but the stream is open then
   await server.shell(`xmpp:ping("${from}", "${to}")`).catch(() => undefined);
 }
 
 beforeEach(async () => {
-  for (const server of [testBed.home, testBed.away]) await server.shell('s2s:closeall()').catch(() => undefined); // it may have none
+  // fails if there is no stream
+  for (const server of [testBed.home, testBed.away]) await server.shell('s2s:closeall()').catch(() => undefined);
   await until(
     'no stream is left',
     async () =>
@@ -78,27 +79,27 @@ beforeEach(async () => {
   );
 });
 
-describe('of two users in a room that forgot one of them, this one is told once and the other never', () => {
+describe('a room drops one of two users: this one is notified once, and the other is not', () => {
   it.each([
-    ['the way to the chat server is reset', 'users', () => testBed.away.links.get(testBed.muc)?.drop()],
-    ["the way to the users' server is reset", 'chat', () => testBed.home.links.get(testBed.home.host)?.drop()],
+    ['the connection to the chat server is reset', 'users', () => testBed.away.links.get(testBed.muc)?.drop()],
+    ["the connection to the users' server is reset", 'chat', () => testBed.home.links.get(testBed.home.host)?.drop()],
     [
-      "the users' server closes the stream that it opened, in good order",
+      "the users' server cleanly closes the stream that it opened",
       'users',
       () => testBed.home.shell(`s2s:closeall("${testBed.muc}")`),
     ],
     [
-      "the users' server closes the stream that the chat server opened, in good order",
+      "the users' server cleanly closes the stream that the chat server opened",
       'chat',
       () => testBed.home.shell(`s2s:closeall("${testBed.muc}")`),
     ],
     [
-      'the chat server closes the stream that it opened, in good order',
+      'the chat server cleanly closes the stream that it opened',
       'chat',
       () => testBed.away.shell(`s2s:close("${testBed.muc}", "${testBed.home.host}")`),
     ],
     [
-      "the chat server closes the stream that the users' server opened, in good order",
+      "the chat server cleanly closes the stream that the users' server opened",
       'users',
       () => testBed.away.shell(`s2s:closeall("${testBed.home.host}")`),
     ],
@@ -121,7 +122,7 @@ describe('of two users in a room that forgot one of them, this one is told once 
   });
 });
 
-it('the chat server is killed and has forgotten its rooms when it is back: each of their users is told once', async () => {
+it('the chat server is killed, and starts without its rooms: each of their users is notified once', async () => {
   await openStream('users');
   const room = testBed.room('killed');
   const [juliet, romeo] = [await user('juliet'), await user('romeo')];
@@ -135,8 +136,8 @@ it('the chat server is killed and has forgotten its rooms when it is back: each 
   expect([juliet.notices().length, romeo.notices().length]).toEqual([1, 1]);
 });
 
-describe('whatever the way to the client', () => {
-  it('clients by websocket and by HTTP are told once, and one that hibernates when it is back', async () => {
+describe('for all kinds of clients', () => {
+  it('clients by websocket and HTTP are notified once, and a hibernating one when it resumes', async () => {
     const room = testBed.room('ways');
     const byWebsocket = await user('juliet', testBed.home.websocketService);
     const hibernating = await user('romeo');
@@ -152,13 +153,13 @@ describe('whatever the way to the client', () => {
     await until('the notices', () => byWebsocket.notices().length > 0 && byHttp.notices().length > 0);
     expect(hibernating.notices()).toEqual([]);
     await hibernating.resume();
-    await until('the notice to the client that is back', () => hibernating.notices()[0]);
+    await until('the notice to the client that has resumed', () => hibernating.notices()[0]);
     await sleep(SETTLE_MS);
     expect([byWebsocket, hibernating, byHttp].map((member) => member.notices().length)).toEqual([1, 1, 1]);
     await byHttp.stop();
   });
 
-  it('a client that nobody looks at (XEP-0352) is told at once: the notice is not held back', async () => {
+  it('an inactive client (XEP-0352) is notified at once: the notice is not held back', async () => {
     const room = testBed.room('inactive');
     const juliet = await user('juliet');
     await testBed.join(juliet, room, 'Juliet');

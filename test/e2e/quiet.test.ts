@@ -4,10 +4,10 @@ import { silence } from '../../lab/scripted-muc.ts';
 import { ScriptedRooms } from '../../lab/scripted-rooms.ts';
 import type { User } from '../../lab/user.ts';
 
-/** Rule 11 (docs/rules.md): a session that has heard nothing from its room for long is asked about, once in each interval. */
-/** The least that may be set. */
+/** Rule 11 (docs/rules.md): a room that sends a session nothing for an interval is checked, once in each interval. */
+/** The minimum of the setting. */
 const SILENCE = 10;
-/** Until a room that has fallen silent is asked about: a fourth of the interval more, and what the module gathers events for. */
+/** A silent room is checked within this time: up to a quarter of the interval more, and the time to send the event. */
 const FOUND_WITHIN_MS = (SILENCE * 1.25 + 3) * 1000;
 const SETTINGS = { ping_muc_delay: 2, ping_muc_timeout: 3, ping_muc_patience: 0, ping_muc_silence: SILENCE };
 let testBed: ScriptedRooms;
@@ -38,14 +38,14 @@ const pings = (of: string, since: number): number =>
 const line = (user: User, of = room): string =>
   `<message type="groupchat" from="${of}/Nurse" to="${user.jid}"><body>Madam!</body></message>`;
 
-it('those who are out, of whom no close told, are told after the interval; a room that speaks is not asked', async () => {
+it('lost users are notified after the interval, without a close; an active room is not checked', async () => {
   const other = testBed.muc().room(`other-${rooms}`);
   await testBed.join(juliet, other, 'Juliet');
   const since = Date.now();
   testBed.muc().dropOccupant(room, juliet.jid);
   testBed.muc().dropOccupant(room, romeo.jid);
   const messages = setInterval(() => testBed.muc().send(line(juliet, other)), 2000);
-  await until('both are told', () => [juliet, romeo].every((user) => user.notices().length === 1), FOUND_WITHIN_MS);
+  await until('both are notified', () => [juliet, romeo].every((user) => user.notices().length === 1), FOUND_WITHIN_MS);
   clearInterval(messages);
   expect(Date.now() - since).toBeGreaterThan((SILENCE - 1) * 1000);
   expect([causes(), causes(other)]).toEqual([['silence'], []]);
@@ -55,15 +55,15 @@ it('those who are out, of whom no close told, are told after the interval; a roo
   expect(testBed.runtime.lines.some((logged) => logged['ChecksBySilence'] === 1)).toBe(true);
 });
 
-it('a room that speaks to one of two is asked about both', async () => {
+it('a room that sends to one of two users is checked for both', async () => {
   testBed.muc().dropOccupant(room, romeo.jid);
   const messages = setInterval(() => testBed.muc().send(line(juliet)), 2000);
-  await until('he is told', () => romeo.notices().length === 1, FOUND_WITHIN_MS);
+  await until('he is notified', () => romeo.notices().length === 1, FOUND_WITHIN_MS);
   clearInterval(messages);
   expect([causes(), juliet.notices().length]).toEqual([['silence'], 0]);
 });
 
-it('a room that has answered the pings of another check is not asked until an interval after', async () => {
+it('after it has answered the pings of another check, a room is not checked for an interval', async () => {
   const since = Date.now();
   await sleep(SILENCE * 600);
   const cut = testBed.dropOutgoing();
@@ -71,19 +71,19 @@ it('a room that has answered the pings of another check is not asked until an in
   const pinged = Date.now();
   await sleep(since + FOUND_WITHIN_MS - Date.now());
   expect(causes()).toEqual([]);
-  await until('the room is asked about', () => causes().length > 0, FOUND_WITHIN_MS);
+  await until('the room is checked', () => causes().length > 0, FOUND_WITHIN_MS);
   expect(Date.now() - pinged).toBeGreaterThan((SILENCE - 1) * 1000);
 });
 
-it('the module is reloaded meanwhile: it goes on from what was heard', async () => {
+it('a reload of the module does not restart the interval', async () => {
   const since = Date.now();
   await sleep(SILENCE * 700);
   await testBed.home.shell(`module:reload("ping_muc_webhook", "${testBed.home.host}")`);
-  await until('the room is asked about', () => causes().length > 0, FOUND_WITHIN_MS - (Date.now() - since));
+  await until('the room is checked', () => causes().length > 0, FOUND_WITHIN_MS - (Date.now() - since));
 });
 
-it('six intervals without a word: one ping of each join in each, and none keeps the streams open, nor is their end a close', async () => {
-  // what came before has carried users’ stanzas: its end is a close, and is over
+it('six silent intervals: each join is pinged once in each, and the end of the stream is no close', async () => {
+  // the stream so far has carried users’ stanzas, so its end is a close; wait until that is over
   const end = async (): Promise<void> => {
     for (const [from, to] of [
       [testBed.muc().domain, testBed.home.host],
@@ -102,12 +102,12 @@ it('six intervals without a word: one ping of each join in each, and none keeps 
   const asked = (): number => testBed.requested(room).filter(({ at }) => at >= since * 1000).length;
   for (let times = 1; times <= 6; times += 1) {
     await until(
-      'the room has been asked about',
+      'the room has been checked',
       () => testBed.lines('check done', since).length === times,
       FOUND_WITHIN_MS,
     );
     await sleep(500);
-    await end(); // as one does whose time to be idle is over
+    await end(); // as after an idle time-out
   }
   expect((Date.now() - since) / 1000).toBeGreaterThan(5 * SILENCE);
   expect([asked(), pings(room, since)]).toEqual([6, 12]);
@@ -115,7 +115,7 @@ it('six intervals without a word: one ping of each join in each, and none keeps 
   expect([juliet, romeo].map((user) => user.notices().length)).toEqual([0, 0]);
 }, 150_000);
 
-it('a room that does not answer is asked about once an interval, and what says nothing against it tells nobody', async () => {
+it('a room that does not answer is checked once in each interval, and its users are not notified at once', async () => {
   await testBed.set({ ping_muc_patience: 300 });
   const since = Date.now();
   testBed.muc().script('ping', room, silence);
@@ -127,27 +127,23 @@ it('a room that does not answer is asked about once an interval, and what says n
   await testBed.set({});
 });
 
-it('with ping_muc_silence = 0 nobody is asked, and once it is set again they are', async () => {
+it('with ping_muc_silence = 0 no room is checked, until it is set again', async () => {
   await testBed.set({ ping_muc_silence: 0 });
   await sleep(FOUND_WITHIN_MS);
   expect(causes()).toEqual([]);
   await testBed.set({});
-  await until('the room is asked about', () => causes().length > 0, FOUND_WITHIN_MS);
+  await until('the room is checked', () => causes().length > 0, FOUND_WITHIN_MS);
 });
 
-it('a hundred rooms that fall silent at once are asked about a few at a time', async () => {
+it('a hundred rooms that become silent at once are checked a few at a time', async () => {
   const names = Array.from({ length: 100 }, (_, n) => testBed.muc().room(`many-${n}`));
   for (const name of names) await juliet.enter(name, 'Juliet');
   await until('all are recorded', () => names.every((name) => testBed.history(name).length === 1), 20_000);
-  await until(
-    'all have been asked about',
-    () => names.every((name) => causes(name).length > 0),
-    FOUND_WITHIN_MS + 10_000,
-  );
+  await until('all have been checked', () => names.every((name) => causes(name).length > 0), FOUND_WITHIN_MS + 10_000);
   const moments = names.map((name) => testBed.requested(name)[0]?.at ?? 0).sort((a, b) => a - b);
   const inOneSlice = Math.max(
     ...moments.map((at) => moments.filter((other) => other >= at && other < at + 500_000).length),
   );
-  expect(inOneSlice, 'of the 2.5 s in which all rooms are looked at').toBeLessThanOrEqual(70);
+  expect(inOneSlice, 'in half a second of the 2.5 s over which the checks are spread').toBeLessThanOrEqual(70);
   for (const name of names) await juliet.leave(name, 'Juliet');
 }, 90_000);

@@ -9,8 +9,9 @@ import type { RecordingProxy } from '../../lab/recording-proxy.ts';
 import type { User } from '../../lab/user.ts';
 
 /**
- * Rule 5 (docs/rules.md) and what `docs/decisions.md` says of it: whatever meets whatever, each lost user is told exactly once, and nobody
- * who is in, or in again, is told at all. Each race is forced: a gate or the chat service holds one side until the other has come.
+ * Rule 5 (docs/rules.md) and `docs/decisions.md`: in every race, each lost user is notified exactly once, and no user
+ * who is in, or in again, is notified. Each race is forced: an interceptor or the chat service holds one side until the
+ * other has arrived.
  */
 const DELAY = 1;
 const TIMEOUT = 10;
@@ -18,9 +19,9 @@ const PATIENCE = 30;
 let testBed: ScriptedRooms;
 let room: string;
 let rooms = 0;
-/** In the room, and lost: the room does not know them any more, which they are not told. */
+/** Users whom the room has dropped without notifying them. */
 let lost: readonly User[];
-/** In the room. */
+/** A user who is in the room. */
 let kept: User;
 
 beforeAll(async () => {
@@ -31,7 +32,7 @@ afterAll(() => testBed.close());
 beforeEach(async () => {
   rooms += 1;
   room = testBed.muc().room(`room-${rooms}`);
-  // in the order of their rows: the first lost one goes alone, the others make the second batch
+  // in the order of their rows: the first lost user is pinged alone, the others in the second batch
   const users = await Promise.all(['a', 'b', 'c', 'd'].map((resource) => testBed.user('juliet', resource)));
   await Promise.all(users.map((user) => testBed.join(user, room, nickOf(user))));
   [lost, kept] = [users.slice(0, 3), users[3] as User];
@@ -46,18 +47,18 @@ afterEach(async () => {
 const nickOf = (user: User): string => `nick-${user.jid.split('/')[1]}`;
 const occupant = (user: User): string => `${room}/${nickOf(user)}`;
 const isNotice = (body: string): boolean => body.includes('<presence');
-/** How often a user was told of this room. */
+/** The number of notices that a user has received for this room. */
 const noticeCount = (user: User): number =>
   user.notices().filter(({ stanza }) => String(stanza.attrs['from']).startsWith(`${room}/`)).length;
 
-/** All that has been sent has come by now; the lost were told once, the kept one was not. */
+/** When everything has arrived, the lost users have been notified once, and the kept user has not. */
 async function expectOnce(users = lost): Promise<void> {
   await Promise.all([...lost, kept].map((user) => testBed.settle(user)));
   expect(lost.map(noticeCount)).toEqual(lost.map((user) => (users.includes(user) ? 1 : 0)));
   expect(noticeCount(kept)).toBe(0);
 }
 
-/** A gate: who comes waits until it is opened. */
+/** A barrier: callers of `wait` wait until `release`. */
 function newBarrier(): { wait: () => Promise<void>; release: () => void; waiting: number } {
   const { promise, resolve } = Promise.withResolvers<undefined>();
   const it = {
@@ -74,12 +75,12 @@ function newBarrier(): { wait: () => Promise<void>; release: () => void; waiting
 const totals = (since: number): readonly unknown[] => testBed.lines('check done', since).map((line) => line['totals']);
 const reported = (since: number, count: number): Promise<unknown> =>
   until(`${count} closes are reported`, () => testBed.closes(since).length >= count);
-/** Waits until so many checks have ended, and none is left. */
+/** Waits until this number of checks have ended, and none is running. */
 async function done(since: number, count: number): Promise<void> {
   const ended = (): number =>
     ['check done', 'check superseded by a newer close'].flatMap((message) => testBed.lines(message, since)).length;
   await until(`${count} checks have ended`, () => ended() >= count, 40_000);
-  await until('no check is under way', async () => (await running()) === 0, 40_000);
+  await until('no check is running', async () => (await running()) === 0, 40_000);
 }
 
 /** Executions that have not ended. */
@@ -91,16 +92,16 @@ async function running(): Promise<number> {
   return files.filter((text) => text.includes('"status":"RUNNING"')).length;
 }
 
-describe('closes that follow each other:', () => {
+describe('several closes:', () => {
   const LONGER = 2;
   beforeAll(() => testBed.set({ ping_muc_delay: LONGER }));
   afterAll(() => testBed.set({}));
 
-  it('the two streams of one link close while a webhook is under way: they are one close, and one check', async () => {
+  it('both streams of a link close while a webhook is in flight: this is one close, and one check', async () => {
     const barrier = newBarrier();
     testBed.webhooks.interceptor.before = barrier.wait;
     await kept.enter(testBed.muc().room('elsewhere'), 'Juliet');
-    await until('a webhook is under way', () => barrier.waiting === 1);
+    await until('a webhook is in flight', () => barrier.waiting === 1);
     const streams = (): Promise<string> => testBed.home.shell('s2s:show()');
     expect(await streams()).toContain(testBed.muc().domain);
     const at = testBed.dropStreams();
@@ -112,7 +113,7 @@ describe('closes that follow each other:', () => {
     expect(totals(at)).toMatchObject([{ joined: 2, left: 3, stale: 0, notified: 3 }]); // and elsewhere
   });
 
-  it('the two streams of one link close one after the other: the check of the second does the work of both', async () => {
+  it('both streams of a link close, one after the other: the check of the second covers both', async () => {
     const at = testBed.dropOutgoing();
     await reported(at, 1);
     testBed.dropIncoming();
@@ -124,14 +125,14 @@ describe('closes that follow each other:', () => {
     expect(testBed.muc().count('ping', room)).toBe(4);
   });
 
-  it('a flapping link: the check is put off, but not for ever, and one does the work of all', async () => {
+  it('a flapping link: the check is postponed, with a limit, and one check covers all closes', async () => {
     const at = Date.now();
     const began = (): number | undefined => testBed.stanzas.requests.find((request) => request.at >= at)?.at;
     for (let entered = testBed.muc().count('enter'); began() === undefined && Date.now() < at + 30_000; entered += 1) {
       testBed.dropOutgoing();
       await sleep(LONGER * 300);
-      await kept.enter(room, nickOf(kept)); // makes the link anew
-      await until('the link is there', () => testBed.muc().count('enter') > entered);
+      await kept.enter(room, nickOf(kept)); // opens a new stream
+      await until('the stream is open', () => testBed.muc().count('enter') > entered);
     }
     const closes = testBed.closes(at);
     const first = (closes[0]?.at ?? 0) / 1000;
@@ -145,7 +146,7 @@ describe('closes that follow each other:', () => {
 });
 
 describe('a webhook delivered twice', () => {
-  it('as its answer was lost: one check', async () => {
+  it('because its answer was lost: there is one check', async () => {
     let losses = 0;
     testBed.webhooks.interceptor.after = (body) => {
       if (!body.includes('s2s.closed') || losses > 0) return;
@@ -165,7 +166,7 @@ describe('a webhook delivered twice', () => {
     expect(testBed.lines('check done', at)).toHaveLength(1);
   });
 
-  it('long after, with all that was delivered before: no check, and nobody is told again', async () => {
+  it('much later, with all earlier ones: there is no check, and nobody is notified again', async () => {
     const at = testBed.dropOutgoing();
     await done(at, 1);
     const delivered = testBed.webhooks.requests.filter((request) => request.at >= at || request.body.includes(room));
@@ -190,16 +191,16 @@ describe('a webhook delivered twice', () => {
   });
 });
 
-describe('a check that notified half', () => {
-  /** Whether a request is the one that tells the other half: the first one has told the first user alone. */
+describe('a check that has notified some users', () => {
+  /** Whether a request has the other notices: the first request has notified the first user alone. */
   const second = (tries = 1): ((body: string) => boolean) => {
     let notices = 0;
     return (body) => isNotice(body) && (notices += 1) >= 2 && notices < 2 + tries;
   };
-  /** A connection that was kept alive and dies is tried once more before the server counts as out of reach. */
+  /** A request over a lost keep-alive connection is sent once more before the server counts as out of reach. */
   const BOTH_TRIES = 2;
 
-  it('and lost a connection that was kept alive sends the other half once more, and goes on', async () => {
+  it('and loses a keep-alive connection sends the other notices once more, and continues', async () => {
     const isSecond = second();
     testBed.stanzas.interceptor.before = (body) => {
       if (isSecond(body)) throw new Error('the connection is cut');
@@ -211,7 +212,7 @@ describe('a check that notified half', () => {
     expect(totals(at)).toMatchObject([{ left: 3, stale: 0, joined: 1 }]);
   });
 
-  it('and could not hand on the other half, is run again', async () => {
+  it('and cannot deliver the other notices is run again', async () => {
     const isSecond = second(BOTH_TRIES);
     testBed.stanzas.interceptor.before = (body) => {
       if (isSecond(body)) throw new Error('the connection is cut');
@@ -222,7 +223,7 @@ describe('a check that notified half', () => {
     expect(testBed.lines('check interrupted', at)).toHaveLength(1);
   });
 
-  it('and did not learn that the other half was delivered, is run again', async () => {
+  it('and does not learn that the other notices were delivered is run again', async () => {
     const isSecond = second(BOTH_TRIES);
     testBed.stanzas.interceptor.after = (body) => {
       if (isSecond(body)) throw new Error('the answer is lost');
@@ -235,17 +236,17 @@ describe('a check that notified half', () => {
   });
 
   it.each(['before', 'after'] as const)(
-    'dies with the whole runtime, %s the other half was delivered, and goes on when it is back',
+    'ends with the runtime, %s the other notices are delivered, and continues when it is started again',
     async (when) => {
       const isSecond = second();
       const barrier = newBarrier();
       testBed.stanzas.interceptor[when] = async (body: string) => {
         if (!isSecond(body)) return;
         await barrier.wait();
-        throw new Error('who asked is dead');
+        throw new Error('the runtime was killed');
       };
       const at = testBed.dropOutgoing();
-      await until('the other half is under way', () => barrier.waiting === 1);
+      await until('the other notices are in flight', () => barrier.waiting === 1);
       await testBed.runtime.end('SIGKILL');
       barrier.release();
       await testBed.runtime.start();
@@ -255,15 +256,15 @@ describe('a check that notified half', () => {
   );
 });
 
-it('two checks of one pair at once: both ask, one tells', async () => {
+it('two checks of one pair at once: both ping, one notifies', async () => {
   const barrier = newBarrier();
   for (const user of lost)
     testBed.muc().script('ping', occupant(user), held(barrier.wait, error('cancel', 'not-acceptable')));
   testBed.muc().script('ping', occupant(kept), held(barrier.wait, result()));
   const at = testBed.dropOutgoing();
-  await until('the first check has asked', () => barrier.waiting === 1);
-  testBed.dropIncoming(); // the way of the answers, so that the questions stay
-  await until('the second check has asked', () => barrier.waiting === 2);
+  await until('the first check has pinged', () => barrier.waiting === 1);
+  testBed.dropIncoming(); // the stream of the answers, so that the pings are not lost
+  await until('the second check has pinged', () => barrier.waiting === 2);
   barrier.release();
   await done(at, 2);
   await expectOnce();
@@ -275,16 +276,16 @@ it('two checks of one pair at once: both ask, one tells', async () => {
 describe('the module reloads', () => {
   const reload = (): Promise<string> => testBed.home.shell(`module:reload("ping_muc_webhook", "${testBed.home.host}")`);
 
-  it('while rooms are asked: they are asked again, and their first answers do no harm', async () => {
+  it('during the pings: they are sent again, and the first answers have no effect', async () => {
     const barrier = newBarrier();
     for (const user of lost)
       testBed.muc().script('ping', occupant(user), held(barrier.wait, error('cancel', 'not-acceptable')));
     testBed.muc().script('ping', occupant(kept), held(barrier.wait, error('cancel', 'not-acceptable')));
     const at = testBed.dropOutgoing();
-    await until('the first one is asked', () => barrier.waiting === 1);
+    await until('the first one is pinged', () => barrier.waiting === 1);
     await reload();
     testBed.muc().script('ping', occupant(kept));
-    await until('it is asked again', () => barrier.waiting === 2);
+    await until('it is pinged again', () => barrier.waiting === 2);
     barrier.release();
     await done(at, 1);
     await expectOnce();
@@ -295,14 +296,14 @@ describe('the module reloads', () => {
     const barrier = newBarrier();
     testBed.stanzas.interceptor.before = (body) => (isNotice(body) ? barrier.wait() : undefined);
     const at = testBed.dropOutgoing();
-    await until('the first notice is under way', () => barrier.waiting === 1);
+    await until('the first notice is in flight', () => barrier.waiting === 1);
     await reload();
     barrier.release();
     await done(at, 1);
     await expectOnce();
   });
 
-  it('between two notices of one loss, of which the first was not heard of', async () => {
+  it('between two notices of one loss, when the answer to the first is lost', async () => {
     let cuts = 0;
     testBed.stanzas.interceptor.after = async (body) => {
       if (!isNotice(body) || cuts > 0) return;
@@ -318,7 +319,7 @@ describe('the module reloads', () => {
 });
 
 describe('between its ping and its notice a user', () => {
-  /** Holds the first notice, which is that of the first lost user alone, for as long as something takes. */
+  /** Holds the first notice, which is for the first lost user alone, until an action is done. */
   async function meanwhile(
     what: (user: User) => Promise<void>,
     ends: (at: number) => Promise<unknown> = (at) => done(at, 1),
@@ -328,7 +329,7 @@ describe('between its ping and its notice a user', () => {
     testBed.stanzas.interceptor.before = (body) =>
       isNotice(body) && body.includes(first.jid) ? barrier.wait() : undefined;
     const at = testBed.dropOutgoing();
-    await until('its notice is under way', () => barrier.waiting === 1);
+    await until('its notice is in flight', () => barrier.waiting === 1);
     await what(first);
     barrier.release();
     await ends(at);
@@ -338,7 +339,7 @@ describe('between its ping and its notice a user', () => {
     until('the check will ask again', () => testBed.lines('check will ask again', at)[0]);
   const others = (): readonly User[] => lost.slice(1);
 
-  it('rejoins: it is not told, and the next check asks about its new join', async () => {
+  it('rejoins: it is not notified, and the next check pings its new join', async () => {
     const at = await meanwhile((user) => testBed.join(user, room, nickOf(user)));
     await expectOnce(others());
     expect(totals(at)).toMatchObject([{ joined: 1, left: 2, stale: 1, notified: 2 }]);
@@ -347,7 +348,7 @@ describe('between its ping and its notice a user', () => {
     expect(totals(next)).toMatchObject([{ pinged: 2, joined: 2 }]);
   });
 
-  it('has asked to be let in again, and the room has not answered yet: it is not told, and is in when the room answers', async () => {
+  it('has sent a new join that the room has not answered: it is not notified, and is in later', async () => {
     const entryBarrier = newBarrier();
     testBed.muc().script(
       'enter',
@@ -356,7 +357,7 @@ describe('between its ping and its notice a user', () => {
     );
     const at = await meanwhile(async (user) => {
       await user.enter(room, nickOf(user));
-      await until('the room has its wish', () => entryBarrier.waiting === 1);
+      await until('the room has received its presence', () => entryBarrier.waiting === 1);
     }, asksAgain);
     const [first] = lost as [User, ...User[]];
     expect(noticeCount(first)).toBe(0);
@@ -369,12 +370,12 @@ describe('between its ping and its notice a user', () => {
     expect(totals(next)).toMatchObject([{ pinged: 2, joined: 2 }]);
   });
 
-  it('has asked to be let in again, and the room refuses: the refusal tells it', async () => {
+  it('has sent a new join that the room refuses: it receives the refusal, and no notice', async () => {
     const entryBarrier = newBarrier();
     testBed.muc().script('enter', room, held(entryBarrier.wait, refusal('auth', 'forbidden')));
     const at = await meanwhile(async (user) => {
       await user.enter(room, nickOf(user));
-      await until('the room has its wish', () => entryBarrier.waiting === 1);
+      await until('the room has received its presence', () => entryBarrier.waiting === 1);
     }, asksAgain);
     const [first] = lost as [User, ...User[]];
     entryBarrier.release();
@@ -386,13 +387,13 @@ describe('between its ping and its notice a user', () => {
     expect(totals(next)).toMatchObject([{ pinged: 1, joined: 1 }]);
   });
 
-  it('has asked to be let in again, and the room never answers: it is told, once its attempt is older than the time-out and a ping', async () => {
+  it('has sent a new join that the room never answers: it is notified after time-out and ping', async () => {
     testBed.muc().script('enter', room, silence);
     const since = Date.now();
     const at = await meanwhile(async (user) => {
       const attempts = testBed.muc().count('enter', room);
       await user.enter(room, nickOf(user));
-      await until('the room has its attempt', () => testBed.muc().count('enter', room) > attempts);
+      await until('the room has received its presence', () => testBed.muc().count('enter', room) > attempts);
     }, asksAgain);
     const [first] = lost as [User, ...User[]];
     expect(noticeCount(first)).toBe(0);
@@ -404,7 +405,7 @@ describe('between its ping and its notice a user', () => {
     expect(totals(at)).toMatchObject([{ left: 3, stale: 0, notified: 3 }]);
   });
 
-  it('changes its nick: it is not told under the old one', async () => {
+  it('changes its nick: it is not notified under the old one', async () => {
     await meanwhile(async (user) => {
       testBed.muc().admit({ user: user.jid, room, nick: nickOf(user) });
       await user.enter(room, 'another');
@@ -413,7 +414,7 @@ describe('between its ping and its notice a user', () => {
     await expectOnce(others());
   });
 
-  it('leaves the room: it is not told', async () => {
+  it('leaves the room: it is not notified', async () => {
     testBed.muc().script('leave', room, silence);
     await meanwhile(async (user) => {
       await user.leave(room, nickOf(user));
@@ -422,7 +423,7 @@ describe('between its ping and its notice a user', () => {
     await expectOnce(others());
   });
 
-  it('ends its session: nobody is told in its place, and the check says so', async () => {
+  it('ends its session: no notice is sent, and the check counts it as gone', async () => {
     const at = await meanwhile(async (user) => {
       await user.leaveServer();
       await testBed.waitForHistory(room, [`joined ${nickOf(user)}`, 'left'], user);

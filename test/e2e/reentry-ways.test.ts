@@ -4,7 +4,7 @@ import { sleep, until } from '../../lab/lab.ts';
 import { TwoServers } from '../../lab/two-servers.ts';
 import { type User, statusCodes } from '../../lab/user.ts';
 
-/** Rule 10 (docs/rules.md), between servers as in production: whatever the way to the client, it is back in its room. */
+/** Rule 10 (docs/rules.md), between servers as in production: every kind of client is back in its room. */
 const SETTLE_MS = 1000;
 let testBed: TwoServers;
 let room: string;
@@ -37,7 +37,7 @@ function keep<Client extends User | BoshClient>(client: Client): Client {
 const stanzas = (client: User | BoshClient): BoshClient['received'] =>
   client.received.map((received) => ('stanza' in received ? received.stanza : received));
 
-/** What a client got from the room from its n-th stanza on, in words. */
+/** What a client has received from the room from its n-th stanza on, as text. */
 function receivedFrom(client: User | BoshClient, from: number): readonly string[] {
   return stanzas(client)
     .slice(from)
@@ -52,7 +52,10 @@ function receivedFrom(client: User | BoshClient, from: number): readonly string[
     });
 }
 
-/** The room forgets a client, something is said, and the streams break. Returns how much the client had heard before. */
+/**
+ * The room drops a client and receives a message, and the streams break. Returns how many stanzas the client had
+ * before.
+ */
 async function lose(client: User | BoshClient): Promise<number> {
   const before = client.received.length;
   await testBed.dropOccupant(room, client);
@@ -68,18 +71,18 @@ it.each([
   ['TCP', () => testBed.user('juliet')],
   ['websocket', () => testBed.user('juliet', 'phone', testBed.home.websocketService)],
   ['HTTP (BOSH)', () => BoshClient.connect(testBed.lab, testBed.home, 'juliet', 'browser')],
-] as const)('a client by %s is back, and hears later lines', async (_way, connect) => {
+] as const)('a client by %s is back, and receives later messages', async (_way, connect) => {
   const client = keep(await connect());
   await testBed.join(client, room, 'Juliet');
   const before = await lose(client);
   await until('it is back', () => receivedFrom(client, before).includes('subject'));
   await mercutio.sendMessage(room, 'later');
-  await until('it hears', () => receivedFrom(client, before).includes('later'));
+  await until('it receives the message', () => receivedFrom(client, before).includes('later'));
   await sleep(SETTLE_MS);
   expect(receivedFrom(client, before)).toEqual([...BACK, 'later']);
 });
 
-it('a client that hibernates is back in the room when it comes back to its session, and hears what was said meanwhile', async () => {
+it('a hibernating client is back in the room when it resumes, and receives the messages since then', async () => {
   const juliet = keep(await testBed.user('juliet'));
   await testBed.join(juliet, room, 'Juliet');
   await juliet.die();
@@ -88,14 +91,16 @@ it('a client that hibernates is back in the room when it comes back to its sessi
   await sleep(SETTLE_MS);
   expect(receivedFrom(juliet, before)).toEqual([]);
   await juliet.resume();
-  await until('it hears', () => receivedFrom(juliet, before).includes('later'));
+  await until('it receives the message', () => receivedFrom(juliet, before).includes('later'));
   await sleep(SETTLE_MS);
   expect(receivedFrom(juliet, before)).toEqual([...BACK, 'later']);
   await juliet.sendMessage(room, 'I am here');
-  await until('she is heard', () => stanzas(mercutio).some((stanza) => stanza.getChildText('body') === 'I am here'));
+  await until('her message has arrived', () =>
+    stanzas(mercutio).some((stanza) => stanza.getChildText('body') === 'I am here'),
+  );
 });
 
-it('a client that nobody looks at (XEP-0352) is back, without being woken for more than what was said', async () => {
+it('an inactive client (XEP-0352) is back, and is woken for messages only', async () => {
   const juliet = keep(await testBed.user('juliet'));
   await testBed.join(juliet, room, 'Juliet');
   await juliet.becomeInactive();
@@ -103,7 +108,7 @@ it('a client that nobody looks at (XEP-0352) is back, without being woken for mo
     (await testBed.home.shell('c2s:show(nil, "jid csi")')).includes('inactive'),
   );
   const before = await lose(juliet);
-  await until('it hears', () => receivedFrom(juliet, before).includes('missed'));
+  await until('it receives the message', () => receivedFrom(juliet, before).includes('missed'));
   await sleep(SETTLE_MS);
   expect(receivedFrom(juliet, before).filter((what) => what !== 'subject')).toEqual(BACK.slice(0, 3));
 });

@@ -5,10 +5,10 @@ import { sleep, until } from '../../lab/lab.ts';
 import { TwoServers } from '../../lab/two-servers.ts';
 import { type User, statusCodes } from '../../lab/user.ts';
 
-/** Rule 10 (docs/rules.md), between real servers: whoever is out of a room that is there is brought back, and hears nothing of it. */
+/** Rule 10 (docs/rules.md), between real servers: a user who is out of an existing room is brought back unnoticed. */
 const DELAY = 1;
 const REENTER = { ping_muc_delay: DELAY, ping_muc_timeout: 5, ping_muc_patience: 0, ping_muc_reenter: true };
-/** What the server does, it has done by then. */
+/** Time for the server to finish. */
 const SETTLE_MS = 700;
 
 let testBed: TwoServers;
@@ -35,7 +35,7 @@ afterEach(async () => {
   for (const session of sessions.splice(0)) await session.leaveServer();
 });
 
-/** What a session got from the room since a moment, in words. */
+/** What a session has received from the room since a time, as text. */
 function receivedSince({ received }: User, since: number, from = room): readonly string[] {
   return received
     .filter(({ at, stanza }) => at >= since && String(stanza.attrs['from']).split('/')[0] === from)
@@ -54,7 +54,7 @@ function word(stanza: Element): string {
 const lines = (session: User, since: number): readonly string[] =>
   receivedSince(session, since).filter((text) => text.includes(': '));
 
-/** Waits until everything that the server has begun so far has reached the session. */
+/** Waits until the session has received everything that the server has sent so far. */
 async function settled(session: User): Promise<void> {
   const id = `settled-${Date.now()}`;
   await session.send(xml('iq', { type: 'get', id, to: testBed.home.host }, xml('ping', { xmlns: 'urn:xmpp:ping' })));
@@ -72,7 +72,7 @@ describe.each([
   afterAll(() => testBed.close());
   beforeEach(newRoom);
 
-  it('the user is back: the missed lines come once and in order, those who left are gone, and nobody noticed anything', async () => {
+  it('the user is back: missed messages arrive once and in order, the list of occupants is right', async () => {
     const [mercutio, benvolio, tybalt] = [await guest('mercutio'), await guest('benvolio'), await guest('tybalt')];
     await mercutio.join(room, 'Mercutio');
     await benvolio.join(room, 'Benvolio');
@@ -81,7 +81,7 @@ describe.each([
     await mercutio.sendMessage(room, 'early 1');
     await juliet.sendMessage(room, 'early 2');
     await mercutio.sendMessage(room, 'early 3');
-    await until('all is heard', () => lines(juliet, 0).length === 3);
+    await until('all messages have arrived', () => lines(juliet, 0).length === 3);
     const recorded = testBed.recorded();
 
     await testBed.dropOccupant(room, juliet);
@@ -106,12 +106,12 @@ describe.each([
 
     const later = Date.now();
     await mercutio.sendMessage(room, 'later');
-    await until('she hears it', () => lines(juliet, later).length === 1);
+    await until('she receives it', () => lines(juliet, later).length === 1);
     await juliet.sendMessage(room, 'I am here');
-    await until('all hear it', () => lines(juliet, later).length === 2 && lines(mercutio, later).length === 2);
+    await until('all receive it', () => lines(juliet, later).length === 2 && lines(mercutio, later).length === 2);
     expect(lines(juliet, later)).toEqual(['Mercutio: later', 'Juliet: I am here']);
 
-    // the join is the new one: the next check finds nothing wrong, and a later loss misses what was said since
+    // the join is the new one: a later loss is found, and only the messages since then are missed
     await sleep(1100);
     await testBed.dropOccupant(room, juliet);
     await mercutio.sendMessage(room, 'missed 6');
@@ -146,11 +146,11 @@ describe('one room of a chat service', () => {
       );
 
   it.each([
-    ['is for members only by now', 'room:set_members_only(true)'],
+    ['is now for members only', 'room:set_members_only(true)'],
     ['has banned the user', 'room:set_affiliation(true, "juliet@HOST", "outcast")'],
-    ['has a password by now', 'room:set_password("swordfish")'],
-    ['has somebody else under this nick by now', undefined],
-  ])('it %s: the user is told once, and hears nothing of the refusal', async (_what, change) => {
+    ['now has a password', 'room:set_password("swordfish")'],
+    ['now has another user under this nick', undefined],
+  ])('the room %s: the user is notified once, and does not receive the refusal', async (_what, change) => {
     await testBed.dropOccupant(room, juliet);
     if (change === undefined) await (await guest('benvolio')).join(room, 'Juliet');
     else await testBed.atRoom(room, change.replace('HOST', testBed.home.host));
@@ -161,7 +161,7 @@ describe('one room of a chat service', () => {
     expect(noticeTexts(juliet)).toHaveLength(1);
   });
 
-  it('it is gone: the user is told, and no room is made', async () => {
+  it('the room is gone: the user is notified, and no room is created', async () => {
     const killed = await testBed.restartChatServer();
     expect(await testBed.checkDone(killed)).toMatchObject({ left: 1, reentered: 0, notified: 1 });
     await settled(juliet);
@@ -169,7 +169,7 @@ describe('one room of a chat service', () => {
     expect(await testBed.atRoom(room, 'return room == nil')).toContain('true');
   });
 
-  it('it outlives a restart of its server, which forgets who was in: the user is back, and learns who is not', async () => {
+  it('the room survives a restart without its occupants: the user is back, and learns who is gone', async () => {
     await testBed.atRoom(room, 'room:set_persistent(true); room:save(true)');
     const killed = await testBed.restartChatServer();
     expect(await testBed.checkDone(killed)).toMatchObject({ left: 1, reentered: 1, notified: 0 });
@@ -177,7 +177,7 @@ describe('one room of a chat service', () => {
     expect(receivedSince(juliet, killed)).toEqual(['gone Mercutio', 'there Juliet 110', 'subject']);
   });
 
-  it('it forgot three of one server, one of whom it lets in no more: the two others see nobody go but those who are gone', async () => {
+  it('the room drops three users, and bans one of them: the two others are shown only real leaves', async () => {
     const [romeo, nurse, benvolio] = [await user('romeo'), await user('nurse'), await guest('benvolio')];
     await benvolio.join(room, 'Benvolio');
     for (const [session, nick] of [
@@ -198,7 +198,7 @@ describe('one room of a chat service', () => {
     expect(receivedSince(nurse, cut)).toEqual(['gone Nurse 110 330 333']);
   });
 
-  it('two sessions under one nick: each is back, and neither sees this nick go', async () => {
+  it('two sessions under one nick: each is back, and neither is shown that this nick leaves', async () => {
     const laptop = await user('juliet', 'laptop');
     await testBed.join(laptop, room, 'Juliet');
     for (const session of [juliet, laptop]) await testBed.dropOccupant(room, session);
@@ -212,7 +212,7 @@ describe('one room of a chat service', () => {
     }
   });
 
-  it('one of two sessions under one nick is out: it is back, and the other notices nothing but its presence', async () => {
+  it('one of two sessions under one nick is out: it is back, and the other receives only its presence', async () => {
     const laptop = await user('juliet', 'laptop');
     await testBed.join(laptop, room, 'Juliet');
     await testBed.dropOccupant(room, juliet);
@@ -223,7 +223,7 @@ describe('one room of a chat service', () => {
     expect(receivedSince(laptop, cut).filter((text) => !text.startsWith('there Juliet'))).toEqual([]);
   });
 
-  it('the room sees the presence that the session showed last, and nothing that it did not', async () => {
+  it("the room receives the session's last presence, and nothing else", async () => {
     const status = xml(
       'presence',
       {},
@@ -235,7 +235,7 @@ describe('one room of a chat service', () => {
     await testBed.dropOccupant(room, juliet);
     const cut = testBed.dropStreams();
     expect(await testBed.checkDone(cut)).toMatchObject({ reentered: 1 });
-    const seen = await until('she is seen', () =>
+    const seen = await until('her presence has arrived', () =>
       mercutio.presences(room, cut).find(({ attrs }) => String(attrs['from']).endsWith('/Juliet')),
     );
     expect(seen.children.map((child) => (typeof child === 'string' ? child : child.name)).sort()).toEqual([
@@ -248,9 +248,9 @@ describe('one room of a chat service', () => {
     expect([seen.getChildText('show'), seen.getChildText('status')]).toEqual(['away', 'at the ball']);
   });
 
-  it('more was said than the room keeps: what it keeps comes, and that lines are missing is counted', async () => {
-    await mercutio.sendMessage(room, 'heard');
-    await until('it is heard', () => lines(juliet, 0).length === 1);
+  it('the room keeps fewer messages than were missed: these arrive, and the gap is counted', async () => {
+    await mercutio.sendMessage(room, 'early');
+    await until('the message has arrived', () => lines(juliet, 0).length === 1);
     await testBed.dropOccupant(room, juliet);
     for (let n = 1; n <= 25; n += 1) await mercutio.sendMessage(room, `missed ${n}`);
     const cut = testBed.dropStreams();
@@ -261,7 +261,7 @@ describe('one room of a chat service', () => {
     expect(testBed.runtime.lines.reduce((sum, line) => sum + Number(line['HistoryGaps'] ?? 0), 0)).toBe(1);
   });
 
-  it('it has more occupants than the limit: the user is told', async () => {
+  it('the room has more occupants than the limit: the user is notified', async () => {
     await testBed.home.reload(testBed.runtime.prosodySettings({ ...REENTER, ping_muc_reenter_limit: 1 }).forHost);
     await testBed.dropOccupant(room, juliet);
     const cut = testBed.dropStreams();
@@ -275,7 +275,7 @@ describe('one room of a chat service', () => {
     [1, 0],
     [2, 1],
   ])(
-    'it has two occupants, of whom nobody has seen all since re-entry was turned on: at a limit of %i the user is told, or back',
+    'the number of occupants is unknown to the server: with two, and a limit of %i, the user is notified or back',
     async (limit, back) => {
       await (await guest('benvolio')).join(room, 'Benvolio');
       for (const changes of [{ ping_muc_reenter: false }, { ping_muc_reenter_limit: limit }]) {
@@ -294,7 +294,7 @@ describe('one room of a chat service', () => {
     },
   );
 
-  it('re-entry is turned off between the close and the verdict: the user is told', async () => {
+  it('re-entry is turned off between the close and the verdict: the user is notified', async () => {
     await testBed.dropOccupant(room, juliet);
     const cut = testBed.dropStreams();
     await testBed.runtime.line(
@@ -308,13 +308,13 @@ describe('one room of a chat service', () => {
     await testBed.home.reload();
   });
 
-  it('without ping_muc_reenter_occupants nobody is said to have gone', async () => {
+  it('without ping_muc_reenter_occupants no leaves are shown', async () => {
     await testBed.home.reload(
       testBed.runtime.prosodySettings({ ...REENTER, ping_muc_reenter_occupants: false }).forHost,
     );
     const changed = Date.now();
     await mercutio.send(xml('presence', { to: `${room}/Mercutio` }));
-    await until('she sees him', () => receivedSince(juliet, changed).includes('there Mercutio'));
+    await until('she receives his presence', () => receivedSince(juliet, changed).includes('there Mercutio'));
     await testBed.dropOccupant(room, juliet);
     await (await guest('benvolio')).join(room, 'Benvolio');
     await mercutio.leave(room, 'Mercutio');

@@ -4,25 +4,25 @@ import { type Reported, ScriptedRooms } from '../../lab/scripted-rooms.ts';
 import { StubAnswer, RecordingProxy } from '../../lab/recording-proxy.ts';
 import type { User } from '../../lab/user.ts';
 
-/** In what order, how much at a time and how often the module's sender sends, when there is much to say. */
+/** The order, size and rate of the sender's requests under load. */
 const SESSIONS = 5;
-const ROOMS = 960; // of each session; the module watches a thousand
+const ROOMS = 960; // for each session; the module watches up to 1,000
 const JOINS = SESSIONS * ROOMS;
-/** Events in a request, at most. */
+/** The maximum number of events in a request. */
 const FULL = 1000;
 
 let testBed: ScriptedRooms;
 let juliet: User;
-/** Another receiver, of which no server has been told. */
+/** Another receiver, which no server uses yet. */
 let fresh: RecordingProxy;
 
 interface Request {
-  /** When it came, in milliseconds. */
+  /** When it arrived, in milliseconds. */
   readonly at: number;
   readonly events: readonly Reported[];
 }
 
-/** The receiver takes all. The functions hear nothing of it: they would take their time. */
+/** The receiver accepts everything. The functions do not receive it, because they would be slow. */
 const accept = (): StubAnswer =>
   new StubAnswer(200, { 'content-type': 'application/json' }, '{"accepted":1,"rejected":[]}');
 const accepting = { before: accept };
@@ -67,26 +67,22 @@ afterEach(async () => {
 });
 afterAll(() => testBed.close());
 
-/** A stream to the rooms stands, and a request of nothing but renewals is under way, or has just been refused. */
+/** Opens a stream to the rooms, and waits until a request with renewals only is in flight, or has been refused. */
 async function renewing(): Promise<void> {
   await juliet.join(testBed.muc().room('visit'), 'visitor');
   await juliet.leave(testBed.muc().room('visit'), 'visitor');
   await sleep(1500);
   const since = Date.now();
   await testBed.set({ ping_muc_refresh: 1 });
-  await until(
-    'joins are announced again',
-    () => requests(since).some(({ events }) => events.length > FULL / 2),
-    20_000,
-  );
+  await until('joins are reported again', () => requests(since).some(({ events }) => events.length > FULL / 2), 20_000);
 }
 
 it('renewals are spread over their interval, each join once', async () => {
   const interval = 6;
   await testBed.set({ ping_muc_refresh: interval });
-  await sleep(2500); // the interval was another, and is counted from before
+  await sleep(2500); // until the previous, longer interval has no effect any more
   const begin = Date.now();
-  await sleep(interval * 1000 + 1200); // and one slice more: what is due in one may be sent in the next
+  await sleep(interval * 1000 + 1200); // and one slice more: a renewal may be sent in the slice after it is due
   const end = Date.now();
   const sent = requests(begin).filter(({ at }) => at < end);
   const renewed = keys(sent);
@@ -94,20 +90,20 @@ it('renewals are spread over their interval, each join once', async () => {
   expect(renewed.length).toBeLessThan((1 + 2.2 / interval) * JOINS);
   for (let second = begin; second < end; second += 1000) {
     const share = keys(sent.filter(({ at }) => at >= second && at < second + 1000)).length;
-    expect(share).toBeLessThan(2.2 * (JOINS / interval)); // two slices may fall into one second, and none into the next
+    expect(share).toBeLessThan(2.2 * (JOINS / interval)); // two slices may be in one second, and none in the next
   }
 });
 
-describe('a close leaves before renewals', () => {
+describe('a close is sent before renewals', () => {
   it('that wait: it is in the next request', async () => {
     await renewing();
     testBed.webhooks.interceptor = { before: () => sleep(1000).then(accept) };
-    await sleep(3000); // by then all of them wait
+    await sleep(3000); // all of them wait by then
     const cut = testBed.dropOutgoing();
     const user = await testBed.user('romeo');
     const report = await until('the close is reported', () => requests(cut).find(closeIn), 20_000);
     const before = requests(cut).filter(({ at }) => at < report.at);
-    expect(before.length).toBeLessThanOrEqual(1); // which had left before the close came
+    expect(before.length).toBeLessThanOrEqual(1); // it was sent before the close
     expect(report.events.length).toBe(FULL); // filled up with renewals
     const entered = Date.now();
     await user.enter(testBed.muc().room('fresh'), 'Romeo');
@@ -120,18 +116,20 @@ describe('a close leaves before renewals', () => {
     await user.leaveServer();
   });
 
-  it('whose retry is held up: it is in the next request', async () => {
+  it('whose retry is delayed: it is in the next request', async () => {
     const isRenewal = (body: string): boolean => (JSON.parse(body) as { events: unknown[] }).events.length > FULL / 2;
     testBed.webhooks.interceptor = {
       before: (body) => (isRenewal(body) ? new StubAnswer(429, { 'retry-after': '4' }) : accept()),
     };
     await renewing();
     const cut = testBed.dropOutgoing();
-    const [first] = await until('it is tried again', () => (requests(cut).length > 0 ? requests(cut) : undefined));
+    const [first] = await until('the request is repeated', () =>
+      requests(cut).length > 0 ? requests(cut) : undefined,
+    );
     expect(first).toSatisfy(closeIn);
   });
 
-  it('that the receiver is slow to answer: it is sent within seconds', async () => {
+  it('that the receiver does not answer: it is sent within seconds', async () => {
     const mayPass = (body: string): boolean =>
       body.includes('s2s.closed') || body.includes('visitor') || body.includes('muc.left');
     testBed.webhooks.interceptor = { before: (body) => (mayPass(body) ? accept() : new Promise(() => undefined)) };
@@ -142,37 +140,37 @@ describe('a close leaves before renewals', () => {
   });
 });
 
-it('at a new address every join is announced anew, once, as fast as it is taken; and at the old one again', async () => {
+it('with a new address every join is reported once, as fast as possible; with the old one again, too', async () => {
   fresh.interceptor = accepting;
   const since = Date.now();
   await testBed.set({ ping_muc_webhook_url: fresh.url });
-  await until('all joins are announced', () => new Set(keys(requestsOf(fresh, since))).size === JOINS, 40_000);
+  await until('all joins are reported', () => new Set(keys(requestsOf(fresh, since))).size === JOINS, 40_000);
   expect(keys(requestsOf(fresh, since))).toHaveLength(JOINS);
   const back = Date.now();
   await testBed.set({});
-  await until('all joins are announced', () => new Set(keys(requests(back))).size === JOINS, 40_000);
+  await until('all joins are reported', () => new Set(keys(requests(back))).size === JOINS, 40_000);
 });
 
-it('a reload while they are being announced: the rest follows', async () => {
+it('after a reload during these reports, the rest follows', async () => {
   fresh.interceptor = { before: () => sleep(500).then(accept) };
   const since = Date.now();
   await testBed.set({ ping_muc_webhook_url: fresh.url });
-  await until('the first leave', () => requestsOf(fresh, since).length > 0);
+  await until('the first are sent', () => requestsOf(fresh, since).length > 0);
   await testBed.home.shell(`module:reload("ping_muc_webhook", "${testBed.home.host}")`);
-  await until('all joins are announced', () => new Set(keys(requestsOf(fresh, since))).size === JOINS, 40_000);
+  await until('all joins are reported', () => new Set(keys(requestsOf(fresh, since))).size === JOINS, 40_000);
 });
 
-it('after each 503 a batch is half as large, and grows again after each success; nothing is lost', async () => {
+it('after each 503 a batch is half as large, after each success it grows again, and nothing is lost', async () => {
   let count = 0;
   fresh.interceptor = { before: () => ((count += 1) <= 2 ? new StubAnswer(503, { 'retry-after': '1' }) : accept()) };
   const since = Date.now();
   await testBed.set({ ping_muc_webhook_url: fresh.url });
-  await until('all joins are announced', () => new Set(keys(requestsOf(fresh, since).slice(2))).size === JOINS, 40_000);
+  await until('all joins are reported', () => new Set(keys(requestsOf(fresh, since).slice(2))).size === JOINS, 40_000);
   const sizes = requestsOf(fresh, since).map(({ events }) => events.length);
   expect(sizes.slice(0, 5)).toEqual([FULL, FULL / 2, FULL / 4, FULL / 2, FULL]);
 });
 
-it('staggered events: sixty requests at once, one a second thereafter; none waits for much longer than that', async () => {
+it('staggered events: sixty requests at once, then one a second; no event waits for much longer', async () => {
   const seconds = 15;
   const begin = Date.now();
   const user = await testBed.user('romeo');

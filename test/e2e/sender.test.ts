@@ -4,7 +4,7 @@ import { ScriptedRooms } from '../../lab/scripted-rooms.ts';
 import { StubAnswer } from '../../lab/recording-proxy.ts';
 import type { User } from '../../lab/user.ts';
 
-/** What an operator sees of the module's sender: Prosody's own metrics, the module's status, the log. */
+/** What an operator sees of the module's sender: Prosody's metrics, the module's status, the log. */
 let testBed: ScriptedRooms;
 let juliet: User;
 let rooms = 0;
@@ -21,7 +21,7 @@ afterEach(async () => {
 });
 afterAll(() => testBed.close());
 
-/** The module's metrics as a scrape finds them, by the last part of their names. */
+/** The module's metrics, by the last part of their names. */
 async function metrics(): Promise<Readonly<Record<string, number>>> {
   const response = await fetch(`http://${testBed.home.host}:5280/metrics`);
   expect(response.status).toBe(200);
@@ -31,7 +31,7 @@ async function metrics(): Promise<Readonly<Record<string, number>>> {
   return Object.fromEntries([...lines].map(([, name, value]) => [String(name), Number(value)]));
 }
 
-/** How many webhooks were answered, by status. */
+/** The number of answered webhooks, by status. */
 async function answersByStatus(): Promise<Readonly<Record<string, number>>> {
   const text = await (await fetch(`http://${testBed.home.host}:5280/metrics`)).text();
   const lines = text.matchAll(/^prosody_mod_ping_muc_webhook__webhooks_total\{([^}]*)\} ([0-9.e+-]+)$/gm);
@@ -43,13 +43,13 @@ async function answersByStatus(): Promise<Readonly<Record<string, number>>> {
 const status = async (): Promise<string> =>
   /status: (.*)/.exec(await testBed.home.shell(`module:info("ping_muc_webhook", "${testBed.home.host}")`))?.[1] ?? '';
 
-/** Enters so many rooms more: each is an event. */
+/** Enters more rooms: each is an event. */
 async function enter(count: number): Promise<void> {
   for (let index = 0; index < count; index += 1)
     await juliet.join(testBed.muc().room(`room-${(rooms += 1)}`), 'Juliet');
 }
 
-it('metrics: queue, age and last answer are right while the endpoint is away, and when it is back', async () => {
+it('metrics: queue, age and last answer are right while the endpoint is down, and when it is up again', async () => {
   await enter(2);
   await testBed.waitForHistory(testBed.muc().room('room-2'), ['joined Juliet']);
   await until('the last answer is 200', async () => (await metrics())['last_answer'] === 200);
@@ -58,7 +58,7 @@ it('metrics: queue, age and last answer are right while the endpoint is away, an
   await testBed.webhooks.down();
   const first = Date.now();
   await enter(3);
-  await until('nothing is answered', async () => (await metrics())['last_answer'] === 0);
+  await until('there is no answer', async () => (await metrics())['last_answer'] === 0);
   expect(await metrics()).toMatchObject({ queue_length: 3, joins: 5, events_sent: 2 });
   await sleep(1500);
   await enter(2);
@@ -77,7 +77,7 @@ it('metrics: queue, age and last answer are right while the endpoint is away, an
   expect(await status()).toMatch(/^\[core\] Webhooks are accepted/);
 });
 
-it('a queue that is never emptied does not grow: it holds no more than there is to say', async () => {
+it('a queue that is never emptied does not grow: newer events replace older ones of the same join', async () => {
   await testBed.webhooks.down();
   const room = testBed.muc().room('in-and-out');
   for (let turn = 0; turn < 20; turn += 1) {
@@ -85,7 +85,7 @@ it('a queue that is never emptied does not grow: it holds no more than there is 
     await juliet.leave(room, `turn-${turn}`);
   }
   await sleep(300);
-  expect((await metrics())['queue_length']).toBeLessThanOrEqual(2); // what has been tried, and what came since
+  expect((await metrics())['queue_length']).toBeLessThanOrEqual(2); // the event that is being sent, and the newest one
 });
 
 describe('status and log say what to do', () => {

@@ -7,11 +7,11 @@ import { until } from '../../lab/lab.ts';
 import { ScriptedRooms } from '../../lab/scripted-rooms.ts';
 import type { User } from '../../lab/user.ts';
 
-/** What happens to a module that runs when its settings, or its own code, become others. */
+/** What happens when the settings, or the code, of a running module change. */
 const OURS = fileURLToPath(new URL('../../prosody', import.meta.url));
 const DELAY = 1;
 let testBed: ScriptedRooms;
-/** Comes before our own folder, so that what is in it is loaded instead. */
+/** This folder comes before our own, so that its modules take precedence. */
 let plugins: string;
 let juliet: User;
 let room: string;
@@ -39,7 +39,7 @@ afterEach(async () => {
 
 const command = (verb: string, name = 'ping_muc_webhook'): Promise<string> =>
   testBed.home.shell(`module:${verb}("${name}", "${testBed.home.host}")`);
-/** Puts other lines for some of the module's settings into the configuration, and has the server read it. */
+/** Replaces some of the module's settings in the configuration, and reloads it. */
 async function configure(settings: Readonly<Record<string, string>>): Promise<void> {
   const file = join(testBed.lab.directory, `prosody-${testBed.home.host}`, 'prosody.cfg.lua');
   let config = await readFile(file, 'utf8');
@@ -54,9 +54,9 @@ async function configure(settings: Readonly<Record<string, string>>): Promise<vo
 const delays = (since: number): readonly unknown[] =>
   testBed.closes(since).map((close) => (close as unknown as { delay: number }).delay);
 
-describe('a host taken out of ping_muc_exclude', () => {
+describe('a host that is removed from ping_muc_exclude', () => {
   it.each(['by a reload of the module', 'by a reload of the configuration alone'])(
-    '%s: who is in its rooms is watched',
+    '%s: the users in its rooms are watched',
     async (how) => {
       const set = async (hosts: string): Promise<void> => {
         await configure({ ping_muc_exclude: hosts });
@@ -76,7 +76,7 @@ describe('a host taken out of ping_muc_exclude', () => {
 });
 
 describe('settings', () => {
-  it('follow a reload of the configuration alone', async () => {
+  it('change with a reload of the configuration alone', async () => {
     await configure({ ping_muc_delay: '2' });
     const at = testBed.dropOutgoing();
     await until('the close is reported', () => testBed.closes(at).length > 0);
@@ -85,21 +85,23 @@ describe('settings', () => {
   });
 
   it.each(['config:reload()', 'module:reload()'])(
-    'that are wrong at a %s: the module says so, and goes on with what it had',
+    'that are invalid at a %s: the module logs an error, and keeps the old ones',
     async (how) => {
       const waiting = testBed.muc().room(`waiting-${rooms}`);
       testBed.webhooks.interceptor.before = () => {
-        throw new Error('nobody takes events for now');
+        throw new Error('no events are accepted for now');
       };
       await juliet.join(waiting, 'Juliet');
       await configure({ ping_muc_delay: '"soon"' });
       if (how.startsWith('module')) expect(await command('reload')).toMatch(/OK/);
-      const complaint =
-        /ping_muc_delay must be a whole number of seconds from 1 to 86400, but it is the string "soon". For example: ping_muc_delay = 60/;
+      const complaint = new RegExp(
+        'ping_muc_delay must be a whole number of seconds from 1 to 86400, but it is the string "soon". ' +
+          'For example: ping_muc_delay = 60',
+      );
       expect(await testBed.home.log()).toMatch(complaint);
       testBed.webhooks.interceptor = {};
       await testBed.waitForHistory(waiting, ['joined Juliet']);
-      expect(await command('info')).toMatch(complaint); // whatever became of the webhooks
+      expect(await command('info')).toMatch(complaint); // it does not depend on the webhooks
 
       testBed.muc().dropOccupant(room, juliet.jid);
       const at = testBed.dropOutgoing();
@@ -111,21 +113,21 @@ describe('settings', () => {
     },
   );
 
-  it('that are wrong when the module is loaded for the first time: it is not', async () => {
+  it('that are invalid when the module is loaded for the first time: it is not loaded', async () => {
     await command('unload');
     await configure({ ping_muc_delay: '"soon"' });
     expect(await command('load').catch(String)).toMatch(/ping_muc_delay must be a whole number of seconds/);
     await configure({ ping_muc_delay: String(DELAY) });
     expect(await command('load')).toMatch(/OK/);
-    await testBed.waitForHistory(room, ['joined Juliet', 'joined Juliet']); // found anew
+    await testBed.waitForHistory(room, ['joined Juliet', 'joined Juliet']); // found again
   });
 });
 
-it('an upgrade by a reload takes over what the release before knew', async () => {
+it('an upgrade by a reload keeps the state of the previous release', async () => {
   const other = testBed.muc().room(`other-${rooms}`);
   await juliet.join(other, 'Juliet');
   await command('unload');
-  // What that release saved: one join that is known, one whose event has not been sent, and an event that was on its way
+  // The saved state: one known join, one join whose event has not been sent, and one event that was in flight
   const folder = join(plugins, 'mod_ping_muc_webhook');
   await mkdir(folder);
   await writeFile(
@@ -138,7 +140,8 @@ local function event(key, at, of, join)
   return { key = key, kind = "muc.joined", at = at, text = text, since = at / 1e6, join = join };
 end
 function module.save()
-  local known, unsent = { at = at, nick = "Juliet", announced = true }, { at = at + 1, nick = "Juliet", announced = false };
+  local known = { at = at, nick = "Juliet", announced = true };
+  local unsent = { at = at + 1, nick = "Juliet", announced = false };
   local queue = cache.new(2^31);
   queue:set(other.."\\0"..user, event(other.."\\0"..user, at + 1, other, unsent));
   local body = '{"host":"'..module.host..'","events":['..event("", at, room).text..']}';
@@ -160,19 +163,21 @@ end
     () => [...testBed.history(room), ...testBed.history(other)].length === reports + 2,
   );
   expect(testBed.webhooks.requests.filter(({ headers }) => headers['webhook-id'] === 'msg_before')).toHaveLength(1);
-  expect(testBed.muc().count('ping')).toBe(asked); // nobody had to be found anew
+  expect(testBed.muc().count('ping')).toBe(asked); // no join had to be found again
   const first = testBed.reported().length;
   await juliet.leave(room, 'Juliet');
   await until('the leave is reported', () => testBed.history(room).at(-1) === 'left');
-  expect(testBed.reported()[first]?.at).toBeGreaterThan((Date.now() + 9_000_000) * 1000); // moments go on from where they were
+  // times continue from the saved one
+  expect(testBed.reported()[first]?.at).toBeGreaterThan((Date.now() + 9_000_000) * 1000);
 });
 
-describe('mod_ping_muc beside it', () => {
+describe('mod_ping_muc on the same host', () => {
   const warning =
-    'mod_ping_muc is loaded on this host, too, and users would be told twice. Take one of the two out of modules_enabled';
+    'mod_ping_muc is loaded on this host, too, and users would be told twice. ' +
+    'Take one of the two out of modules_enabled';
   const warnings = async (): Promise<number> => (await testBed.home.log()).split(warning).length - 1;
 
-  it('is warned of, whichever of the two is loaded last', async () => {
+  it('causes a warning, in whichever order the two are loaded', async () => {
     await mkdir(join(plugins, 'mod_ping_muc'), { recursive: true });
     await writeFile(join(plugins, 'mod_ping_muc', 'mod_ping_muc.lua'), '');
     expect(await warnings()).toBe(0);

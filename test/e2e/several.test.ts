@@ -10,7 +10,7 @@ beforeAll(async () => {
 });
 afterAll(() => testBed.close());
 
-it('two resources of one user in one room, of which one is lost: only that one is told', async () => {
+it('one of two resources of a user is lost: only that one is notified', async () => {
   const room = testBed.room('two-resources');
   const phone = await testBed.user('juliet', 'phone');
   const laptop = await testBed.user('juliet', 'laptop');
@@ -28,7 +28,7 @@ it('two resources of one user in one room, of which one is lost: only that one i
   await laptop.leaveServer();
 });
 
-it('two rooms on one remote host, of which one is lost: the user is told of that room alone', async () => {
+it('one of two rooms on a remote host is lost: the user is notified for that room alone', async () => {
   const [kept, lost] = [testBed.room('kept'), testBed.room('lost')];
   const juliet = await testBed.user('juliet');
   await testBed.join(juliet, kept, 'Juliet');
@@ -43,7 +43,7 @@ it('two rooms on one remote host, of which one is lost: the user is told of that
   await juliet.leaveServer();
 });
 
-it('rooms on two remote hosts of which one link is cut: the other host is not asked anything', async () => {
+it('the link to one of two remote hosts is cut: the other host is not checked', async () => {
   const otherMuc = testBed.lab.address(6);
   const other = await Prosody.start(testBed.lab, { host: testBed.lab.address(5), mucs: [otherMuc] });
   const juliet = await testBed.user('juliet');

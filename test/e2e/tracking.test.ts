@@ -5,10 +5,10 @@ import { mucPresence, refusal, silence } from '../../lab/scripted-muc.ts';
 import { ScriptedRooms } from '../../lab/scripted-rooms.ts';
 import type { User } from '../../lab/user.ts';
 
-/** Rule 1 (docs/rules.md): what a server takes for a join, and for its end. What counts is what reaches the functions. */
+/** Rule 1 (docs/rules.md): what the module reports as a join, and as its end. */
 const HIBERNATION_SECONDS = 25;
 let testBed: ScriptedRooms;
-/** Her connection dies before all else. */
+/** Her connection is lost before the tests begin. */
 let nurse: User;
 let juliet: User;
 let room: string;
@@ -29,7 +29,7 @@ beforeEach(async () => {
 });
 afterEach(() => juliet.leaveServer());
 
-/** A presence of the service to the user, unasked. */
+/** Sends a presence from the service to the user that answers nothing. */
 function send(
   presence: Omit<Parameters<typeof mucPresence>[0], 'from' | 'to'> & { nick?: string; from?: string; to?: string },
 ): void {
@@ -38,14 +38,14 @@ function send(
 }
 
 describe('a join is', () => {
-  it('what the session asked for and the room confirmed with 110', async () => {
+  it('recorded when the session requests it and the room confirms it with 110', async () => {
     await juliet.enter(room, 'Juliet');
     await testBed.waitForHistory(room, ['joined Juliet']);
     const [event] = testBed.reported().filter((reported) => reported.room === room);
     expect(event).toEqual({ type: 'muc.joined', at: event?.at, user: juliet.jid, room, nick: 'Juliet' });
   });
 
-  it('under the nick that the room gave (210)', async () => {
+  it('recorded under the nick that the room assigned (210)', async () => {
     testBed
       .muc()
       .script('enter', room, (question) => testBed.muc().admit({ ...question, nick: 'Juliet2' }, [110, 210]));
@@ -53,7 +53,7 @@ describe('a join is', () => {
     await testBed.waitForHistory(room, ['joined Juliet2']);
   });
 
-  it('under a nick of emoji, as it is', async () => {
+  it('recorded under a nick of emoji, unchanged', async () => {
     await testBed.join(juliet, room, '🌅');
     await juliet.enter(room, '🎭🌹');
     await testBed.waitForHistory(room, ['joined 🌅', 'joined 🎭🌹']);
@@ -64,10 +64,10 @@ describe('a join is', () => {
     expect(juliet.notices().map(({ stanza }) => String(stanza.attrs['from']))).toEqual([`${room}/🎭🌹`]);
   });
 
-  it('confirmed by a presence with other statuses beside 110, and by none without it', async () => {
+  it('confirmed by a presence with 110 and other statuses, and not without 110', async () => {
     testBed.muc().script('enter', room, silence);
     await juliet.enter(room, 'Juliet');
-    await until('the room was asked', () => testBed.muc().count('enter', room) === 1);
+    await until('the room has received the request', () => testBed.muc().count('enter', room) === 1);
     send({ nick: 'Mercutio' });
     send({ nick: 'Juliet' });
     send({ codes: [100, 170, 201] });
@@ -78,12 +78,12 @@ describe('a join is', () => {
     await testBed.waitForHistory(room, ['joined Juliet']);
   });
 
-  it('asked for without the <x/> of XEP-0045, too', async () => {
+  it('recorded even without the <x/> of XEP-0045 in the request', async () => {
     await juliet.send(xml('presence', { to: `${room}/Juliet` }));
     await testBed.waitForHistory(room, ['joined Juliet']);
   });
 
-  it('not there when the room refuses, even if it says later that the user is in', async () => {
+  it('not recorded if the room refuses it, even if it sends 110 later', async () => {
     testBed.muc().script('enter', room, refusal('auth', 'registration-required'));
     await juliet.enter(room, 'Juliet');
     await until('the refusal', () => juliet.presences(room)[0]);
@@ -92,18 +92,18 @@ describe('a join is', () => {
     expect(testBed.history(room)).toEqual([]);
   });
 
-  it('not there when the user took it back before the room answered', async () => {
+  it('not recorded if the user leaves before the room answers', async () => {
     testBed.muc().script('enter', room, silence);
     testBed.muc().script('leave', room, silence);
     await juliet.enter(room, 'Juliet');
     await juliet.leave(room, 'Juliet');
-    await until('the room was asked', () => testBed.muc().count('leave', room) === 1);
+    await until('the room has received the request', () => testBed.muc().count('leave', room) === 1);
     send({ codes: [110] });
     await testBed.settle(juliet);
     expect(testBed.history(room)).toEqual([]);
   });
 
-  it('the same when its presence changes', async () => {
+  it('the same after a change of presence', async () => {
     await testBed.join(juliet, room, 'Juliet');
     await juliet.send(xml('presence', { to: `${room}/Juliet` }, xml('show', {}, 'away')));
     await until('the room answers', () => juliet.presences(room).length === 2);
@@ -117,14 +117,14 @@ describe('a join is', () => {
     await testBed.waitForHistory(room, ['joined Juliet', 'joined Juliet']);
   });
 
-  it('no longer there when the room refuses to let the session in again', async () => {
+  it('ended when the room refuses the session on a new attempt', async () => {
     await testBed.join(juliet, room, 'Juliet');
     testBed.muc().script('enter', room, refusal('auth', 'forbidden'));
     await juliet.enter(room, 'Juliet');
     await testBed.waitForHistory(room, ['joined Juliet', 'left']);
   });
 
-  it("each session's own", async () => {
+  it('separate for each session', async () => {
     const laptop = await testBed.user('juliet', 'laptop');
     await testBed.join(juliet, room, 'Juliet');
     await testBed.join(laptop, room, 'Juliet');
@@ -147,7 +147,7 @@ describe('a nick change (303)', () => {
     ['whose new nick is not marked with 110', [303, 110], 'nick="Julia"', []],
     ['made by the service', [303, 110], 'nick="Julia"', [110, 210]],
     ['that does not say the new nick', [303, 110], '', [110]],
-  ])('%s: the same', async (_what, old, item, codes) => {
+  ])('%s: keeps the join, too', async (_what, old, item, codes) => {
     await testBed.join(juliet, room, 'Juliet');
     send({ type: 'unavailable', codes: old, item });
     send({ nick: 'Julia', codes });
@@ -155,7 +155,7 @@ describe('a nick change (303)', () => {
     expect(testBed.history(room)).toEqual(['joined Juliet', 'joined Julia']);
   });
 
-  it('that ends in another nick than it announced: the nick that the user really has', async () => {
+  it('that results in another nick than announced: the nick that the user really has', async () => {
     await testBed.join(juliet, room, 'Juliet');
     send({ type: 'unavailable', codes: [303, 110], item: 'nick="Julia"' });
     send({ nick: 'Giulietta', codes: [110, 210] });
@@ -163,7 +163,7 @@ describe('a nick change (303)', () => {
     expect(testBed.history(room).at(-1)).toBe('joined Giulietta');
   });
 
-  it('of somebody else is none of ours', async () => {
+  it('of another occupant changes nothing', async () => {
     await testBed.join(juliet, room, 'Juliet');
     send({ nick: 'Romeo', type: 'unavailable', codes: [303], item: 'nick="Montague"' });
     send({ nick: 'Montague' });
@@ -190,14 +190,14 @@ describe('a join ends', () => {
     await testBed.waitForHistory(room, ['joined Juliet', 'left']);
   });
 
-  it('with the own leave, though the room says nothing', async () => {
+  it("with the user's leave, even if the room does not answer", async () => {
     testBed.muc().script('leave', room, silence);
     await testBed.join(juliet, room, 'Juliet');
     await juliet.leave(room, 'Juliet');
     await testBed.waitForHistory(room, ['joined Juliet', 'left']);
   });
 
-  it("with the own leave that names the room alone, as some clients' does", async () => {
+  it("with the user's leave to the bare JID of the room, as some clients send it", async () => {
     testBed.muc().script('leave', room, silence);
     await testBed.join(juliet, room, 'Juliet');
     await juliet.send(xml('presence', { to: room, type: 'unavailable' }));
@@ -213,14 +213,14 @@ describe('a join ends', () => {
     await testBed.waitForHistory(second, ['joined Juliet', 'left']);
   });
 
-  it('with the end of the session, where the room was silent to the goodbye', async () => {
+  it('with the end of the session, even if the room does not answer', async () => {
     testBed.muc().script('leave', room, silence);
     await testBed.join(juliet, room, 'Juliet');
     await juliet.leaveServer();
     await testBed.waitForHistory(room, ['joined Juliet', 'left']);
   });
 
-  it('with a notice: what the room says later does not bring it back', async () => {
+  it('with a notice: later presences of the room do not restore it', async () => {
     await testBed.join(juliet, room, 'Juliet');
     testBed.muc().dropOccupant(room, juliet.jid);
     const at = testBed.dropOutgoing();
@@ -228,10 +228,11 @@ describe('a join ends', () => {
     send({ codes: [110] });
     send({ type: 'unavailable', codes: [110] });
     await testBed.settle(juliet);
-    expect(testBed.history(room)).toEqual(['joined Juliet']); // its end is known to those who sent the notice
+    // the functions know its end, because they sent the notice
+    expect(testBed.history(room)).toEqual(['joined Juliet']);
   });
 
-  it('not when somebody else leaves, is kicked or banned', async () => {
+  it('but not when another occupant leaves, is kicked or banned', async () => {
     await testBed.join(juliet, room, 'Juliet');
     send({ nick: 'Romeo', type: 'unavailable' });
     send({ nick: 'Tybalt', type: 'unavailable', codes: [307] });
@@ -242,7 +243,7 @@ describe('a join ends', () => {
 });
 
 describe('a hostile service', () => {
-  it('cannot have a join recorded that nobody asked for', async () => {
+  it('cannot cause a join that the user did not request', async () => {
     send({ codes: [110] });
     send({ codes: [110, 210], nick: 'Slave' });
     send({ codes: [110], from: `${room}/${'n'.repeat(900)}` });
@@ -251,17 +252,17 @@ describe('a hostile service', () => {
     expect(testBed.history(room)).toEqual([]);
   });
 
-  it('cannot have one recorded in another room than the one asked for', async () => {
+  it('cannot cause a join in another room than the requested one', async () => {
     const other = testBed.muc().room(`other-${rooms}`);
     testBed.muc().script('enter', room, () => undefined);
     await juliet.enter(room, 'Juliet');
-    await until('the room was asked', () => testBed.muc().count('enter', room) === 1);
+    await until('the room has received the request', () => testBed.muc().count('enter', room) === 1);
     send({ codes: [110], from: `${other}/Juliet` });
     await testBed.settle(juliet);
     expect([testBed.history(room), testBed.history(other)]).toEqual([[], []]);
   });
 
-  it('cannot have one recorded for another session, nor another user', async () => {
+  it('cannot cause a join for another session or another user', async () => {
     const romeo = await testBed.user('romeo');
     const laptop = await testBed.user('juliet', 'laptop');
     await testBed.join(juliet, room, 'Juliet');
@@ -274,7 +275,7 @@ describe('a hostile service', () => {
     await laptop.leaveServer();
   });
 
-  it('cannot bring back a join that the user has left', async () => {
+  it('cannot restore a join that the user has left', async () => {
     await testBed.join(juliet, room, 'Juliet');
     await juliet.leave(room, 'Juliet');
     await testBed.waitForHistory(room, ['joined Juliet', 'left']);
@@ -283,7 +284,7 @@ describe('a hostile service', () => {
     expect(testBed.history(room)).toEqual(['joined Juliet', 'left']);
   });
 
-  it('cannot make joins in plenty of one that was asked for', async () => {
+  it('cannot cause many joins for one request', async () => {
     await testBed.join(juliet, room, 'Juliet');
     for (let n = 0; n < 100; n += 1) send({ codes: [110] });
     await testBed.settle(juliet);
@@ -291,8 +292,8 @@ describe('a hostile service', () => {
   });
 });
 
-describe('a connection that dies without a goodbye', () => {
-  it('leaves the join as it is; a notice waits for the session, which resumes, and can rejoin', async () => {
+describe('a lost connection', () => {
+  it('does not end the join; a notice waits until the session resumes, which can rejoin', async () => {
     await testBed.join(juliet, room, 'Juliet');
     await juliet.die();
     testBed.muc().dropOccupant(room, juliet.jid);
@@ -309,7 +310,7 @@ describe('a connection that dies without a goodbye', () => {
     expect(juliet.notices()).toHaveLength(1);
   });
 
-  it('is not felt in the rooms: the sleeping session is asked about, and kept', async () => {
+  it('has no effect on rooms: the hibernating session is pinged, and stays in', async () => {
     await testBed.join(juliet, room, 'Juliet');
     await juliet.die();
     const at = testBed.dropOutgoing();
@@ -327,7 +328,7 @@ describe('a connection that dies without a goodbye', () => {
     expect(juliet.notices()).toEqual([]);
   });
 
-  it('ends its joins when the session does', async () => {
+  it('ends the joins when the session ends', async () => {
     const nursery = testBed.muc().room('nursery');
     await until('her session ends', () => testBed.history(nursery).length > 1, (HIBERNATION_SECONDS + 10) * 1000);
     expect(testBed.history(nursery)).toEqual(['joined Nurse', 'left']);
