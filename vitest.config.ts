@@ -20,7 +20,7 @@ export default defineConfig({
           hookTimeout: 60_000,
         },
       },
-      // real servers that start, wait and die: each file has its own, and several files are played at a time
+      // real servers that start, wait and die: each file has its own, and several files run at a time
       {
         test: {
           ...E2E,

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { requestBody, ping, readAnswers } from '../functions/core/stanzas.ts';
-import type { Told } from '../lab/crowd.ts';
+import type { NoticeCounts } from '../lab/population.ts';
 import { sleep, until } from '../lab/lab.ts';
 import { post } from '../lab/requests.ts';
 import { type Loss, Scale } from '../lab/scale.ts';
@@ -33,10 +33,10 @@ const CASES = [
 
 /** One loss with the existing in-server approach. It is given up after TODAY_SECONDS. */
 async function loseInServer(
-  { home, away, crowd, bench }: Pair,
+  { home, away, population, bench }: Pair,
   isLost: () => boolean,
-): Promise<Told & { readonly due: number; readonly doneAt: number; readonly seconds: number | undefined }> {
-  await crowd.lose(isLost);
+): Promise<NoticeCounts & { readonly due: number; readonly doneAt: number; readonly seconds: number | undefined }> {
+  await population.lose(isLost);
   const due = Date.now() + 1000;
   for (const server of [home, away]) for (const link of server.links.values()) link.drop();
   await sleep(1500); // the delay, and some time so that the previous check is not taken for this one
@@ -48,15 +48,15 @@ async function loseInServer(
   const seconds = state.done ? state.seconds : undefined;
   const doneAt = seconds === undefined ? Date.now() : due + seconds * 1000;
   await sleep(AFTERMATH_MS);
-  return { ...crowd.told(), due, doneAt, seconds };
+  return { ...population.noticeCounts(), due, doneAt, seconds };
 }
 
 /** One loss with ping-muc. @throws unless every join was decided, so that each figure is of a complete check */
 async function lose(scale: Scale, isLost: (index: number) => boolean): Promise<Loss> {
   const loss = await scale.lose(isLost);
-  const lost = scale.crowd.members.filter(({ isLost: is }) => is).length;
+  const lost = scale.population.members.filter(({ isLost: is }) => is).length;
   const { pinged, joined, left } = loss.totals;
-  const joins = scale.crowd.members.length;
+  const joins = scale.population.members.length;
   if (pinged !== joins || joined !== joins - lost || left !== lost || loss.missed > 0) {
     throw new Error(
       `of ${joins} joins, of which ${lost} were lost, ${pinged} were pinged, ${joined} had the verdict joined, ` +
@@ -155,7 +155,7 @@ async function compareAt(joins: number, found: Collection, progress: Progress): 
   try {
     const bench = new BenchModule(ours.home);
     await ours.enter();
-    await today.crowd.enter();
+    await today.population.enter();
     for (const [name, isLost] of CASES) {
       for (let turn = 1; turn <= REPETITIONS; turn += 1) {
         const step = `check of ${label}, all ${name}, ${turn} of ${REPETITIONS}`;
@@ -192,7 +192,7 @@ async function compareAt(joins: number, found: Collection, progress: Progress): 
         if (name === 'lost' && turn < REPETITIONS) {
           progress(`${step}: joining again`);
           await ours.enter();
-          if (turn < (TODAY_TURNS[name]?.[joins] ?? 0)) await today.crowd.enter();
+          if (turn < (TODAY_TURNS[name]?.[joins] ?? 0)) await today.population.enter();
         }
       }
     }
@@ -241,7 +241,7 @@ async function throughApi(found: Collection, progress: Progress): Promise<void> 
   });
   try {
     progress('stanza API: joining');
-    await pair.crowd.enter();
+    await pair.population.enter();
     const joins = await until(
       'all joins are reported',
       () => events.filter(({ type }) => type === 'muc.joined').length === BUDGETED && events,

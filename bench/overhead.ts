@@ -12,10 +12,10 @@ const JOINS = 10_000;
 const ALL = `${JOINS.toLocaleString('en')} joins and leaves`;
 
 /** Processor time of the server, in seconds, while everyone enters and leaves. */
-async function enterAndLeave({ crowd, bench }: Pair, reported: () => boolean): Promise<number> {
+async function enterAndLeave({ population, bench }: Pair, reported: () => boolean): Promise<number> {
   const before = (await bench.use()).cpu;
-  await crowd.enter();
-  await crowd.leave();
+  await population.enter();
+  await population.leave();
   await until('all have left', async () => (await bench.use()).joins === 0, 60_000);
   await until('all is reported', reported, 60_000);
   return (await bench.use()).cpu - before;

@@ -1,4 +1,4 @@
-import type { Fates } from '../lab/crowd.ts';
+import type { Outcomes } from '../lab/population.ts';
 import { type Loss, Scale } from '../lab/scale.ts';
 import { Collection, type Findings, type Progress } from './measure.ts';
 import { BENCH_GLOBAL, BenchModule, benchModules, forgetPeak, peak } from './server.ts';
@@ -35,13 +35,13 @@ const all = (): boolean => true;
 const KINDS = ['lost', 'told before', 'lost', 'kept', 'lost', 'leaves', 'lost', 'kept'];
 const kind = (index: number): string => KINDS[index % KINDS.length] as string;
 
-function count(found: Collection, what: string, fates: Fates, progress: Progress): void {
-  const { back, told, forgotten, wrong, twice, lists, examples } = fates;
+function count(found: Collection, what: string, outcomes: Outcomes, progress: Progress): void {
+  const { back, notified, unresolved, wrong, twice, lists, examples } = outcomes;
   for (const [quantity, value] of [
     [BACK, back],
-    [TOLD, told],
+    [TOLD, notified],
     [WRONG, wrong],
-    [FORGOTTEN, forgotten],
+    [FORGOTTEN, unresolved],
     [TWICE, twice],
     [LISTS, lists],
   ] as const)
@@ -49,7 +49,7 @@ function count(found: Collection, what: string, fates: Fates, progress: Progress
   for (const example of examples) progress(`${what}: ${example}`);
 }
 
-const longest = ({ lateness }: Loss): number => Math.max(...[...lateness.values()].map((late) => late.longest));
+const longest = ({ latency }: Loss): number => Math.max(...[...latency.values()].map((late) => late.longest));
 
 /** One loss, with all its measurements. */
 async function play(
@@ -59,34 +59,34 @@ async function play(
   found: Collection,
   progress: Progress,
   isLost: (index: number) => boolean,
-): Promise<Fates> {
+): Promise<Outcomes> {
   progress(what);
   const before = await bench.held();
   await forgetPeak(scale.home);
   const { value: loss, ...stalls } = await bench.watch(() => scale.lose(isLost));
-  const fates = await scale.fates();
+  const outcomes = await scale.outcomes();
   const seconds = Math.max(loss.lastEntry, loss.lastNotice);
   found.add(what, 'due to the last', 's', seconds);
-  count(found, what, fates, progress);
+  count(found, what, outcomes, progress);
   found.add(what, 'presences', '', loss.presences);
   found.add(what, LATEST, 'ms', longest(loss));
   found.add(
     what,
     'lines lost',
     '',
-    [...loss.lateness.values()].reduce((sum, { lost }) => sum + lost, 0),
+    [...loss.latency.values()].reduce((sum, { lost }) => sum + lost, 0),
   );
   found.add(what, 'longest stall', 'ms', stalls.longest);
   found.add(what, 'longest work', 'ms', stalls.own);
   found.add(what, 'held before', 'MB', before);
   found.add(what, 'held after', 'MB', await bench.held());
   found.add(what, 'most memory', 'MB', await peak(scale.home));
-  const lost = scale.crowd.members.filter((member) => member.isLost).length;
+  const lost = scale.population.members.filter((member) => member.isLost).length;
   progress(
-    `${what}: of ${lost}, ${fates.back} back and ${fates.told} notified in ${seconds.toFixed(1)} s; ` +
+    `${what}: of ${lost}, ${outcomes.back} back and ${outcomes.notified} notified in ${seconds.toFixed(1)} s; ` +
       `a live message ${longest(loss)} ms late`,
   );
-  return fates;
+  return outcomes;
 }
 
 async function atSize(perRoom: number, found: Collection, progress: Progress): Promise<void> {
@@ -94,7 +94,7 @@ async function atSize(perRoom: number, found: Collection, progress: Progress): P
   const scale = await Scale.open({
     joins: JOINS,
     perRoom,
-    hasWitness: true,
+    hasLatencyProbe: true,
     settings: { ping_muc_reenter: true },
     global: BENCH_GLOBAL,
     forHost: benchModules('ping_muc_webhook'),
@@ -108,7 +108,7 @@ async function atSize(perRoom: number, found: Collection, progress: Progress): P
     progress(inRooms(perRoom, 'all enter by themselves'));
     await scale.enter();
     await scale.lose((index) => kind(index) === 'told before');
-    await scale.crowd.leave((index) => kind(index) === 'leaves');
+    await scale.population.leave((index) => kind(index) === 'leaves');
     await scale.set({ ping_muc_reenter: true });
     await play(scale, bench, inRooms(perRoom, HALF), found, progress, (index) => kind(index) === 'lost');
   } finally {
@@ -128,13 +128,13 @@ async function flapping(found: Collection, progress: Progress): Promise<void> {
   const once = async (what: string, again: readonly number[], isLost: (index: number) => boolean): Promise<void> => {
     await scale.enter();
     const { superseded, checks } = await scale.flap(isLost, again);
-    const fates = await scale.fates();
-    count(found, what, fates, progress);
+    const outcomes = await scale.outcomes();
+    count(found, what, outcomes, progress);
     found.add(what, 'checks', '', checks);
     found.add(what, 'checks superseded', '', superseded);
     progress(
-      `${what}, at ${again.join(', ')} s: ${fates.back} back, ${fates.told} notified, ` +
-        `${fates.wrong} wrong, ${fates.forgotten} forgotten`,
+      `${what}, at ${again.join(', ')} s: ${outcomes.back} back, ${outcomes.notified} notified, ` +
+        `${outcomes.wrong} wrong, ${outcomes.unresolved} unresolved`,
     );
   };
   try {

@@ -1,6 +1,6 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
-import { Crowd, RealRooms } from '../lab/crowd.ts';
+import { Population, RealRooms } from '../lab/population.ts';
 import { Lab } from '../lab/lab.ts';
 import { Prosody } from '../lab/prosody.ts';
 
@@ -85,7 +85,7 @@ export interface Pair {
   readonly lab: Lab;
   readonly home: Prosody;
   readonly away: Prosody;
-  readonly crowd: Crowd;
+  readonly population: Population;
   readonly bench: BenchModule;
 }
 
@@ -95,14 +95,14 @@ export async function openPair(joins: number, forHost: (lab: Lab) => string | Pr
   try {
     const home = await Prosody.start(lab, {
       host: lab.address(2),
-      users: Crowd.users(joins),
+      users: Population.users(joins),
       global: BENCH_GLOBAL,
       forHost: await forHost(lab),
     });
     const domain = lab.address(4);
     const away = await Prosody.start(lab, { host: lab.address(3), mucs: [domain] });
-    const crowd = await Crowd.open(lab, home, new RealRooms(lab, away, domain), joins);
-    return { lab, home, away, crowd, bench: new BenchModule(home) };
+    const population = await Population.open(lab, home, new RealRooms(lab, away, domain), joins);
+    return { lab, home, away, population, bench: new BenchModule(home) };
   } catch (error) {
     await lab.close();
     throw error;

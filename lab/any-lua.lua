@@ -1,9 +1,8 @@
--- Runs the module's main functions on any version of Lua, with simple stand-ins for the parts that Prosody provides in
--- C: Debian builds those for one version only, but Prosody supports them all.
--- Usage: lua any-lua.lua <the module's folder>
+-- Runs the module's main job on any version of Lua. Prosody's parts in C are replaced by simple stand-ins: Prosody
+-- supports all versions, but Debian builds these parts for one only. Usage: lua any-lua.lua <the module's folder>
 --
--- A user enters a room, a stream closes, the receiver pings, requests a re-entry, and sends a notice. What leaves the
--- module, and what reaches the client, is printed for the test.
+-- A user enters a room, a stream closes, and the receiver sends a ping, a re-entry and a notice. Everything that leaves
+-- the module or reaches the client is printed for the test.
 
 local folder = arg[1];
 package.path = "/usr/lib/prosody/?.lua;"..package.path;
@@ -33,8 +32,8 @@ function base64.decode(text)
 		for i = 5, 0, -1 do out = out..math.floor(n / 2 ^ i) % 2; end
 		return out;
 	end);
-	local function to_char(eight) return string.char(tonumber(eight, 2)); end
-	return (bits:sub(1, #bits - #bits % 8):gsub("%d%d%d%d%d%d%d%d", to_char));
+	local whole = bits:sub(1, #bits - #bits % 8);
+	return (whole:gsub("%d%d%d%d%d%d%d%d", function (eight) return string.char(tonumber(eight, 2)); end));
 end
 stand_in("util.encodings", {
 	base64 = base64; utf8 = { valid = function () return true; end };
@@ -51,7 +50,8 @@ stand_in("util.random", {
 local function tick() clock = clock + 1e-6; return clock; end
 stand_in("util.time", { now = tick, monotonic = tick });
 stand_in("util.table", {
-	pack = function (...) return { n = select("#", ...); ... }; end; create = function () return {}; end;
+	pack = function (...) return { n = select("#", ...); ... }; end;
+	create = function () return {}; end;
 });
 local posted = {};
 stand_in("net.http", {
@@ -74,13 +74,15 @@ function session.thread:run(stanza) -- luacheck: ignore 212/self
 	session.entered = stanza.attr.id;
 end
 prosody = {
-	hosts = { ["example.net"] = {
-		sessions = { juliet = { sessions = { phone = session } } }; s2sout = {}; modules = {}; events = host_events;
-	} };
+	hosts = {
+		["example.net"] = {
+			sessions = { juliet = { sessions = { phone = session } } }, s2sout = {}, modules = {}, events = host_events,
+		};
+	};
 	full_sessions = { [session.full_jid] = session }; bare_sessions = {}; incoming_s2s = {}; events = global_events;
 };
 
--- What Prosody gives a module. Whatever else is called does nothing.
+-- The API that Prosody gives a module. All other functions do nothing.
 local options = {
 	ping_muc_reenter = true; ping_muc_webhook_url = "http://127.0.0.1/webhooks";
 	ping_muc_secret = "whsec_"..base64.encode(("k"):rep(32)):gsub("=", "");
@@ -131,10 +133,11 @@ local stream = {
 	type = "s2sin"; direction = "incoming"; to_host = "example.net"; from_host = "muc.host";
 	hosts = { ["muc.host"] = { authed = true } };
 };
--- What is not held back is for the client.
+-- A stanza that the module does not hold back reaches the client.
 local function arrive(name, stanza)
-	local is_held = host_events.fire_event(name, { origin = stream, stanza = stanza });
-	if not is_held then print("arrived", stanza.attr.from, stanza.name); end
+	if not host_events.fire_event(name, { origin = stream, stanza = stanza }) then
+		print("arrived", stanza.attr.from, stanza.name);
+	end
 end
 global_events.fire_event("s2sin-established", { session = stream });
 local xmlns_muc_user = "http://jabber.org/protocol/muc#user";
@@ -145,30 +148,31 @@ local function is_in(id, nick)
 	if nick == "Juliet" then presence:tag("status", { xmlns = xmlns_muc_user, code = "110" }); end
 	arrive("presence/full", presence:reset());
 end
-local function says(body, stamp)
+local function send_message(body, stamp)
 	local message = st.message({ type = "groupchat", id = body, from = occupant, to = session.full_jid }, body);
 	if stamp then message:tag("delay", { xmlns = "urn:xmpp:delay", stamp = stamp }); end
 	arrive("message/full", message:reset());
 end
-local entry = st.presence({ to = occupant, from = session.full_jid });
-host_events.fire_event("pre-presence/full", { origin = session, stanza = entry });
+host_events.fire_event("pre-presence/full", {
+	origin = session, stanza = st.presence({ to = occupant, from = session.full_jid });
+});
 is_in(nil, "Romeo");
 is_in(nil, "Juliet");
-says("Before all time", "1969-12-31T23:59:59Z"); -- os.time of that raises an error on Lua 5.3 and 5.4
-says("Ay me");
+send_message("Before all time", "1969-12-31T23:59:59Z"); -- os.time of that raises an error on Lua 5.3 and 5.4
+send_message("Ay me");
 global_events.fire_event("s2s-destroyed", { session = stream, reason = "closed" });
 pass(1);
 for _, body in ipairs(posted) do print("webhook", body); end
 
 local function serve(id, xml)
-	local timestamp, said = ("%d"):format(os.time()), nil;
+	local timestamp, reply = ("%d"):format(os.time()), nil;
 	local signed = id.."."..timestamp.."."..xml;
 	local request = { body = xml; headers = {
 		content_type = "application/xmpp+xml"; webhook_id = id; webhook_timestamp = timestamp;
 		webhook_signature = "v1,"..base64.encode(require "util.hashes".hmac_sha256(("k"):rep(32), signed));
 	} };
 	local response = { headers = {} };
-	function response:send(body) said = body; end
+	function response:send(body) reply = body; end
 	local answer = routes({ request = request; response = response });
 	if type(answer) == "table" then return print("answer", answer.status_code, answer.body); end
 	pass(0.1);
@@ -180,27 +184,29 @@ local function serve(id, xml)
 	if session.entered then
 		is_in(session.entered, "Juliet");
 		session.entered = nil;
-		says("Ay me", "2026-11-25T00:00:00Z");
-		says("Deny thy father", "2026-11-25T00:00:00Z");
+		send_message("Ay me", "2026-11-25T00:00:00Z");
+		send_message("Deny thy father", "2026-11-25T00:00:00Z");
 		arrive("message/full", st.message({ type = "groupchat", from = room, to = session.full_jid }):tag("subject"):reset());
 	end
 	pass(1);
-	print("answer", 200, said);
+	print("answer", 200, reply);
 end
 local function join_in(text)
 	return ("<join xmlns='urn:ping-muc:0' at='%s'/>"):format(text:match('"muc.joined","at":(%d+)') or "0");
 end
 local join = join_in(table.concat(posted));
 serve("msg_1", ("<xmpp timeout='60'><iq type='get' id='p' from='%s' to='%s'>"
-	.."<ping xmlns='urn:xmpp:ping'/>%s</iq></xmpp>"):format(session.full_jid, occupant, join));
+	.."<ping xmlns='urn:xmpp:ping'/>%s</iq></xmpp>")
+	:format(session.full_jid, occupant, join));
 serve("msg_2", ("<xmpp timeout='60'><iq type='get' id='d' from='%s' to='%s'>"
-	.."<query xmlns='http://jabber.org/protocol/disco#info'/></iq></xmpp>"):format(session.full_jid, room));
-serve("msg_3", ("<xmpp timeout='60'><presence id='r' from='%s' to='%s'>"
-	.."<x xmlns='http://jabber.org/protocol/muc'/>%s</presence></xmpp>"):format(session.full_jid, occupant, join));
+	.."<query xmlns='http://jabber.org/protocol/disco#info'/></iq></xmpp>")
+	:format(session.full_jid, room));
+serve("msg_3", ("<xmpp timeout='60'><presence id='r' from='%s' to='%s'><x xmlns='http://jabber.org/protocol/muc'/>%s"
+	.."</presence></xmpp>")
+	:format(session.full_jid, occupant, join));
 pass(1);
 join = join_in(posted[#posted]);
 serve("msg_4", ("<xmpp timeout='60'><presence type='unavailable' id='n' from='%s' to='%s'>"
-	.."<x xmlns='http://jabber.org/protocol/muc#user'>"
-	.."<item affiliation='none' role='none'><reason>Lost</reason></item>"
+	.."<x xmlns='http://jabber.org/protocol/muc#user'><item affiliation='none' role='none'><reason>Lost</reason></item>"
 	.."<status code='110'/><status code='330'/><status code='333'/></x>%s</presence></xmpp>")
 	:format(occupant, session.full_jid, join));

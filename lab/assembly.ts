@@ -6,7 +6,7 @@ import { readCalls, refusedCalls } from './permissions.ts';
 
 /**
  * Synthesizes the stack once for all tests of a run that need it, and records every AWS call that the functions make
- * meanwhile: a run in which one was made that the stack does not permit fails.
+ * during the run. The run fails if the stack does not permit one of these calls.
  */
 export default async function setup(): Promise<() => Promise<void>> {
   const directory = await mkdtemp(join(tmpdir(), 'ping-muc-assembly-'));

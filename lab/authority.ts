@@ -5,7 +5,7 @@ import { promisify } from 'node:util';
 
 const run = promisify(execFile);
 
-/** Longer than any test, whatever the clocks of the two sides. */
+/** Longer than any test, even if the clocks of the two sides differ. */
 const DAYS = 2;
 const NEW_KEY = [
   'req',
@@ -19,7 +19,7 @@ const NEW_KEY = [
   String(DAYS),
 ];
 
-/** A certification authority of the lab's own, which the lab's servers trust and nobody else (openssl comes with Prosody's package). */
+/** A certification authority that only the lab's servers trust (openssl comes with Prosody's package). */
 export class Authority {
   /** The authority's own certificate. */
   readonly certificate: string;
@@ -44,7 +44,10 @@ export class Authority {
     return authority;
   }
 
-  /** Puts a certificate for the domains of one server, and its key, where the server looks for them. They are addresses, but a server compares names: dNSName. */
+  /**
+   * Writes a certificate for the domains of one server, and its key, where the server looks for them. The domains are
+   * addresses, but a server compares names: dNSName.
+   */
   async certify(domains: readonly string[], directory: string): Promise<void> {
     await mkdir(directory, { recursive: true });
     const [certificate, key] = ['crt', 'key'].map((ending) => join(directory, `server.${ending}`)) as [string, string];

@@ -9,13 +9,13 @@ const NS_BOSH = 'urn:xmpp:xbosh';
 const NS_CLIENT = 'jabber:client';
 const NS_MUC = 'http://jabber.org/protocol/muc';
 const NS_SASL = 'urn:ietf:params:xml:ns:xmpp-sasl';
-/** How long the server may keep a request until it has something to say. */
+/** How long the server may hold a request until it has something to send. */
 const WAIT_SECONDS = 10;
 
-/** A client that speaks to its server by HTTP (BOSH, XEP-0124 and XEP-0206), as those in browsers did: one session of one user. */
+/** A client that connects by HTTP (BOSH, XEP-0124 and XEP-0206): one session of one user. */
 export class BoshClient {
   jid = '';
-  /** All stanzas that came. */
+  /** All stanzas that were received. */
   readonly received: Element[] = [];
   readonly #server: Prosody;
   #sid = '';
@@ -39,7 +39,8 @@ export class BoshClient {
     bosh.#sid = (await bosh.#request(session)).attributes['sid'] ?? '';
     const password = Buffer.from(`\0${username}\0${server.password}`).toString('base64');
     const { elements } = await bosh.#request({}, xml('auth', { xmlns: NS_SASL, mechanism: 'PLAIN' }, password));
-    if (!elements.some((element) => element.is('success'))) throw new Error(`not let in: ${elements.join('')}`);
+    if (!elements.some((element) => element.is('success')))
+      throw new Error(`authentication failed: ${elements.join('')}`);
     await bosh.#request({ 'xmpp:restart': 'true', to: server.host });
     const bind = xml('bind', { xmlns: NS_BIND }, xml('resource', {}, resource));
     const bound = await bosh.#request({}, xml('iq', { type: 'set', id: 'bind', xmlns: NS_CLIENT }, bind));
@@ -59,7 +60,7 @@ export class BoshClient {
     );
   }
 
-  /** The notices that have come: the presences that say 333. */
+  /** The notices that were received: the presences with status 333. */
   notices(): readonly Element[] {
     return this.received.filter((stanza) => stanza.is('presence') && statusCodes(stanza).includes('333'));
   }
@@ -70,11 +71,12 @@ export class BoshClient {
     await this.#request({ type: 'terminate' }).catch(() => undefined);
   }
 
-  /** From its first presence on there is always a request at the server, so that it can say something. */
+  /** From its first presence on, the server always has a request that it can answer with stanzas. */
   async #listen(...first: readonly Element[]): Promise<void> {
     let sent = first;
     while (!this.#hasEnded) {
-      const answer = await this.#request({}, ...sent).catch(() => undefined); // the server is gone: so is the session
+      // without an answer, the server has ended, and the session with it
+      const answer = await this.#request({}, ...sent).catch(() => undefined);
       if (answer === undefined || answer.attributes['type'] === 'terminate') this.#hasEnded = true;
       else this.received.push(...answer.elements);
       sent = [];
@@ -94,7 +96,7 @@ export class BoshClient {
   }
 }
 
-/** What the server says at once. */
+/** One answer of the server. */
 interface Body {
   readonly attributes: Readonly<Record<string, string>>;
   readonly elements: readonly Element[];

@@ -16,16 +16,16 @@ import { User } from './user.ts';
 
 /**
  * Fuzzes the stanza API of a running Prosody: a session that is really in a room, requests that are nearly right about
- * it, and a chat service that hears whatever gets through.
+ * it, and a chat service that receives whatever gets through.
  */
 export interface StanzaResult {
   readonly inputs: number;
   readonly answers: Readonly<Record<string, number>>;
-  /** Stanzas that were answered one by one, by the condition. */
+  /** The answers to single stanzas, by condition. */
   readonly stanzas: Readonly<Record<string, number>>;
   /**
-   * How long another request had to wait at most, in milliseconds: with nothing else to do, and beside each seed sent alone. The
-   * machine may be busy with others; the server's own part is the processor time that it took during that wait.
+   * The longest wait of another request, in milliseconds: when the server is idle (`baseline`), and during a seed. The
+   * machine may be busy with other things; `own` is the processor time of the server during that wait.
    */
   readonly stall: { readonly baseline: number; readonly wait: number; readonly own: number; readonly worst: string };
   readonly luaKb: { readonly before: number; readonly after: number };
@@ -36,28 +36,28 @@ export interface StanzaResult {
 const SECRET = decodeSecret(Buffer.alloc(32, 'fuzz').toString('base64'));
 const WRONG = decodeSecret(Buffer.alloc(32, 'zzuf').toString('base64'));
 const AT_ONCE = 8;
-/** No bad input may hold up the server's event loop for longer. */
+/** No bad input may block the server's event loop for longer. */
 const MAX_STALL_MS = 100;
-/** A stall is the request's own if it comes back each time: what else the machine does only ever adds. */
+/** Each seed is sent up to this often, and its shortest stall counts: other load can only make a stall longer. */
 const TURNS = 5;
-/** What may be left over in the server's memory, in kB of Lua and in MB of the process. */
+/** The allowed growth of the server's memory, in kB of Lua and in MB of the process. */
 const MAX_GROWTH = { luaKb: 8192, rssMb: 64 } as const;
-/** So many requests that are taken are remembered, against replays, for ten minutes; beyond that come 503s. */
-const MAX_TAKEN = 9500;
+/** The server remembers accepted requests for ten minutes, against replays. With more than this, it answers 503. */
+const MAX_ACCEPTED = 9500;
 
 const NS_PING = 'urn:xmpp:ping';
 const NS_DISCO = 'http://jabber.org/protocol/disco#info';
 const NS_MUC_USER = 'http://jabber.org/protocol/muc#user';
 const NS_JOIN = 'urn:ping-muc:0';
 
-/** Whom the requests are about. */
+/** The addresses that the requests use. */
 interface World {
   readonly host: string;
   /** A session that is in a room. */
   readonly user: string;
   readonly room: string;
   readonly nick: string;
-  /** Since when it is in, but for three digits: what names another `at` is to change nothing. */
+  /** The time of the join with three digits changed: a request with another `at` must change nothing. */
   readonly at: string;
   /** A room on the same service, in which it is not. */
   readonly other: string;
@@ -83,7 +83,7 @@ function write(element: Node | string): string {
   return `<${element.name}${attributes}>${element.children.map(write).join('')}</${element.name}>`;
 }
 
-/** The three stanzas, each of which would be taken if its join, or room, were the one that there is. */
+/** The three kinds of stanzas. Each would be accepted if its join, or its room, were the real one. */
 function good({ user, room, nick, at, other }: World): readonly Node[] {
   const named = node('join', { xmlns: NS_JOIN, at });
   const statuses = ['110', '330', '333'].map((code) => node('status', { code }));
@@ -246,7 +246,7 @@ const values = ({ host, user, room, nick, at }: World): readonly string[] => [
 
 type Fault = (stanza: Node) => Node;
 
-/** The n-th of an element and all below it, changed. */
+/** Changes the n-th node among an element and its descendants. */
 function changed(element: Node, n: number, change: Fault): Node {
   let left = n % count(element);
   const walk = (here: Node): Node => {
@@ -262,7 +262,7 @@ function changed(element: Node, n: number, change: Fault): Node {
 const count = (element: Node): number =>
   element.children.reduce((sum, child) => sum + (typeof child === 'string' ? 0 : count(child)), 1);
 
-/** One thing that is wrong with a stanza, anywhere in it. */
+/** One fault at any place in a stanza. */
 function faults(world: World): fc.Arbitrary<Fault> {
   const value = fc.oneof(
     { weight: 3, arbitrary: fc.constantFrom(...values(world)).map(escapeXML) },
@@ -320,19 +320,9 @@ interface Input {
   readonly type: string;
 }
 
-function inputs(world: World): fc.Arbitrary<Input> {
-  const stanza = fc
-    .tuple(fc.constantFrom(...good(world)), fc.array(faults(world), { minLength: 0, maxLength: 3 }))
-    .map(([right, wrongs]) => wrongs.reduce((bad, wrong) => wrong(bad), right));
-  /** Mostly ids of their own, or the first fault would hide all others. */
-  const renamed = (all: readonly Node[]): Node[] =>
-    all.map((it, index) => ({
-      ...it,
-      attributes: it.attributes.map(
-        ([name, value]) => [name, name === 'id' && /^[abc]$/.test(value) ? `${value}${index}` : value] as const,
-      ),
-    }));
-  const root = fc.oneof(
+/** Usually no fault, or else one of the root alone. */
+const rootFaults = (world: World): fc.Arbitrary<Fault> =>
+  fc.oneof(
     { weight: 12, arbitrary: fc.constant<Fault>((it) => it) },
     {
       weight: 1,
@@ -345,64 +335,80 @@ function inputs(world: World): fc.Arbitrary<Input> {
       ),
     },
   );
-  const prolog = fc.oneof(
-    { weight: 20, arbitrary: fc.constant('') },
-    {
-      weight: 1,
-      arbitrary: fc.constantFrom(
-        '<?xml version="1.0"?>',
-        '<?xml version="1.0" encoding="ISO-8859-1"?>',
-        '<?xml version="1.1"?>',
-        '\ufeff',
-        ' ',
-        '<!DOCTYPE xmpp>',
-        '<!-- -->',
+
+const prolog = fc.oneof(
+  { weight: 20, arbitrary: fc.constant('') },
+  {
+    weight: 1,
+    arbitrary: fc.constantFrom(
+      '<?xml version="1.0"?>',
+      '<?xml version="1.0" encoding="ISO-8859-1"?>',
+      '<?xml version="1.1"?>',
+      '\ufeff',
+      ' ',
+      '<!DOCTYPE xmpp>',
+      '<!-- -->',
+    ),
+  },
+);
+
+const contentType = fc.oneof(
+  { weight: 20, arbitrary: fc.constant('application/xmpp+xml') },
+  {
+    weight: 1,
+    arbitrary: fc.oneof(
+      fc.constantFrom(
+        'Application/XMPP+XML; charset=utf-8',
+        'application/xmpp+xmlx',
+        'text/xml',
+        'application/xmpp+xml;',
       ),
-    },
-  );
-  const structured = fc
-    .tuple(fc.array(stanza, { minLength: 1, maxLength: 4 }), root, prolog, fc.boolean())
+      strangeText,
+    ),
+  },
+);
+
+const TOKENS = [
+  ...JUNK,
+  '="',
+  '"/>',
+  ' xmlns="',
+  ' xmlns:x="urn:x"',
+  '<?xml version="1.0" encoding="utf-16"?>',
+  '<iq ',
+  '<xmpp timeout="1">',
+];
+
+/** Bodies with up to four stanzas, each of which has up to three faults. */
+function structuredBody(world: World): fc.Arbitrary<Buffer> {
+  const stanza = fc
+    .tuple(fc.constantFrom(...good(world)), fc.array(faults(world), { minLength: 0, maxLength: 3 }))
+    .map(([right, wrongs]) => wrongs.reduce((bad, wrong) => wrong(bad), right));
+  /** Makes most ids different: with equal ids, the first fault would hide all others. */
+  const renamed = (all: readonly Node[]): Node[] =>
+    all.map((it, index) => ({
+      ...it,
+      attributes: it.attributes.map(
+        ([name, value]) => [name, name === 'id' && /^[abc]$/.test(value) ? `${value}${index}` : value] as const,
+      ),
+    }));
+  return fc
+    .tuple(fc.array(stanza, { minLength: 1, maxLength: 4 }), rootFaults(world), prolog, fc.boolean())
     .map(([stanzas, wrong, before, unique]) =>
       Buffer.from(
         before + write(wrong(node('xmpp', { timeout: '2' }, ...(unique ? renamed(stanzas) : stanzas.slice(0, 1))))),
       ),
     );
+}
+
+function inputs(world: World): fc.Arbitrary<Input> {
   const whole = good(world).map((it) => write(node('xmpp', { timeout: '2' }, it)));
   const samples = [...whole, write(node('xmpp', { timeout: '2' }, ...good(world)))];
   return fc.record({
-    body: fc.oneof(
-      { weight: 1, arbitrary: structured },
-      {
-        weight: 1,
-        arbitrary: mangled(samples, [
-          ...JUNK,
-          '="',
-          '"/>',
-          ' xmlns="',
-          ' xmlns:x="urn:x"',
-          '<?xml version="1.0" encoding="utf-16"?>',
-          '<iq ',
-          '<xmpp timeout="1">',
-        ]),
-      },
-    ),
+    body: fc.oneof({ weight: 1, arbitrary: structuredBody(world) }, { weight: 1, arbitrary: mangled(samples, TOKENS) }),
     signing,
     strange: fc.tuple(strangeText, strangeText, strangeText),
-    type: fc.oneof(
-      { weight: 20, arbitrary: fc.constant('application/xmpp+xml') },
-      {
-        weight: 1,
-        arbitrary: fc.oneof(
-          fc.constantFrom(
-            'Application/XMPP+XML; charset=utf-8',
-            'application/xmpp+xmlx',
-            'text/xml',
-            'application/xmpp+xml;',
-          ),
-          strangeText,
-        ),
-      },
-    ),
+    type: contentType,
   });
 }
 
@@ -413,49 +419,53 @@ const entities = (levels: number): string =>
 const many = (times: number, of: (n: number) => string): string =>
   Array.from({ length: times }, (_, n) => of(n)).join('');
 
-/** Bodies that are meant to hurt. */
+/** Bodies that are meant to do harm. */
 function seeds(world: World): Readonly<Record<string, string | Buffer>> {
-  const [pinging, asking, telling] = good(world).map(write) as [string, string, string];
+  const [pingXml, queryXml, noticeXml] = good(world).map(write) as [string, string, string];
+  const pingAndJoin = `<ping xmlns="${NS_PING}"/><join xmlns="${NS_JOIN}" at="1"/>`;
   const to = (address: string, n: number): string =>
-    `<iq type="get" id="${n}" from="${world.user}" to="${address}"><ping xmlns="${NS_PING}"/><join xmlns="${NS_JOIN}" at="1"/></iq>`;
+    `<iq type="get" id="${n}" from="${world.user}" to="${address}">${pingAndJoin}</iq>`;
+  const inPing = (content: string): string =>
+    `${open}<iq type="get" id="a" from="${world.user}" to="${world.room}/x">${content}</iq>${close}`;
+  const [longEntity, uses] = [`<!ENTITY e "${'x'.repeat(50_000)}">`, '&e;'.repeat(50_000)];
   const marks = '\u0301\u0323'.repeat(250);
   return {
     'nothing at all': '',
     NUL: '\u0000',
-    'NUL within': `${open}${pinging}\u0000${close}`,
+    'NUL within': `${open}${pingXml}\u0000${close}`,
     'entities that grow (billion laughs)': `<!DOCTYPE a [<!ENTITY e0 "lol">${entities(9)}]>${open}&e9;${close}`,
-    'an entity without end (quadratic blow-up)': `<!DOCTYPE a [<!ENTITY e "${'x'.repeat(50_000)}">]>${open}${'&e;'.repeat(50_000)}${close}`,
+    'an entity without end (quadratic blow-up)': `<!DOCTYPE a [${longEntity}]>${open}${uses}${close}`,
     'an external entity': `<!DOCTYPE a [<!ENTITY e SYSTEM "file:///etc/passwd">]>${open}<iq id="&e;"/>${close}`,
-    'an external document type': `<!DOCTYPE a SYSTEM "http://${world.host}:5280/x.dtd">${open}${pinging}${close}`,
+    'an external document type': `<!DOCTYPE a SYSTEM "http://${world.host}:5280/x.dtd">${open}${pingXml}${close}`,
     'a parameter entity': `<!DOCTYPE a [<!ENTITY % p SYSTEM "http://${world.host}:5280/x.dtd"> %p;]>${open}${close}`,
-    'default attributes': `<!DOCTYPE xmpp [<!ATTLIST iq from CDATA "${world.user}">]>${open}${pinging}${close}`,
-    'a document type alone': `<!DOCTYPE xmpp>${open}${pinging}${close}`,
-    'an undefined entity': `${open}&nbsp;${pinging}${close}`,
-    comments: `<!-- before -->${open}<!-- within -->${pinging}${close}<!-- after -->`,
-    'a comment within a stanza': `${open}<iq type="get" id="a" from="${world.user}" to="${world.room}/x"><!-- c --><ping xmlns="${NS_PING}"/></iq>${close}`,
+    'default attributes': `<!DOCTYPE xmpp [<!ATTLIST iq from CDATA "${world.user}">]>${open}${pingXml}${close}`,
+    'a document type alone': `<!DOCTYPE xmpp>${open}${pingXml}${close}`,
+    'an undefined entity': `${open}&nbsp;${pingXml}${close}`,
+    comments: `<!-- before -->${open}<!-- within -->${pingXml}${close}<!-- after -->`,
+    'a comment within a stanza': inPing(`<!-- c --><ping xmlns="${NS_PING}"/>`),
     'a comment without end': `${open}<!--${'-x'.repeat(300_000)}`,
-    'processing instructions': `<?xml-stylesheet href="x"?>${open}<?php echo 1 ?>${pinging}${close}`,
-    'an XML declaration': `<?xml version="1.0"?>${open}${pinging}${close}`,
-    'an XML declaration in the middle': `${open}<?xml version="1.0"?>${pinging}${close}`,
-    'XML 1.1': `<?xml version="1.1"?>${open}${pinging}${close}`,
-    'UTF-16, little endian': Buffer.from(`\ufeff${open}${pinging}${close}`, 'utf16le'),
-    'UTF-16, big endian': Buffer.from(`\ufeff${open}${pinging}${close}`, 'utf16le').swap16(),
-    'declared as UTF-16': `<?xml version="1.0" encoding="utf-16"?>${open}${pinging}${close}`,
+    'processing instructions': `<?xml-stylesheet href="x"?>${open}<?php echo 1 ?>${pingXml}${close}`,
+    'an XML declaration': `<?xml version="1.0"?>${open}${pingXml}${close}`,
+    'an XML declaration in the middle': `${open}<?xml version="1.0"?>${pingXml}${close}`,
+    'XML 1.1': `<?xml version="1.1"?>${open}${pingXml}${close}`,
+    'UTF-16, little endian': Buffer.from(`\ufeff${open}${pingXml}${close}`, 'utf16le'),
+    'UTF-16, big endian': Buffer.from(`\ufeff${open}${pingXml}${close}`, 'utf16le').swap16(),
+    'declared as UTF-16': `<?xml version="1.0" encoding="utf-16"?>${open}${pingXml}${close}`,
     'declared as UTF-7': `<?xml version="1.0" encoding="utf-7"?>${open}+ADw-iq+AD4-${close}`,
     'declared as ISO 8859-1': `<?xml version="1.0" encoding="ISO-8859-1"?>${open}${to('ré@b.example/é', 1)}${close}`,
     'declared as nothing known': `<?xml version="1.0" encoding="EBCDIC"?>${open}${close}`,
-    'a byte order mark': `\ufeff${open}${pinging}${close}`,
+    'a byte order mark': `\ufeff${open}${pingXml}${close}`,
     'ISO 8859-1 bytes': Buffer.from(`${open}${to('r\u00e9@b.example/x', 1)}${close}`, 'latin1'),
     'overlong UTF-8': Buffer.concat([Buffer.from(open), Buffer.from('c0bc', 'hex'), Buffer.from(close)]),
     'half a surrogate in UTF-8': Buffer.concat([Buffer.from(open), Buffer.from('eda080', 'hex'), Buffer.from(close)]),
     'mixed encodings': Buffer.concat([
-      Buffer.from(`${open}${pinging}`),
-      Buffer.from(pinging, 'utf16le'),
+      Buffer.from(`${open}${pingXml}`),
+      Buffer.from(pingXml, 'utf16le'),
       Buffer.from(close),
     ]),
     'references to what is no character': `${open}&#0;&#xD800;&#xFFFF;&#x110000;${close}`,
     'nested 14,000 deep': open + '<a>'.repeat(14_000) + '</a>'.repeat(14_000) + close,
-    'nested 14,000 deep in a stanza': `${open}<iq type="get" id="a" from="${world.user}" to="${world.room}/x">${'<a>'.repeat(14_000)}${'</a>'.repeat(14_000)}</iq>${close}`,
+    'nested 14,000 deep in a stanza': inPing('<a>'.repeat(14_000) + '</a>'.repeat(14_000)),
     'nested 250,000 deep': open + '<a>'.repeat(250_000),
     'elements in rows': open + '<a/>'.repeat(29_900) + close,
     'an attribute without end': `${open}<iq type="get" id="a" from="${'x'.repeat(1_000_000)}" to="b"/>${close}`,
@@ -463,39 +473,45 @@ function seeds(world: World): Readonly<Record<string, string | Buffer>> {
     'a name without end': `${open}<${'x'.repeat(1_000_000)}/>${close}`,
     'a text without end': open + 'x'.repeat(1_040_000) + close,
     'a namespace without end': `${open}<iq id="a" xmlns="urn:${'x'.repeat(1_000_000)}"/>${close}`,
-    'a reason without end': `${open}${telling.replace('Connection lost', 'x'.repeat(1_000_000))}${close}`,
-    'a reason of references': `${open}${telling.replace('Connection lost', '&#120;'.repeat(29_000))}${close}`,
-    'a reason of CDATA': `${open}${telling.replace('Connection lost', '<![CDATA[<b>]]>'.repeat(10_000))}${close}`,
+    'a reason without end': `${open}${noticeXml.replace('Connection lost', 'x'.repeat(1_000_000))}${close}`,
+    'a reason of references': `${open}${noticeXml.replace('Connection lost', '&#120;'.repeat(29_000))}${close}`,
+    'a reason of CDATA': `${open}${noticeXml.replace('Connection lost', '<![CDATA[<b>]]>'.repeat(10_000))}${close}`,
     'line ends without end': open + '\r\n'.repeat(14_900) + close,
     'attributes in plenty': `${open}<iq id="a" ${many(29_900, (n) => `a${n}="" `)}/>${close}`,
     'attributes in plenty, of stanzas in plenty':
       open + many(900, (n) => `<iq id="${n}" ${many(30, (m) => `a${m}="" `)}/>`) + close,
     'attributes twice': `${open}<iq id="a" id="b"/>${close}`,
-    'attributes twice by their namespaces': `${open}<iq id="a" xmlns:p="urn:p" xmlns:q="urn:p" p:a="1" q:a="2"/>${close}`,
+    'attributes twice by their namespaces':
+      open + `<iq id="a" xmlns:p="urn:p" xmlns:q="urn:p" p:a="1" q:a="2"/>` + close,
     'namespaces in plenty': `${open}<iq id="a" ${many(29_900, (n) => `xmlns:a${n}="urn:${n}" `)}/>${close}`,
-    'namespaces in plenty, over elements in plenty': `<xmpp timeout="2" ${many(14_900, (n) => `xmlns:a${n}="urn:${n}" `)}>${many(14_900, (n) => `<a${n}:b/>`)}${close}`,
+    'namespaces in plenty, over elements in plenty':
+      `<xmpp timeout="2" ${many(14_900, (n) => `xmlns:a${n}="urn:${n}" `)}>` +
+      many(14_900, (n) => `<a${n}:b/>`) +
+      close,
     'default namespaces in plenty': open + many(9000, (n) => `<a xmlns="urn:${n}">`) + '</a>'.repeat(9000) + close,
-    'wrong namespaces': `<xmpp xmlns="urn:x" timeout="2">${pinging}${close}`,
-    'the namespace of servers': `${open}${pinging.replace('<iq', '<iq xmlns="jabber:server"')}${close}`,
+    'wrong namespaces': `<xmpp xmlns="urn:x" timeout="2">${pingXml}${close}`,
+    'the namespace of servers': `${open}${pingXml.replace('<iq', '<iq xmlns="jabber:server"')}${close}`,
     'a prefix that is not bound': `${open}<x:iq id="a"/>${close}`,
     'the prefix xml bound anew': `${open}<iq xmlns:xml="urn:x" id="a"/>${close}`,
-    'a stanza by a prefix': `<c:xmpp xmlns:c="jabber:client" timeout="2">${pinging.replaceAll('iq', 'c:iq')}</c:xmpp>`,
+    'a stanza by a prefix': `<c:xmpp xmlns:c="jabber:client" timeout="2">${pingXml.replaceAll('iq', 'c:iq')}</c:xmpp>`,
     'two roots': `${open}${close}${open}${close}`,
     'text around the root': `x${open}${close}y`,
-    'cut short': `${open}${pinging}`,
+    'cut short': `${open}${pingXml}`,
     'one stanza too many': open + many(1001, (n) => to('a@b.example/c', n)) + close,
-    'a thousand stanzas': open + many(1000, (n) => pinging.replace('id="a"', `id="${n}"`)) + close,
-    'a thousand notices': open + many(1000, (n) => telling.replace('id="c"', `id="${n}"`)) + close,
+    'a thousand stanzas': open + many(1000, (n) => pingXml.replace('id="a"', `id="${n}"`)) + close,
+    'a thousand notices': open + many(1000, (n) => noticeXml.replace('id="c"', `id="${n}"`)) + close,
     'a thousand notices for nobody':
       open +
-      many(1000, (n) => telling.replace('id="c"', `id="${n}"`).replace(`to="${world.user}`, `to="${world.user}-${n}`)) +
+      many(1000, (n) =>
+        noticeXml.replace('id="c"', `id="${n}"`).replace(`to="${world.user}`, `to="${world.user}-${n}`),
+      ) +
       close,
-    'a thousand questions': open + many(1000, (n) => asking.replace('id="b"', `id="${n}"`)) + close,
+    'a thousand questions': open + many(1000, (n) => queryXml.replace('id="b"', `id="${n}"`)) + close,
     'a thousand messages':
       open +
       many(1000, (n) => `<message id="${n}" from="${world.user}" to="${world.room}"><body>b</body></message>`) +
       close,
-    'a thousand ids, all one': open + many(1000, () => pinging) + close,
+    'a thousand ids, all one': open + many(1000, () => pingXml) + close,
     'long names to prepare': open + many(950, (n) => to(`${'a'.repeat(880)}@b.example/c`, n)) + close,
     'names that take long to prepare': open + many(850, (n) => to(`a${marks.slice(0, 480)}@b.example/c`, n)) + close,
     'names that take long to prepare, thrice': open + many(320, (n) => to(`a${marks}@a${marks}/a${marks}`, n)) + close,
@@ -542,14 +558,23 @@ function headersOf(given: Input): Record<string, string> {
   }
 }
 
+const BAD_REQUESTS = [
+  'the body is not (?:UTF-8|XML as XMPP has it)',
+  'the body has too much markup',
+  'the root must be <xmpp>',
+  'timeout must be',
+  'more than 1000 stanzas',
+  'child \\d+ is not a stanza',
+  'stanza \\d+ (?:needs an id|has the id)',
+];
 const DETAILS: Readonly<Record<number, RegExp>> = {
-  400: /^(?:the body is not (?:UTF-8|XML as XMPP has it)|the body has too much markup|the root must be <xmpp>|timeout must be|more than 1000 stanzas|child \d+ is not a stanza|stanza \d+ (?:needs an id|has the id))/,
+  400: new RegExp(`^(?:${BAD_REQUESTS.join('|')})`),
   401: /webhook-(?:id|timestamp|signature)/,
   413: /^the body has more than 1048576 bytes$/,
   415: /^the content type must be application\/xmpp\+xml$/,
 };
 
-/** How many stanzas a body holds, read by another parser than the server's. */
+/** The number of stanzas in a body, counted with another parser than the server's. */
 function stanzasIn(body: Buffer): number {
   let found = 0;
   const parser = new Parser();
@@ -561,20 +586,26 @@ function stanzasIn(body: Buffer): number {
   return found;
 }
 
-/** How long another request had to wait, and how much of that the server was at work, in milliseconds. */
+/** How long another request had to wait, and the server's processor time during that, in milliseconds. */
 interface Cost {
   readonly wait: number;
   readonly own: number;
 }
 
-/** A server, a session in a room of another one, and the way to the API. */
-class Scene {
+/** The memory of the server, in kB of Lua and in MB of its process. */
+interface Memory {
+  readonly luaKb: number;
+  readonly rssMb: number;
+}
+
+/** A server, a session in a room of another server, and a client of the API. */
+class StanzaTestBed {
   readonly lab: Lab;
   readonly home: Prosody;
   readonly juliet: User;
   readonly muc: ScriptedMuc;
   readonly world: World;
-  /** The join as it really is. */
+  /** The real join. */
   readonly join: Parameters<typeof ping>[0];
   readonly #agent = new Agent({ keepAlive: true, maxSockets: AT_ONCE });
   #pid: string | undefined;
@@ -595,7 +626,7 @@ class Scene {
     };
   }
 
-  static async open(): Promise<Scene> {
+  static async open(): Promise<StanzaTestBed> {
     const lab = await Lab.open();
     try {
       const { url, events } = await startSink(lab);
@@ -615,7 +646,7 @@ ping_muc_secret = "whsec_${SECRET.toString('base64')}"`,
       const room = muc.room('fuzzed');
       await juliet.join(room, 'Juliet');
       const joined = await until('the join is reported', () => events.find(({ type }) => type === 'muc.joined'));
-      return new Scene(lab, home, juliet, muc, {
+      return new StanzaTestBed(lab, home, juliet, muc, {
         host,
         remote: domain,
         room,
@@ -663,8 +694,8 @@ ping_muc_secret = "whsec_${SECRET.toString('base64')}"`,
   }
 
   /**
-   * Asks the server for a page that it does not have, again and again while something goes on. Returns how long it took at most
-   * to say so, and how long it was at work itself meanwhile, in milliseconds.
+   * Requests a page that does not exist, repeatedly, while something else runs. Returns the longest time to the answer,
+   * and the server's processor time during it, in milliseconds.
    */
   async longestWait(meanwhile: () => Promise<unknown>): Promise<Cost> {
     const file = `/proc/${await this.#process()}/schedstat`;
@@ -686,15 +717,15 @@ ping_muc_secret = "whsec_${SECRET.toString('base64')}"`,
     return longest;
   }
 
-  /** What the admin shell prints for an expression of Lua. */
+  /** The result of a Lua expression in the admin shell. */
   async lua(expression: string): Promise<string> {
-    const said = await this.home.shell(`>return ${expression}`);
-    const value = /Result: (.*)/.exec(said)?.[1];
-    if (value === undefined) throw new Error(`the shell did not evaluate ${expression}: ${said}`);
+    const output = await this.home.shell(`>return ${expression}`);
+    const value = /Result: (.*)/.exec(output)?.[1];
+    if (value === undefined) throw new Error(`the shell did not evaluate ${expression}: ${output}`);
     return value.trim();
   }
 
-  async memory(): Promise<{ luaKb: number; rssMb: number }> {
+  async memory(): Promise<Memory> {
     const luaKb = Number(
       await this.lua('(collectgarbage() == 0 and collectgarbage() == 0) and collectgarbage("count")'),
     );
@@ -719,16 +750,117 @@ const problemSchema = (): ((value: unknown) => boolean) =>
     JSON.parse(readFileSync(new URL('../protocol/problem.schema.json', import.meta.url), 'utf8')) as object,
   );
 
-/** @param measured whether each seed's stall is measured, which takes a minute */
-export async function fuzzStanzas(options: FuzzOptions & { readonly measured: boolean }): Promise<StanzaResult> {
-  const scene = await Scene.open();
-  const { home, juliet, muc, world } = scene;
-  const tally = new Tally();
-  const conditions: Record<string, number> = {};
-  const isProblem = problemSchema();
-  let taken = 0;
+const rightInput = (body: string | Buffer): Input => ({
+  body: Buffer.from(body),
+  signing: 'right',
+  strange: ['', '', ''],
+  type: 'application/xmpp+xml',
+});
+/** For violations that belong to no single input. */
+const NO_INPUT = Buffer.alloc(0);
 
-  function judge(given: Input, { status, headers, body }: Reply): string | undefined {
+/** Sends inputs, and checks each answer against the contract. */
+class StanzaFuzzer {
+  readonly tally = new Tally();
+  /** The answers to single stanzas, by condition. */
+  readonly conditions: Record<string, number> = {};
+  /** Requests that were accepted. */
+  accepted = 0;
+  readonly #testBed: StanzaTestBed;
+  readonly #isProblem = problemSchema();
+
+  constructor(testBed: StanzaTestBed) {
+    this.#testBed = testBed;
+  }
+
+  async send(given: Input, name: string): Promise<void> {
+    try {
+      let reply = await this.#testBed.send(given);
+      for (
+        let turn = 0;
+        turn < 20 && (reply.status === 503 || reply.status === 429) && reply.headers['retry-after'] !== undefined;
+        turn += 1
+      ) {
+        this.tally.count(`${reply.status}, tried again`);
+        await sleep(Number(reply.headers['retry-after']) * 1000);
+        reply = await this.#testBed.send(given);
+      }
+      this.tally.count(String(reply.status));
+      const wrong = this.#judge(given, reply);
+      if (wrong !== undefined) this.tally.violate(name, wrong.slice(0, 500), given.body);
+    } catch (error) {
+      this.tally.count('no answer');
+      this.tally.violate(name, String(error), given.body);
+    }
+  }
+
+  /** Sends each seed until its stall is small, and returns the longest stalls. */
+  async measureSeeds(progress: FuzzOptions['progress']): Promise<StanzaResult['stall']> {
+    const stall = { baseline: (await this.#testBed.longestWait(() => sleep(5000))).wait, wait: 0, own: 0, worst: '' };
+    for (const [name, body] of Object.entries(seeds(this.#testBed.world))) {
+      progress?.(name);
+      const given = rightInput(body);
+      let [wait, own] = [Infinity, Infinity];
+      for (let turn = 0; turn < TURNS && own > MAX_STALL_MS / 4; turn += 1) {
+        const cost = await this.#testBed.longestWait(() => this.send(given, name));
+        [wait, own] = [Math.min(wait, cost.wait), Math.min(own, cost.own)];
+      }
+      progress?.(`${name}: ${wait.toFixed(0)} ms, ${own.toFixed(0)} ms its own`);
+      stall.wait = Math.max(stall.wait, wait);
+      if (own > stall.own) Object.assign(stall, { own, worst: name });
+      if (own > MAX_STALL_MS)
+        this.tally.violate(name, `held up the server for ${own.toFixed(0)} ms, ${TURNS} times`, given.body);
+    }
+    return stall;
+  }
+
+  /** Sends each seed once. */
+  async sendSeeds(progress: FuzzOptions['progress']): Promise<StanzaResult['stall']> {
+    for (const [name, body] of Object.entries(seeds(this.#testBed.world))) {
+      progress?.(name);
+      await this.send(rightInput(body), name);
+    }
+    return { baseline: 0, wait: 0, own: 0, worst: '' };
+  }
+
+  /** The memory of the server may not have grown. */
+  checkMemory(before: Memory, after: Memory): void {
+    if (after.luaKb - before.luaKb > MAX_GROWTH.luaKb)
+      this.tally.violate('all', `Lua's memory grew from ${before.luaKb} to ${after.luaKb} kB`, NO_INPUT);
+    if (after.rssMb - before.rssMb > MAX_GROWTH.rssMb)
+      this.tally.violate('all', `the process grew from ${before.rssMb} to ${after.rssMb} MB`, NO_INPUT);
+  }
+
+  /** No stanza may have left the server since then. */
+  checkTraffic(before: { readonly asked: number; readonly received: number }): void {
+    const { muc, juliet } = this.#testBed;
+    for (const { kind, to, user } of muc.asked.slice(before.asked))
+      this.tally.violate('all', `the chat service was asked: ${kind} ${to} by ${user}`, NO_INPUT);
+    for (const { stanza } of juliet.received.slice(before.received))
+      this.tally.violate('all', `the client received ${stanza.toString()}`, NO_INPUT);
+  }
+
+  /** The server may have logged neither an error nor the secret. */
+  async checkLog(): Promise<void> {
+    const log = await this.#testBed.home.log();
+    const errors = log
+      .split('\n')
+      .filter((line) => /\terror\t|[Tt]raceback/.test(line) && !line.includes('certmanager\t')); // no certificate
+    if (errors.length > 0) this.tally.violate('all', `the server logged ${errors.slice(0, 3).join(' ')}`, NO_INPUT);
+    if (log.includes(SECRET.toString('base64'))) this.tally.violate('all', 'the secret is in the log', NO_INPUT);
+  }
+
+  /** The same stanzas are accepted for the real join: the API was open, and the inputs were nearly right. */
+  async checkRightStanzas(): Promise<void> {
+    const { join } = this.#testBed;
+    const pingReply = await this.#testBed.send(rightInput(requestBody([ping(join)], 5)));
+    const noticeReply = await this.#testBed.send(rightInput(requestBody([notice(join, undefined)], 5)));
+    if (readAnswers(pingReply.body).values().next().value?.kind !== 'result' || readAnswers(noticeReply.body).size > 0)
+      this.tally.violate('all', `the right ones were refused: ${pingReply.body} ${noticeReply.body}`, NO_INPUT);
+  }
+
+  /** Returns what is wrong with an answer, or undefined. */
+  #judge(given: Input, { status, headers, body }: Reply): string | undefined {
     const type = headers['content-type'];
     if (given.signing !== 'right' && status !== 401 && given.body.length <= 1_048_576)
       return `answered ${status} to what is not signed`;
@@ -736,128 +868,62 @@ export async function fuzzStanzas(options: FuzzOptions & { readonly measured: bo
       const details = DETAILS[status];
       if (details === undefined) return `answered ${status}: ${body}`;
       const problem = JSON.parse(body) as { status: number; detail: string };
-      if (type !== 'application/problem+json' || !isProblem(problem) || problem.status !== status)
-        return `the problem is none: ${body}`;
+      if (type !== 'application/problem+json' || !this.#isProblem(problem) || problem.status !== status)
+        return `not a problem document: ${body}`;
       return details.test(problem.detail) ? undefined : `the problem names no field: ${body}`;
     }
-    taken += 1;
-    if (type !== 'application/xmpp+xml') return `answered 200 with ${type}`;
+    this.accepted += 1;
+    return type === 'application/xmpp+xml' ? this.#judgeAnswers(given, body) : `answered 200 with ${type}`;
+  }
+
+  #judgeAnswers(given: Input, body: string): string | undefined {
     const answers = [...readAnswers(body).values()];
-    const there = stanzasIn(given.body);
-    if (answers.length !== there) return `${there} stanzas, ${answers.length} answers: ${body}`;
+    const sent = stanzasIn(given.body);
+    if (answers.length !== sent) return `${sent} stanzas, ${answers.length} answers: ${body}`;
     for (const answer of answers) {
       if (answer.kind !== 'error') return `a stanza got through: ${body}`;
-      if (answer.by !== home.host) return `an error that the server did not make: ${body}`;
+      if (answer.by !== this.#testBed.home.host) return `an error that the server did not make: ${body}`;
       if (!['policy-violation', 'conflict', 'recipient-unavailable'].includes(answer.condition))
         return `${answer.condition}: ${body}`;
-      if (answer.condition === 'policy-violation' && (answer.text ?? '') === '') return `nothing says why: ${body}`;
-      conditions[answer.condition] = (conditions[answer.condition] ?? 0) + 1;
+      if (answer.condition === 'policy-violation' && (answer.text ?? '') === '') return `no reason is given: ${body}`;
+      this.conditions[answer.condition] = (this.conditions[answer.condition] ?? 0) + 1;
     }
     return undefined;
   }
+}
 
-  async function send(given: Input, name: string): Promise<void> {
-    try {
-      let reply = await scene.send(given);
-      for (
-        let turn = 0;
-        turn < 20 && (reply.status === 503 || reply.status === 429) && reply.headers['retry-after'] !== undefined;
-        turn += 1
-      ) {
-        tally.count(`${reply.status}, tried again`);
-        await sleep(Number(reply.headers['retry-after']) * 1000);
-        reply = await scene.send(given);
-      }
-      tally.count(String(reply.status));
-      const wrong = judge(given, reply);
-      if (wrong !== undefined) tally.violate(name, wrong.slice(0, 500), given.body);
-    } catch (error) {
-      tally.count('no answer');
-      tally.violate(name, String(error), given.body);
-    }
-  }
-
+/** @param measured whether each seed's stall is measured, which takes a minute */
+export async function fuzzStanzas(options: FuzzOptions & { readonly measured: boolean }): Promise<StanzaResult> {
+  const testBed = await StanzaTestBed.open();
+  const { juliet, muc, world } = testBed;
+  const fuzzer = new StanzaFuzzer(testBed);
   try {
-    await sleep(500); // what comes of the login has come
-    const before = { asked: muc.asked.length, received: juliet.received.length };
-    const stall = { baseline: 0, wait: 0, own: 0, worst: '' };
-    if (options.measured) stall.baseline = (await scene.longestWait(() => sleep(5000))).wait;
-    for (const [name, body] of Object.entries(seeds(world))) {
-      options.progress?.(name);
-      const given: Input = {
-        body: Buffer.from(body),
-        signing: 'right',
-        strange: ['', '', ''],
-        type: 'application/xmpp+xml',
-      };
-      if (!options.measured) {
-        await send(given, name);
-        continue;
-      }
-      let [wait, own] = [Infinity, Infinity];
-      for (let turn = 0; turn < TURNS && own > MAX_STALL_MS / 4; turn += 1) {
-        const cost = await scene.longestWait(() => send(given, name));
-        [wait, own] = [Math.min(wait, cost.wait), Math.min(own, cost.own)];
-      }
-      options.progress?.(`${name}: ${wait.toFixed(0)} ms, ${own.toFixed(0)} ms its own`);
-      stall.wait = Math.max(stall.wait, wait);
-      if (own > stall.own) Object.assign(stall, { own, worst: name });
-      if (own > MAX_STALL_MS)
-        tally.violate(name, `held up the server for ${own.toFixed(0)} ms, ${TURNS} times`, given.body);
-    }
+    await sleep(500); // what the login causes has arrived
+    const traffic = { asked: muc.asked.length, received: juliet.received.length };
+    const stall = await (options.measured ? fuzzer.measureSeeds(options.progress) : fuzzer.sendSeeds(options.progress));
 
-    const memory = await scene.memory();
-    const arbitrary = inputs(world);
-    await fuzz(arbitrary, options, tally, AT_ONCE, async (given, name) => {
-      await send(taken < MAX_TAKEN ? given : { ...given, signing: 'other body' }, name);
+    const before = await testBed.memory();
+    await fuzz(inputs(world), options, fuzzer.tally, AT_ONCE, async (given, name) => {
+      await fuzzer.send(fuzzer.accepted < MAX_ACCEPTED ? given : { ...given, signing: 'other body' }, name);
     });
-    const after = await scene.memory();
+    const after = await testBed.memory();
 
     await sleep(500); // what got through has arrived
-    const nowhere = Buffer.alloc(0);
-    for (const { kind, to, user } of muc.asked.slice(before.asked))
-      tally.violate('all', `the chat service was asked: ${kind} ${to} by ${user}`, nowhere);
-    for (const { stanza } of juliet.received.slice(before.received))
-      tally.violate('all', `the client received ${stanza.toString()}`, nowhere);
-    if (after.luaKb - memory.luaKb > MAX_GROWTH.luaKb)
-      tally.violate('all', `Lua's memory grew from ${memory.luaKb} to ${after.luaKb} kB`, nowhere);
-    if (after.rssMb - memory.rssMb > MAX_GROWTH.rssMb)
-      tally.violate('all', `the process grew from ${memory.rssMb} to ${after.rssMb} MB`, nowhere);
-    const log = await home.log();
-    const errors = log
-      .split('\n')
-      .filter((line) => /\terror\t|[Tt]raceback/.test(line) && !line.includes('certmanager\t')); // it has none
-    if (errors.length > 0) tally.violate('all', `the server logged ${errors.slice(0, 3).join(' ')}`, nowhere);
-    if (log.includes(SECRET.toString('base64'))) tally.violate('all', 'the secret is in the log', nowhere);
-
-    // the same stanzas about the join that there is do get through: the door was open, and these were nearly right
-    const right = await scene.send({
-      body: Buffer.from(requestBody([ping(scene.join)], 5)),
-      signing: 'right',
-      strange: ['', '', ''],
-      type: 'application/xmpp+xml',
-    });
-    const told = await scene.send({
-      body: Buffer.from(requestBody([notice(scene.join, undefined)], 5)),
-      signing: 'right',
-      strange: ['', '', ''],
-      type: 'application/xmpp+xml',
-    });
-    if (readAnswers(right.body).values().next().value?.kind !== 'result' || readAnswers(told.body).size > 0)
-      tally.violate('all', `the right ones were refused: ${right.body} ${told.body}`, nowhere);
+    fuzzer.checkTraffic(traffic);
+    fuzzer.checkMemory(before, after);
+    await fuzzer.checkLog();
+    await fuzzer.checkRightStanzas();
+    const { counts, violations } = fuzzer.tally;
     return {
-      inputs: Object.entries(tally.counts).reduce(
-        (sum, [name, count]) => sum + (name.includes('again') ? 0 : count),
-        0,
-      ),
-      answers: tally.counts,
-      stanzas: conditions,
+      inputs: Object.entries(counts).reduce((sum, [name, count]) => sum + (name.includes('again') ? 0 : count), 0),
+      answers: counts,
+      stanzas: fuzzer.conditions,
       stall,
-      luaKb: { before: memory.luaKb, after: after.luaKb },
-      rssMb: { before: memory.rssMb, after: after.rssMb },
-      violations: tally.violations,
+      luaKb: { before: before.luaKb, after: after.luaKb },
+      rssMb: { before: before.rssMb, after: after.rssMb },
+      violations,
     };
   } finally {
-    await scene.close();
+    await testBed.close();
   }
 }

@@ -15,18 +15,18 @@ import { type Endpoint, listen } from './endpoint.ts';
 import { type FuzzOptions, type Signing, Tally, type Violation, fuzz, mangled, signing, strangeText } from './fuzz.ts';
 
 /**
- * Fuzzes the webhook: the bundle that a deployment uploads, invoked with API Gateway's events, over an embedded table and
- * a count of the executions that it starts. What should come back is read from the contract's schemas.
+ * Fuzzes the webhook: the bundle that a deployment uploads, invoked with API Gateway's events, over an embedded table
+ * and a count of the executions that it starts. The expected answers are read from the contract's schemas.
  */
 export interface WebhookResult {
   readonly inputs: number;
   readonly answers: Readonly<Record<string, number>>;
   readonly events: { readonly accepted: number; readonly rejected: number };
-  /** Rows and executions that there are, each of which the contract's schema takes. */
+  /** Rows and executions in the end. All belong to events that are valid by the contract's schema. */
   readonly rows: number;
   readonly executions: number;
   readonly slowest: { readonly name: string; readonly milliseconds: number };
-  /** What its heap held after a full collection, at most: after a quarter of the inputs, and after all. */
+  /** Its heap after a full garbage collection, in megabytes: after a quarter of the inputs, and after all. */
   readonly heldMb: { readonly early: number; readonly end: number };
   readonly violations: readonly Violation[];
 }
@@ -63,14 +63,14 @@ interface Input {
   readonly body: Buffer;
   readonly signing: Signing;
   readonly strange: readonly [id: string, timestamp: string, signature: string];
-  /** API Gateway hands binary bodies over in base64. */
+  /** API Gateway passes binary bodies in base64. */
   readonly base64: boolean;
 }
 
 const now = Date.now();
 const AT = Math.floor(now / 1000) * 1_000_000;
 
-/** A field as it is written, so that a name may come twice, and a value be no JSON at all. */
+/** A field as text, so that a name may occur twice, and a value may be invalid JSON. */
 type Field = readonly [name: string, json: string];
 
 const fields = (event: object): readonly Field[] =>
@@ -165,7 +165,7 @@ const fieldName: fc.Arbitrary<string> = fc.oneof(
   strangeText,
 );
 
-/** One thing that is wrong with an event: a value, a name, a field too few, too many, or twice. */
+/** One fault in an event: a wrong value or name, or a field that is missing, unknown, or repeated. */
 const fault: fc.Arbitrary<(event: readonly Field[]) => readonly Field[]> = fc.oneof(
   {
     weight: 6,
@@ -268,7 +268,7 @@ const input: fc.Arbitrary<Input> = fc.record({
 });
 
 const whole = (events: string): string => `{"host":"${HOST}","events":${events}}`;
-/** Bodies that are meant to hurt. */
+/** Bodies that are meant to do harm. */
 const SEEDS: Readonly<Record<string, string | Buffer>> = {
   'nothing at all': '',
   NUL: '\u0000',
@@ -338,7 +338,7 @@ const lower = (address: string): string => {
   return [bare.replace(/[A-Z]/g, (letter) => letter.toLowerCase()), ...resource].join('/');
 };
 
-/** What the contract's schemas say of an answer, and which rows and executions it should have left. */
+/** Checks answers by the contract's schemas, and keeps which rows and executions are expected. */
 class Oracle {
   readonly rows = new Set<string>();
   readonly executions = new Set<string>();
@@ -359,15 +359,15 @@ class Oracle {
   /** Returns what is wrong with an answer, or undefined. */
   judge(
     given: Input,
-    { statusCode = 0, headers: said = {}, body = '' }: APIGatewayProxyStructuredResultV2,
+    { statusCode = 0, headers = {}, body = '' }: APIGatewayProxyStructuredResultV2,
   ): string | undefined {
     const answer: unknown = JSON.parse(body);
     const details = DETAILS[statusCode];
     if (given.signing !== 'right' && statusCode !== 401 && given.body.length <= 262_144)
       return `answered ${statusCode} to what is not signed`;
     if (details !== undefined) {
-      if (!this.#problem(answer) || said['content-type'] !== 'application/problem+json')
-        return `the problem is none: ${body}`;
+      if (!this.#problem(answer) || headers['content-type'] !== 'application/problem+json')
+        return `not a problem document: ${body}`;
       const { detail, status } = answer as { detail: string; status: number };
       return details.test(detail) && status === statusCode ? undefined : `the problem names no field: ${body}`;
     }
@@ -381,7 +381,7 @@ class Oracle {
     body: Buffer,
     { accepted, rejected }: { accepted: number; rejected: { index: number; error: string }[] },
   ): string | undefined {
-    const text = new TextDecoder('utf-8', { fatal: true }).decode(body); // what is no UTF-8 is no JSON, and must not come so far
+    const text = new TextDecoder('utf-8', { fatal: true }).decode(body); // other encodings must have been refused
     const { host, events } = JSON.parse(text) as { host: string; events: Record<string, unknown>[] };
     this.events.accepted += accepted;
     this.events.rejected += rejected.length;
@@ -393,7 +393,7 @@ class Oracle {
     const closes = new Map<string, number>();
     for (const [index, taken] of events.entries()) {
       if (refused.has(index)) continue;
-      const { reason: _reason, ...rest } = taken; // longer ones than ours are taken
+      const { reason: _reason, ...rest } = taken; // longer reasons than in the schema are accepted
       if (!this.#request({ host, events: [rest] }))
         return `event ${index} is accepted, but: ${JSON.stringify(this.#request.errors?.at(-1))}`;
       const {
@@ -417,9 +417,9 @@ class Oracle {
 /** Secrets Manager and Step Functions, as far as the function needs them. */
 async function startServices(started: Set<string>): Promise<Endpoint> {
   return listen(({ headers: { 'x-amz-target': target }, body }, response) => {
-    const asked = JSON.parse(body.toString()) as { input?: string };
+    const start = JSON.parse(body.toString()) as { input?: string };
     if (target === 'AWSStepFunctions.StartExecution') {
-      const { host, remote, at } = JSON.parse(asked.input ?? '') as { host: string; remote: string; at: number };
+      const { host, remote, at } = JSON.parse(start.input ?? '') as { host: string; remote: string; at: number };
       started.add(`${host} ${remote} ${at}`);
     }
     const secret = JSON.stringify({ current: SECRET.toString('base64'), previous: '' });
@@ -435,125 +435,147 @@ const difference = (one: ReadonlySet<string>, other: ReadonlySet<string>): strin
     .slice(0, 3)
     .join(', ');
 
-/** @param assembly the output of `cdk synth` */
-export async function fuzzWebhook(assembly: string, options: FuzzOptions): Promise<WebhookResult> {
-  const { tables, functions, secrets } = await readAssembly(assembly);
-  const definition = functions.find(({ environment }) => ENV.stateMachineArn in environment);
-  if (definition === undefined || tables[0] === undefined || secrets[0] === undefined)
-    throw new Error('the stack has no webhook function');
-  const directory = await mkdtemp(join(tmpdir(), 'ping-muc-fuzz-'));
-  const database = await startDynamoDB(directory, tables);
-  const started = new Set<string>();
-  const services = await startServices(started);
-  const tally = new Tally();
-  const oracle = new Oracle();
-  let heldMb = 0;
-  let deaths = 0;
-  const local = new LocalFunction(
-    definition,
-    {
+/** For violations that belong to no single input. */
+const NO_INPUT = Buffer.alloc(0);
+const CREDENTIALS = { accessKeyId: 'fuzz', secretAccessKey: 'fuzz' };
+
+/** The webhook function of a stack, with what it needs of AWS, and what has been observed of it. */
+class WebhookFuzzer {
+  readonly tally = new Tally();
+  readonly oracle = new Oracle();
+  /** The executions that it has started. */
+  readonly started = new Set<string>();
+  /** Its heap after the last full garbage collection, in megabytes. */
+  heldMb = 0;
+  deaths = 0;
+  #function: LocalFunction | undefined;
+  /** What is to be closed in the end, in this order. */
+  readonly #closers: (() => unknown)[] = [];
+  #rows: () => Promise<ReadonlySet<string>> = () => Promise.resolve(new Set());
+
+  async start(assembly: string): Promise<void> {
+    const { tables, functions, secrets } = await readAssembly(assembly);
+    const definition = functions.find(({ environment }) => ENV.stateMachineArn in environment);
+    const table = tables[0];
+    if (definition === undefined || table === undefined || secrets[0] === undefined)
+      throw new Error('the stack has no webhook function');
+    const directory = await mkdtemp(join(tmpdir(), 'ping-muc-fuzz-'));
+    this.#closers.unshift(() => rm(directory, { recursive: true, force: true }));
+    const database = await startDynamoDB(directory, tables);
+    this.#closers.unshift(() => database.close());
+    const services = await startServices(this.started);
+    this.#closers.unshift(() => services.close());
+    const environment = {
       AWS_REGION: REGION,
-      AWS_ACCESS_KEY_ID: 'fuzz',
-      AWS_SECRET_ACCESS_KEY: 'fuzz',
+      AWS_ACCESS_KEY_ID: CREDENTIALS.accessKeyId,
+      AWS_SECRET_ACCESS_KEY: CREDENTIALS.secretAccessKey,
       AWS_ENDPOINT_URL_DYNAMODB: database.endpoint,
       AWS_ENDPOINT_URL_SFN: services.url,
       AWS_ENDPOINT_URL_SECRETS_MANAGER: services.url,
-    },
-    (line) => {
-      if (line.includes('"function died"')) deaths += 1;
-      const held = /"heldMb":(\d+)/.exec(line)?.[1];
-      if (held !== undefined) heldMb = Number(held);
-      if (line.includes(SECRET.toString('base64'))) tally.violate('any', 'the secret is in the log', Buffer.from(line));
-    },
-  );
-  const client = new DynamoDBClient({
-    endpoint: database.endpoint,
-    region: REGION,
-    credentials: { accessKeyId: 'fuzz', secretAccessKey: 'fuzz' },
-  });
+    };
+    const webhook = new LocalFunction(definition, environment, (line) => this.#readLog(line));
+    this.#function = webhook;
+    this.#closers.unshift(() => webhook.close());
+    const client = new DynamoDBClient({ endpoint: database.endpoint, region: REGION, credentials: CREDENTIALS });
+    this.#closers.unshift(() => client.destroy());
+    this.#rows = async () => {
+      const rows = new Set<string>();
+      for await (const page of paginateScan({ client }, { TableName: table.name })) {
+        for (const { pk, sk } of page.Items ?? []) rows.add(`${pk?.S} ${sk?.S}`);
+      }
+      return rows;
+    };
+  }
 
-  const send = async (given: Input, name: string): Promise<void> => {
+  async send(given: Input, name: string): Promise<void> {
     const { body, base64 } = given;
     const text = base64 ? body.toString('base64') : body.toString();
     const sent = { ...given, body: base64 ? body : Buffer.from(text) };
     try {
-      const answer = await local.invoke({
-        version: '2.0',
-        headers: headers(sent),
-        body: text,
-        isBase64Encoded: base64,
-      });
-      const { statusCode } = answer as APIGatewayProxyStructuredResultV2;
-      tally.count(String(statusCode));
-      const wrong = oracle.judge(sent, answer as APIGatewayProxyStructuredResultV2);
-      if (wrong !== undefined) tally.violate(name, wrong, body);
+      const event = { version: '2.0', headers: headers(sent), body: text, isBase64Encoded: base64 };
+      const answer = (await this.#function?.invoke(event)) as APIGatewayProxyStructuredResultV2;
+      this.tally.count(String(answer.statusCode));
+      const wrong = this.oracle.judge(sent, answer);
+      if (wrong !== undefined) this.tally.violate(name, wrong, body);
     } catch (error) {
-      tally.count('no answer');
-      tally.violate(name, String(error), body);
+      this.tally.count('no answer');
+      this.tally.violate(name, String(error), body);
     }
-  };
+  }
 
-  try {
+  /** Sends each seed up to five times, and returns the one that took longest. */
+  async sendSeeds(): Promise<WebhookResult['slowest']> {
     const slowest = { name: '', milliseconds: 0 };
     for (const [name, body] of Object.entries(SEEDS)) {
       const given: Input = { body: Buffer.from(body), signing: 'right', strange: ['', '', ''], base64: true };
       const took: number[] = [];
       for (let turn = 0; turn < 5 && (turn === 0 || Math.min(...took) > MAX_MS / 4); turn += 1) {
         const began = performance.now();
-        await send(given, name);
+        await this.send(given, name);
         took.push(performance.now() - began);
       }
-      const milliseconds = Math.min(...took); // what else the machine does only ever adds
+      const milliseconds = Math.min(...took); // other load can only make it longer
       if (milliseconds > slowest.milliseconds) Object.assign(slowest, { name, milliseconds });
-      if (milliseconds > MAX_MS) tally.violate(name, `took ${milliseconds.toFixed(0)} ms, five times`, given.body);
+      if (milliseconds > MAX_MS) this.tally.violate(name, `took ${milliseconds.toFixed(0)} ms, five times`, given.body);
     }
-    const quarter = Math.ceil(options.inputs / 4);
-    await fuzz(
-      input,
-      { ...options, inputs: quarter, progress: (step) => options.progress?.(`first quarter: ${step}`) },
-      tally,
-      AT_ONCE,
-      send,
-    );
-    const early = heldMb;
-    await fuzz(
-      input,
-      { ...options, inputs: options.inputs - quarter, seed: options.seed + 1_000_000 },
-      tally,
-      AT_ONCE,
-      send,
-    );
+    return slowest;
+  }
 
-    const rows = new Set<string>();
-    for await (const page of paginateScan({ client }, { TableName: tables[0].name })) {
-      for (const { pk, sk } of page.Items ?? []) rows.add(`${pk?.S} ${sk?.S}`);
-    }
-    const nowhere = Buffer.alloc(0);
-    for (const [what, there, expected] of [
-      ['row', rows, oracle.rows],
-      ['execution', started, oracle.executions],
+  /** Compares rows and executions with those of the accepted events. Returns the number of rows. */
+  async checkState(): Promise<number> {
+    const rows = await this.#rows();
+    for (const [what, found, expected] of [
+      ['row', rows, this.oracle.rows],
+      ['execution', this.started, this.oracle.executions],
     ] as const) {
-      if (difference(there, expected) !== '')
-        tally.violate('all', `a ${what} of what was not accepted: ${difference(there, expected)}`, nowhere);
-      if (difference(expected, there) !== '')
-        tally.violate('all', `no ${what} of what was accepted: ${difference(expected, there)}`, nowhere);
+      if (difference(found, expected) !== '')
+        this.tally.violate('all', `a ${what} of what was not accepted: ${difference(found, expected)}`, NO_INPUT);
+      if (difference(expected, found) !== '')
+        this.tally.violate('all', `no ${what} of what was accepted: ${difference(expected, found)}`, NO_INPUT);
     }
-    if (deaths > 0) tally.violate('all', `the function died ${deaths} times`, nowhere);
+    if (this.deaths > 0) this.tally.violate('all', `the function died ${this.deaths} times`, NO_INPUT);
+    return rows.size;
+  }
+
+  async close(): Promise<void> {
+    for (const close of this.#closers) await close();
+  }
+
+  #readLog(line: string): void {
+    if (line.includes('"function died"')) this.deaths += 1;
+    const held = /"heldMb":(\d+)/.exec(line)?.[1];
+    if (held !== undefined) this.heldMb = Number(held);
+    if (line.includes(SECRET.toString('base64')))
+      this.tally.violate('any', 'the secret is in the log', Buffer.from(line));
+  }
+}
+
+/** @param assembly the output of `cdk synth` */
+export async function fuzzWebhook(assembly: string, options: FuzzOptions): Promise<WebhookResult> {
+  const { inputs, seed, progress } = options;
+  const fuzzer = new WebhookFuzzer();
+  const { tally, oracle, started } = fuzzer;
+  const send = (given: Input, name: string): Promise<void> => fuzzer.send(given, name);
+  try {
+    await fuzzer.start(assembly);
+    const slowest = await fuzzer.sendSeeds();
+    const quarter = Math.ceil(inputs / 4);
+    const first = { inputs: quarter, seed, progress: (step: string) => progress?.(`first quarter: ${step}`) };
+    await fuzz(input, first, tally, AT_ONCE, send);
+    const early = fuzzer.heldMb;
+    await fuzz(input, { ...options, inputs: inputs - quarter, seed: seed + 1_000_000 }, tally, AT_ONCE, send);
+    const rows = await fuzzer.checkState();
     return {
       inputs: Object.values(tally.counts).reduce((sum, count) => sum + count, 0),
       answers: tally.counts,
       events: oracle.events,
-      rows: rows.size,
+      rows,
       executions: started.size,
       slowest,
-      heldMb: { early, end: heldMb },
+      heldMb: { early, end: fuzzer.heldMb },
       violations: tally.violations,
     };
   } finally {
-    client.destroy();
-    await local.close();
-    await services.close();
-    await database.close();
-    await rm(directory, { recursive: true, force: true });
+    await fuzzer.close();
   }
 }

@@ -1,29 +1,31 @@
 import fc from 'fast-check';
 
-/** What the fuzzers of the two doors have in common: strange values, mangled bytes, and who sends them. */
+/**
+ * What the fuzzers of both HTTP endpoints have in common: strange values, mangled bytes, and the loop that sends them.
+ */
 
 export interface Violation {
-  /** Where the input came from: a seed's name, or the random seed, its part and its place, which make it again. */
+  /** The source of the input: the name of a seed, or the random seed, part and index that reproduce it. */
   readonly input: string;
   readonly why: string;
   readonly body: string;
 }
 
 export interface FuzzOptions {
-  /** How many random inputs, beside the named seeds. */
+  /** The number of random inputs, in addition to the named seeds. */
   readonly inputs: number;
   readonly seed: number;
   readonly progress?: (step: string) => void;
 }
 
-/** More violations than this tell nothing new. */
+/** More violations than this add nothing new. */
 const MAX_VIOLATIONS = 10;
-/** Inputs that are made at a time. */
+/** Inputs that are generated at a time. */
 const PART = 250;
-/** A body is shown up to here, in characters. */
+/** The maximum length of a body in a violation, in characters. */
 const MAX_SHOWN = 2000;
 
-/** Counts what came back, by a name, and keeps what should not have. */
+/** Counts answers by name, and keeps the violations. */
 export class Tally {
   readonly counts: Record<string, number> = {};
   readonly violations: Violation[] = [];
@@ -42,7 +44,7 @@ export class Tally {
   }
 }
 
-/** Draws random inputs and sends them, so many at once, until one too many was answered wrongly. */
+/** Generates random inputs and sends them, some at a time, until there are too many violations. */
 export async function fuzz<Input>(
   arbitrary: fc.Arbitrary<Input>,
   { inputs, seed, progress = () => undefined }: FuzzOptions,
@@ -63,7 +65,7 @@ export async function fuzz<Input>(
   }
 }
 
-/** Text that has broken something somewhere. */
+/** Text that often causes faults. */
 const NAMED_TEXT = [
   '',
   ' ',
@@ -167,7 +169,7 @@ const NAMED_TEXT = [
   'file:///etc/passwd',
 ];
 
-/** Text of all kinds: strange, without end, of any code unit. */
+/** Text of all kinds: strange, very long, with any code unit. */
 export const strangeText: fc.Arbitrary<string> = fc.oneof(
   { weight: 6, arbitrary: fc.constantFrom(...NAMED_TEXT) },
   { weight: 2, arbitrary: fc.string({ unit: 'binary', maxLength: 30 }) },
@@ -189,7 +191,7 @@ export const strangeText: fc.Arbitrary<string> = fc.oneof(
   },
 );
 
-/** What is done to bytes: a bit flipped, some deleted, some put in, some repeated, the rest cut off. */
+/** A change to bytes: a flipped bit, or bytes that are deleted, inserted, overwritten, repeated or cut off. */
 type Damage =
   | { readonly kind: 'flip'; readonly at: number; readonly bit: number }
   | { readonly kind: 'delete' | 'repeat'; readonly at: number; readonly length: number }
@@ -198,7 +200,7 @@ type Damage =
 
 const place = fc.nat({ max: 1_000_000 });
 
-/** @param tokens what means something where it is put in */
+/** @param tokens text that has a meaning in the format */
 const damage = (tokens: readonly string[]): fc.Arbitrary<Damage> => {
   const what = fc.oneof(
     { weight: 3, arbitrary: fc.constantFrom(...tokens).map((token) => Buffer.from(token)) },
@@ -244,7 +246,7 @@ function inflict(bytes: Buffer, harm: Damage): Buffer {
   }
 }
 
-/** Bytes that were a good body once, or never were. */
+/** Damaged good bodies, and random bytes. */
 export const mangled = (samples: readonly string[], tokens: readonly string[]): fc.Arbitrary<Buffer> =>
   fc.oneof(
     {

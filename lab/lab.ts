@@ -5,9 +5,10 @@ import { join } from 'node:path';
 import { Authority } from './authority.ts';
 
 /**
- * A laboratory on loopback: a block of addresses 127.a.b.* and a folder, both its own, and all that was started in it.
+ * A laboratory on loopback: its own block of addresses 127.a.b.*, its own folder, and everything that was started in
+ * it.
  *
- * XMPP domains here are addresses, so that servers find each other without DNS.
+ * XMPP domains are addresses here, so that servers find each other without DNS.
  */
 export class Lab {
   readonly directory: string;
@@ -42,19 +43,19 @@ export class Lab {
     return `${this.#prefix}.${n}`;
   }
 
-  /** The authority that certifies this lab's servers. */
+  /** The authority that issues the certificates of this lab's servers. */
   authority(): Promise<Authority> {
     this.#authority ??= Authority.open(this.directory);
     return this.#authority;
   }
 
-  /** Has a part of the lab stopped when the lab closes. */
+  /** Registers a part of the lab, which is stopped when the lab closes. */
   keep<Part extends { stop(): Promise<void> }>(part: Part): Part {
     this.#started.push(part);
     return part;
   }
 
-  /** Stops everything, the last first, and leaves nothing behind. */
+  /** Stops everything, in reverse order, and removes the folder. */
   async close(): Promise<void> {
     for (const part of this.#started.reverse()) await part.stop();
     this.#claim.close();
@@ -66,7 +67,7 @@ function random(from: number, to: number): number {
   return from + Math.floor(Math.random() * (to - from + 1));
 }
 
-/** Waits until something is true. @throws when it is not within `milliseconds` */
+/** Waits until the probe returns a value. @throws if it does not within `milliseconds` */
 export async function until<Value>(
   what: string,
   probe: () => Value | undefined | false | Promise<Value | undefined | false>,

@@ -1,14 +1,16 @@
 import { type Server, type Socket, connect, createServer } from 'node:net';
 
-/** A direction on the way to a server: what others send it, and what it sends back on the connections that they opened. */
+/** A direction of connections to a server: what others send to it, and what it sends back on the same connections. */
 export type Direction = 'toServer' | 'fromServer';
 
-/** The way to one server: a relay in front of its s2s port, which can be cut and mended, and fall silent in one direction. */
+/**
+ * The connections to one server: a relay in front of its s2s port that can be cut, restored, and held in one direction.
+ */
 export class Link {
   readonly #address: string;
   readonly #from: number;
   readonly #to: number;
-  /** Both ends of each connection: the side of whoever opened it, the server's side. */
+  /** Both ends of each connection: the side that opened it, and the server's side. */
   readonly #connections = new Set<readonly [near: Socket, far: Socket]>();
   readonly #held = new Set<Direction>();
   #server: Server | undefined;
@@ -41,7 +43,7 @@ export class Link {
     this.#server = server;
   }
 
-  /** Resets every connection, and refuses new ones until it is mended. */
+  /** Resets every connection, and refuses new ones until `mend`. */
   async cut(): Promise<void> {
     const server = this.#server;
     this.#server = undefined;
@@ -50,7 +52,7 @@ export class Link {
     await closed;
   }
 
-  /** Resets every connection; new ones pass. */
+  /** Resets every connection; new ones can be opened. */
   drop(): void {
     for (const socket of [...this.#connections].flat()) {
       if (socket.writableEnded)
@@ -60,9 +62,9 @@ export class Link {
   }
 
   /**
-   * Lets nothing through in one direction, on the connections that there are and on new ones, until it is released. Nothing is
-   * lost: the sockets are not read meanwhile, so that what waits fills their buffers (some megabytes), and then the sender's.
-   * It is not noticed that a sender ends its connection meanwhile.
+   * Forwards nothing in one direction, on existing and new connections, until `release`. Nothing is lost: the sockets
+   * are not read, so that the data fills their buffers (some megabytes), and then those of the sender. The relay does
+   * not notice if a sender ends its connection while it is held.
    */
   hold(direction: Direction): void {
     this.#held.add(direction);
@@ -72,7 +74,7 @@ export class Link {
     }
   }
 
-  /** What was held comes, in order. */
+  /** Forwards again; what was held comes first, in order. */
   release(direction: Direction): void {
     this.#held.delete(direction);
     for (const connection of this.#connections) {
@@ -86,7 +88,7 @@ export class Link {
   }
 }
 
-/** Where a direction comes from on a connection, and where it goes. */
+/** The source and the target of a direction on a connection. */
 function ends(
   [near, far]: readonly [near: Socket, far: Socket],
   direction: Direction,

@@ -1,7 +1,8 @@
--- Plays parts of the module with a clock of its own, for what takes minutes or hours, or hangs on fractions of a second.
--- Usage: lua5.4 lua-parts.lua <the module's folder> <what to play>. What is found is printed, for the test to look at.
+-- Runs parts of the module with a simulated clock, for tests that would take minutes or hours, or that depend on
+-- fractions of a second. Usage: lua5.4 lua-parts.lua <the module's folder> <scenario>. Results are printed for the
+-- test.
 
-local folder, what = arg[1], arg[2];
+local folder, scenario = arg[1], arg[2];
 package.path, package.cpath = "/usr/lib/prosody/?.lua;"..package.path, "/usr/lib/prosody/?.so;"..package.cpath;
 
 local clock = 1795355000.25;
@@ -17,7 +18,9 @@ module = setmetatable({ host = "example.net" }, { __index = function () return n
 function module:hook(name, handler) hooks[name] = handler; end
 function module:measure() return nothing; end
 function module:metric()
-	return { with_labels = function (_, cause) return { add = function () metrics[cause] = (metrics[cause] or 0) + 1; end }; end };
+	return { with_labels = function (_, cause)
+		return { add = function () metrics[cause] = (metrics[cause] or 0) + 1; end };
+	end };
 end
 function module:add_timer(after, call)
 	local timer = { at = clock + after; call = call };
@@ -45,29 +48,34 @@ local function pass(seconds)
 end
 
 local st = require "util.stanza";
-local plays = {};
+local scenarios = {};
 
--- A session heard lines, is out for a while in which others are said, and asks for the history: which lines come that it had, and
--- which do not that it missed. The room takes whole seconds of its own clock, as Prosody's does, and keeps `kept` lines.
-function plays.history(_, kept, ...)
-	local heard, begin = { ... }, clock;
+local function message(room, id)
+	return st.message({ type = "groupchat", from = room.."/Nurse", id = id }, "Madam!");
+end
+
+-- A session has received messages, misses others while it is out, and requests the history: counts the messages that it
+-- receives again, and the missed ones that it does not receive. The room uses whole seconds of its own clock, as
+-- Prosody does, and keeps `kept` messages.
+function scenarios.history(_, kept, ...)
+	local received, begin = { ... }, clock;
 	local again, lost = 0, 0;
 	for phase = 0, 0.95, 0.05 do
 		local history = load "history"({ reenter = true }, {});
-		local join, room, said = {}, "room@muc.host", {};
+		local join, room, sent = {}, "room@muc.host", {};
 		local function line(name, at)
 			clock = begin + phase + at;
-			table.insert(said, { name = name, at = math.floor(clock - 0.1), missed = name:find("missed") ~= nil });
-			return st.message({ type = "groupchat", from = room.."/Nurse", id = name }, "Madam!");
+			table.insert(sent, { name = name, at = math.floor(clock - 0.1), missed = name:find("missed") ~= nil });
+			return message(room, name);
 		end
 		history.begin(join);
-		for i, at in ipairs(heard) do history.heard(join, room, line("heard "..i, tonumber(at)), false); end
-		for i = 1, 3 do line("missed "..i, heard[#heard] + 5 * i); end
-		clock = begin + phase + heard[#heard] + 60.3;
+		for i, at in ipairs(received) do history.heard(join, room, line("received "..i, tonumber(at)), false); end
+		for i = 1, 3 do line("missed "..i, received[#received] + 5 * i); end
+		clock = begin + phase + received[#received] + 60.3;
 		local since = math.floor(clock + 0.1) - history.seconds(join);
-		for i, one in ipairs(said) do
-			local comes = one.at >= since and i > #said - tonumber(kept);
-			local had = history.had(join, room, st.message({ type = "groupchat", from = room.."/Nurse", id = one.name }, "Madam!")) ~= nil;
+		for i, one in ipairs(sent) do
+			local comes = one.at >= since and i > #sent - tonumber(kept);
+			local had = history.had(join, room, message(room, one.name)) ~= nil;
 			if not one.missed and comes and not had then again = again + 1; end
 			if one.missed and (not comes or had) then lost = lost + 1; end
 		end
@@ -75,97 +83,99 @@ function plays.history(_, kept, ...)
 	print(again, lost);
 end
 
--- What the module asks of a host with joins, one in each room: `hosts` times `rooms` of them, of `users` users in turn. `doubts`
--- begins, and after a reload begins anew, with what has been kept. `asked` are the rooms that checks were asked for, each as often.
+-- `hosts` times `rooms` joins, one in each room, of `users` users in turn, and the `doubts` part of the module, which
+-- starts again with the kept state after a reload. `asked` has the number of requested checks for each room.
 local function doubtful(hosts, rooms, users, settings)
-	local scene = { state = { tracks = {}, remotes = {} }; heard = {}; rooms = {}; asked = {}; count = 0 };
+	local world = { state = { tracks = {}, remotes = {} }; heard = {}; rooms = {}; asked = {}; count = 0 };
 	local joins = {};
 	for host = 1, hosts do
 		local remote = "muc"..host;
-		scene.state.remotes[remote] = rooms;
+		world.state.remotes[remote] = rooms;
 		for n = 1, rooms do
 			local room, full = ("room%d@%s"):format(n, remote), ("user%d@example.net/phone"):format(n % users);
-			local track = scene.state.tracks[full] or { rooms = {} };
-			scene.state.tracks[full], track.rooms[room] = track, { at = clock * 1e6, nick = "nick" };
+			local track = world.state.tracks[full] or { rooms = {} };
+			world.state.tracks[full], track.rooms[room] = track, { at = clock * 1e6, nick = "nick" };
 			joins[room] = { [full] = track.rooms[room] };
-			table.insert(scene.rooms, { room = room, full = full });
+			table.insert(world.rooms, { room = room, full = full });
 		end
 	end
 	settings.timeout, settings.delay, settings.silence = 60, 60, settings.silence or 0;
-	function scene.begin()
+	function world.begin()
 		timers, hooks = {}, {};
-		scene.doubts = load "doubts"(settings, scene.state, { enqueue = function (_, room)
-			scene.count, scene.asked[room] = scene.count + 1, (scene.asked[room] or 0) + 1;
-			if settings.on_ask then settings.on_ask(scene, room, select(2, next(joins[room]))); end
-		end }, { joins_in = function (room) return joins[room]; end }, { heard = function (remote) return scene.heard[remote]; end }, nothing);
+		world.doubts = load "doubts"(settings, world.state, { enqueue = function (_, room)
+			world.count, world.asked[room] = world.count + 1, (world.asked[room] or 0) + 1;
+			if settings.on_ask then settings.on_ask(world, room, select(2, next(joins[room]))); end
+		end }, { joins_in = function (room) return joins[room]; end }, {
+			heard = function (remote) return world.heard[remote]; end;
+		}, nothing);
 	end
-	-- All rooms answer something that was sent to them: nobody there is in.
-	function scene.deny()
+	-- All rooms answer a message with the error that the session is not in the room.
+	function world.deny()
 		pass(1);
-		for _, one in ipairs(scene.rooms) do
+		for _, one in ipairs(world.rooms) do
 			local stanza = st.message({ type = "error", from = one.room, to = one.full }):tag("error", { type = "cancel" })
 				:tag("not-acceptable", { xmlns = "urn:ietf:params:xml:ns:xmpp-stanzas" }):reset();
 			hooks["message/full"] { origin = { type = "s2sin" }; stanza = stanza };
 		end
 	end
-	scene.begin();
-	return scene;
+	world.begin();
+	return world;
 end
 
--- How a room takes its check: it answers at once (and says that the session is in), or is silent.
-local takes = {
-	answers = function (scene, room, join)
+-- How a room reacts to its check: it answers at once that the session is in, or is silent.
+local reactions = {
+	answers = function (world, room, join)
 		join.pinged = clock + 1;
-		module:add_timer(1, function () scene.doubts.asked({ [room] = true }, true); end);
+		module:add_timer(1, function () world.doubts.asked({ [room] = true }, true); end);
 	end;
-	is_silent = function (scene, room, join)
+	is_silent = function (world, room, join)
 		join.pinged = clock + 1;
-		module:add_timer(60, function () scene.doubts.asked({ [room] = true }, false); end);
+		module:add_timer(60, function () world.doubts.asked({ [room] = true }, false); end);
 	end;
 };
 
--- All rooms deny at once. How many are checked within a minute, within four hours, and in the end.
-function plays.errors(_, hosts, rooms, users, how)
-	local scene = doubtful(tonumber(hosts), tonumber(rooms), tonumber(users), { on_ask = takes[how] });
-	scene.deny();
+-- All rooms send the error at once. Prints how many are checked within a minute, within four hours, and in total.
+function scenarios.errors(_, hosts, rooms, users, how)
+	local world = doubtful(tonumber(hosts), tonumber(rooms), tonumber(users), { on_ask = reactions[how] });
+	world.deny();
 	local found = {};
 	for i, seconds in ipairs { 60, 4 * 3600, 100 * 3600 } do
 		pass(seconds);
-		found[i] = scene.count;
+		found[i] = world.count;
 	end
-	for _, times in pairs(scene.asked) do assert(times == 1); end
+	for _, times in pairs(world.asked) do assert(times == 1); end
 	print(table.concat(found, " "));
 	pass(24 * 3600);
-	print(next(scene.state.allowances) == nil and "forgotten" or "kept");
+	print(next(world.state.allowances) == nil and "forgotten" or "kept");
 end
 
--- The same with a reload after each minute: how many are checked in the first quarter of an hour, and in the end.
-function plays.reloads(_, rooms, how)
-	local scene = doubtful(1, tonumber(rooms), 1000, { on_ask = takes[how] });
-	scene.deny();
+-- The same with a reload after each minute: how many are checked in the first quarter of an hour, and in total.
+function scenarios.reloads(_, rooms, how)
+	local world = doubtful(1, tonumber(rooms), 1000, { on_ask = reactions[how] });
+	world.deny();
 	for _ = 1, 14 do
 		pass(60);
-		scene.begin();
+		world.begin();
 	end
-	local first = scene.count;
+	local first = world.count;
 	pass(24 * 3600);
-	print(first, scene.count);
+	print(first, world.count);
 end
 
--- A host is silent in all of its rooms, and what it is asked: is heard from it, or not. How many of its rooms are asked about in each
--- interval.
-function plays.silence(_, rooms, how)
+-- A host is silent in all of its rooms, and answers pings, or does not. Prints how many of its rooms are checked in
+-- each interval.
+function scenarios.silence(_, rooms, how)
 	local silence, found = 21600, {};
-	local scene = doubtful(1, tonumber(rooms), 1000, { silence = silence, on_ask = function (scene, room, join)
+	local world = doubtful(1, tonumber(rooms), 1000, { silence = silence, on_ask = function (world, room, join)
 		if how == "answers" then
-			module:add_timer(5, function () scene.heard.muc1, join.heard = clock, clock; end);
+			module:add_timer(5, function () world.heard.muc1, join.heard = clock, clock; end);
 		end
 	end });
 	pass(silence);
 	for i = 1, 3 do
-		local before = scene.count;
+		local before = world.count;
 		pass(silence);
-		found[i] = scene.count - before;
+		found[i] = world.count - before;
 	end
 	print(table.concat(found, " "));
 end
@@ -176,8 +186,8 @@ local function rosters_of(settings)
 	return load "rosters"(settings, { tracks = {} }, function () at = at + 1; return at; end);
 end
 
--- Rooms that show so many occupants to one who enters; whether each has more than the limit.
-function plays.larger(_, limit, ...)
+-- Rooms that show a number of occupants to a user who enters: prints whether each has more than the limit.
+function scenarios.larger(_, limit, ...)
 	local rosters = rosters_of {};
 	for n, count in ipairs { ... } do
 		local room, asked = "room"..n.."@muc.host", clock;
@@ -190,8 +200,9 @@ function plays.larger(_, limit, ...)
 	end
 end
 
--- All that may be kept is taken by rooms that were once entered again: whether another has room now, and after half an hour.
-function plays.snapshots()
+-- Lists of rooms with earlier re-entries take all the space: prints whether another room has space now, and half an
+-- hour later.
+function scenarios.snapshots()
 	local rosters = rosters_of {};
 	for n = 1, 50 do
 		local room, join = "room"..n.."@muc.host", { nick = "nick 1", at = 0 };
@@ -209,4 +220,4 @@ function plays.snapshots()
 	end
 end
 
-plays[what](select(2, ...));
+scenarios[scenario](select(2, ...));

@@ -3,7 +3,7 @@ import { runSimulation } from '@cloud-copilot/iam-simulate';
 import { type Resource, readResources } from '../local/assembly.ts';
 import type { Call } from '../local/calls.ts';
 
-/** What the synthesized stack permits, held against the AWS calls that its functions really make. */
+/** Compares what the synthesized stack permits with the AWS calls that its functions really make. */
 
 interface PolicyDocument {
   readonly Statement: readonly {
@@ -23,7 +23,7 @@ const ACCOUNT = '000000000000';
 const list = <Item>(items: Item | readonly Item[]): readonly Item[] =>
   Array.isArray(items) ? (items as readonly Item[]) : [items as Item];
 
-/** The calls of a record, each distinct one once. */
+/** The distinct calls in a record. */
 export async function readCalls(file: string): Promise<readonly Call[]> {
   const text = await readFile(file, 'utf8').catch((error: unknown) => {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return ''; // none were made
@@ -64,7 +64,7 @@ export async function refusedCalls(assembly: string, calls: readonly Call[]): Pr
   const documents = policies(resources);
   const refused: string[] = [];
   for (const { caller, action, resource } of calls) {
-    if (resources[caller]?.Type !== 'AWS::Lambda::Function') continue; // the tests' own, to look behind the scenes
+    if (resources[caller]?.Type !== 'AWS::Lambda::Function') continue; // a test looked into the table itself
     const result = await runSimulation(
       {
         request: {

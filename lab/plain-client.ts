@@ -3,23 +3,26 @@ import { escapeXML } from '@xmpp/xml';
 import { type Lab, until } from './lab.ts';
 import type { Prosody } from './prosody.ts';
 
+const NAMESPACES = 'xmlns="jabber:client" xmlns:stream="http://etherx.jabber.org/streams"';
 const HEADER = (domain: string): string =>
-  `<?xml version="1.0"?><stream:stream xmlns="jabber:client" xmlns:stream="http://etherx.jabber.org/streams" to="${domain}" version="1.0">`;
+  `<?xml version="1.0"?><stream:stream ${NAMESPACES} to="${domain}" version="1.0">`;
+const BIND = (resource: string): string =>
+  `<bind xmlns="urn:ietf:params:xml:ns:xmpp-bind"><resource>${resource}</resource></bind>`;
 
-/** A client that is cheap, so that hundreds fit into a test: it logs in by PLAIN, says what it is told to, and keeps what it hears as text. */
+/** A cheap client, so that a test can have hundreds: it logs in with PLAIN, and keeps what it receives as text. */
 export class PlainClient {
   readonly jid: string;
-  /** All that came since it logged in. */
-  heard = '';
+  /** Everything that was received since it logged in. */
+  received = '';
   readonly #socket: Socket;
 
   private constructor(jid: string, socket: Socket) {
     this.jid = jid;
     this.#socket = socket;
     socket.setEncoding('utf8').on('data', (text: string) => {
-      this.heard += text;
+      this.received += text;
     });
-    socket.on('error', () => undefined); // as the test sees it: it hears no more
+    socket.on('error', () => undefined); // the test sees that nothing more is received
   }
 
   static async connect(lab: Lab, server: Prosody, username: string, resource = 'phone'): Promise<PlainClient> {
@@ -27,17 +30,15 @@ export class PlainClient {
     lab.keep(client);
     const secret = Buffer.from(`\0${username}\0${server.password}`).toString('base64');
     client.write(HEADER(server.host));
-    await client.hears('</stream:features>');
-    client.heard = '';
+    await client.waitFor('</stream:features>');
+    client.received = '';
     client.write(`<auth xmlns="urn:ietf:params:xml:ns:xmpp-sasl" mechanism="PLAIN">${secret}</auth>`);
-    await client.hears('<success');
-    client.heard = '';
+    await client.waitFor('<success');
+    client.received = '';
     client.write(HEADER(server.host));
-    await client.hears('</stream:features>');
-    client.write(
-      `<iq type="set" id="bind"><bind xmlns="urn:ietf:params:xml:ns:xmpp-bind"><resource>${resource}</resource></bind></iq>`,
-    );
-    await client.hears('</bind>');
+    await client.waitFor('</stream:features>');
+    client.write(`<iq type="set" id="bind">${BIND(resource)}</iq>`);
+    await client.waitFor('</bind>');
     client.write('<presence/>');
     return client;
   }
@@ -46,7 +47,7 @@ export class PlainClient {
     this.write(`<presence to="${escapeXML(`${room}/${nick}`)}"><x xmlns="http://jabber.org/protocol/muc"/></presence>`);
   }
 
-  say(room: string, body: string): void {
+  sendMessage(room: string, body: string): void {
     this.write(`<message to="${escapeXML(room)}" type="groupchat"><body>${escapeXML(body)}</body></message>`);
   }
 
@@ -54,8 +55,8 @@ export class PlainClient {
     this.#socket.write(xml);
   }
 
-  async hears(text: string): Promise<void> {
-    await until(`${this.jid} hears ${text}`, () => this.heard.includes(text));
+  async waitFor(text: string): Promise<void> {
+    await until(`${this.jid} receives ${text}`, () => this.received.includes(text));
   }
 
   stop(): Promise<void> {

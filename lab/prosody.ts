@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { type Lab, until } from './lab.ts';
 import { Link } from './link.ts';
-import { LinkApart, type Way } from './link-apart.ts';
+import { ThreadedLink, type LinkControls } from './threaded-link.ts';
 
 const run = promisify(execFile);
 
@@ -13,26 +13,28 @@ const run = promisify(execFile);
 const S2S_BEHIND_LINK = 15_269;
 const PASSWORD = 'secret';
 const MODULES = ['roster', 'saslauth', 'dialback', 'disco', 'ping', 'smacks', 'admin_shell', 'http'];
-/** What stands before the command where another Prosody is to be run: `chroot <a tree of another Debian>`, for example. */
+/** Any user may create a room, and can enter it at once. */
+const OPEN_ROOMS = 'restrict_room_creation = false\nmuc_room_locking = false';
+/** A prefix for the command, to run another Prosody: `chroot <a tree of another Debian>`, for example. */
 const PREFIX = (process.env['PROSODY_PREFIX'] ?? '').split(' ').filter((word) => word !== '');
 
-/** How a server in production speaks with others, and what it lets its users do. */
+/** How a server in production connects to others, and how it limits traffic. */
 export interface Production {
-  /** One connection carries the stanzas of both directions (XEP-0288), whoever opened it; so it is unless set. */
+  /** One connection carries the stanzas of both directions (XEP-0288); true by default. */
   readonly bidi?: boolean;
-  /** Each stream is read no faster than Debian's defaults allow (mod_limits: c2s 10 kb/s, incoming s2s 30 kb/s). */
+  /** Streams are limited to Debian's defaults (mod_limits: c2s 10 kb/s, incoming s2s 30 kb/s). */
   readonly limits?: boolean;
 }
 
 /** A server-to-server stream, as the shell shows it. */
 export interface Stream {
   readonly type: 's2sin' | 's2sout' | 's2sin_unauthed' | 's2sout_unauthed';
-  /** Which way stanzas may go over it: `<->` where it is bidirectional. */
+  /** The direction of stanzas: `<->` if it is bidirectional. */
   readonly dir: '-->' | '<--' | '<->';
   readonly remote: string;
   /** The version of TLS, or `insecure`. */
   readonly secure: string;
-  /** What the remote host was authenticated by: `External` where it was its certificate. */
+  /** How the remote host was authenticated: `External` means by its certificate. */
   readonly sasl: string;
   readonly cert: string;
   /** Whether it is managed (XEP-0198). */
@@ -46,21 +48,21 @@ export interface ProsodySettings {
   readonly host: string;
   /** Domains of its chat services. */
   readonly mucs?: readonly string[];
-  /** Configuration below the line of each chat service. */
+  /** Configuration for each chat service. */
   readonly forMucs?: string;
   /** Domains of external components, which log in with the users' password. */
   readonly components?: readonly string[];
-  /** Users that exist; the password is the same for all. */
+  /** Accounts; all have the same password. */
   readonly users?: readonly string[];
   /**
-   * Plays a server in production: it speaks with others over TLS alone and believes nothing but certificates, its streams
-   * are managed, and it has the modules of Debian's configuration that concern what clients are told. Without it, streams
-   * are clear, authenticated by dialback, and each way has its own, which is what tests cut that cut one way only.
+   * Configures the server as in production: TLS and certificates are required between servers, streams are managed, and
+   * it has the modules of Debian's configuration that affect what clients receive. By default, streams are unencrypted
+   * and authenticated by dialback, and each direction has its own stream, so that a test can cut one direction only.
    */
   readonly production?: Production;
-  /** The ways to it are in threads of their own, for what is measured of what passes while the test is busy. */
-  readonly isApart?: boolean;
-  /** Configuration for the global section, and below the host's line. */
+  /** The links to it have threads of their own, for measurements while the test is busy. */
+  readonly hasThreadedLinks?: boolean;
+  /** Configuration for the global section, and for the host. */
   readonly global?: string;
   readonly forHost?: string;
 }
@@ -68,11 +70,11 @@ export interface ProsodySettings {
 /** A private Prosody of the lab. */
 export class Prosody {
   readonly host: string;
-  /** The ways to its domains. */
-  readonly links: ReadonlyMap<string, Way>;
+  /** The links to its domains. */
+  readonly links: ReadonlyMap<string, LinkControls>;
   readonly #settings: ProsodySettings;
   readonly #directory: string;
-  /** The certificate of the authority that it trusts, where it is as in production. */
+  /** The certificate of the authority that it trusts, if it is configured as in production. */
   #trusted: string | undefined;
   #process: ChildProcess | undefined;
 
@@ -83,7 +85,7 @@ export class Prosody {
     this.links = new Map(
       this.#domains().map((domain) => [
         domain,
-        new (settings.isApart === true ? LinkApart : Link)(domain, 5269, S2S_BEHIND_LINK),
+        new (settings.hasThreadedLinks === true ? ThreadedLink : Link)(domain, 5269, S2S_BEHIND_LINK),
       ]),
     );
   }
@@ -111,17 +113,17 @@ export class Prosody {
     });
     child.on('error', (error) => process.stderr.write(`prosody could not be started: ${error.message}\n`));
     await until(
-      `Prosody of ${this.host} greets its users`,
+      `Prosody of ${this.host} answers its users`,
       async () => {
         if (this.#process === undefined)
           throw new Error(`Prosody of ${this.host} ended: ${(await this.log()).slice(-2000)}`);
-        return greets(this.host);
+        return answers(this.host);
       },
       20_000,
     );
   }
 
-  /** SIGKILL: nobody is told anything. */
+  /** Sends SIGKILL: no stream is closed cleanly. */
   async kill(): Promise<void> {
     const child = this.#process;
     if (child === undefined) return;
@@ -131,13 +133,13 @@ export class Prosody {
     });
   }
 
-  /** Ends for good. */
+  /** Stops the server and its links. */
   async stop(): Promise<void> {
     await this.kill();
     for (const link of this.links.values()) await link.stop();
   }
 
-  /** Cuts the ways to all its domains. */
+  /** Cuts the links to all its domains. */
   async cut(): Promise<void> {
     for (const link of this.links.values()) await link.cut();
   }
@@ -146,7 +148,7 @@ export class Prosody {
     for (const link of this.links.values()) await link.mend();
   }
 
-  /** Runs a command of the admin shell and returns what it said. */
+  /** Runs a command of the admin shell and returns its output. */
   async shell(command: string): Promise<string> {
     const [program, ...args] = [...PREFIX, 'prosodyctl', '--config', this.#config, 'shell', command];
     const { stdout } = await run(program, args, { timeout: 15_000 });
@@ -165,7 +167,7 @@ export class Prosody {
       );
   }
 
-  /** Changes the settings of the host and reloads the configuration, which the module follows. */
+  /** Changes the settings of the host and reloads the configuration. */
   async reload(forHost = this.#settings.forHost): Promise<void> {
     await this.#configure(forHost);
     await this.shell('config:reload()');
@@ -175,7 +177,9 @@ export class Prosody {
     return readFile(join(this.#directory, 'prosody.log'), 'utf8').catch(() => '');
   }
 
-  /** Where clients log in by websocket (RFC 7395), and by HTTP (BOSH, XEP-0206), where it is as in production. */
+  /**
+   * Where clients log in by websocket (RFC 7395), and by HTTP (BOSH, XEP-0206), if it is configured as in production.
+   */
   get websocketService(): string {
     return `ws://${this.host}:5280/xmpp-websocket`;
   }
@@ -193,7 +197,7 @@ export class Prosody {
     return `xmpp://${this.host}:5347`;
   }
 
-  /** Of its process. @throws where it does not run */
+  /** The id of its process. @throws if it does not run */
   get pid(): number {
     const pid = this.#process?.pid;
     if (pid === undefined) throw new Error(`Prosody of ${this.host} does not run`);
@@ -212,7 +216,7 @@ export class Prosody {
     return [this.#settings.host, ...(this.#settings.mucs ?? []), ...(this.#settings.components ?? [])];
   }
 
-  /** For streams with other servers. Clients are not offered TLS: the lab's take it wherever it is, and spend their time on it. */
+  /** For streams between servers. Clients are not offered TLS: the lab's clients would use it, and be slow. */
   #tls(): string {
     return `ssl = { cafile = "${this.#trusted}" }\nc2s_ssl = { certificate = "${this.#directory}/none" }`;
   }
@@ -224,12 +228,15 @@ export class Prosody {
     for (const user of users)
       await writeFile(join(accounts, `${user}.dat`), `return { ["password"] = "${PASSWORD}" };\n`);
     const list = (domains: readonly string[]): string => domains.map((domain) => `"${domain}"`).join(', ');
+    const level = process.env['PROSODY_LOG'] ?? 'info';
+    const log = `{ levels = { min = "${level}" }, to = "file", filename = "${this.#directory}/prosody.log" }`;
+    const modules = [...MODULES, ...(production === undefined ? [] : productionModules(production))];
     const config = `
 run_as_root = true
 data_path = "${this.#directory}/data"
 admin_socket = "${this.#directory}/prosody.sock"
-log = { { levels = { min = "${process.env['PROSODY_LOG'] ?? 'info'}" }, to = "file", filename = "${this.#directory}/prosody.log" } }
-modules_enabled = { ${list([...MODULES, ...(production === undefined ? [] : productionModules(production))])} }
+log = { ${log} }
+modules_enabled = { ${list(modules)} }
 ${production === undefined ? 'modules_disabled = { "tls", "s2s_auth_certs" }' : this.#tls()}
 interfaces = { "${host}" }
 s2s_interfaces = { ${list(this.#domains())} }
@@ -249,7 +256,7 @@ muc_room_cache_size = 100000
 ${global}
 VirtualHost "${host}"
 ${forHost ?? ''}
-${mucs.map((muc) => `Component "${muc}" "muc"\nrestrict_room_creation = false\nmuc_room_locking = false\n${forMucs}\n`).join('')}
+${mucs.map((muc) => `Component "${muc}" "muc"\n${OPEN_ROOMS}\n${forMucs}\n`).join('')}
 ${components.map((component) => `Component "${component}"\ncomponent_secret = "${PASSWORD}"\n`).join('')}`;
     await writeFile(this.#config, config);
   }
@@ -267,22 +274,23 @@ function productionModules({ bidi = true, limits = false }: Production): readonl
   ];
 }
 
-/** Whether a server greets clients of a domain: it listens before it knows its domains. */
-function greets(domain: string): Promise<boolean> {
+/** Whether a server accepts clients of a domain: it listens before it has loaded its domains. */
+function answers(domain: string): Promise<boolean> {
   return new Promise((resolve) => {
     const socket = connect(5222, domain);
-    let said = '';
+    let output = '';
     socket.setTimeout(2000, () => socket.destroy());
     socket.once('connect', () => {
       socket.write(
-        `<stream:stream xmlns="jabber:client" xmlns:stream="http://etherx.jabber.org/streams" version="1.0" to="${domain}">`,
+        '<stream:stream xmlns="jabber:client" xmlns:stream="http://etherx.jabber.org/streams" version="1.0" ' +
+          `to="${domain}">`,
       );
     });
     socket.on('data', (data) => {
-      said += data.toString();
-      if (said.includes('<stream:features') || said.includes('<stream:error')) socket.destroy();
+      output += data.toString();
+      if (output.includes('<stream:features') || output.includes('<stream:error')) socket.destroy();
     });
     socket.on('error', () => undefined); // 'close' follows
-    socket.once('close', () => resolve(said.includes('<stream:features')));
+    socket.once('close', () => resolve(output.includes('<stream:features')));
   });
 }

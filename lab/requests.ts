@@ -3,11 +3,11 @@ import { decodeSecret, sign } from '../functions/core/signature.ts';
 
 export interface SignedRequest {
   readonly url: string;
-  /** Without one, the request is not signed. */
+  /** Without a secret, the request is not signed. */
   readonly secret?: string;
   readonly body: string | Buffer;
   readonly type?: string;
-  /** Seconds by which the request's clock is off. */
+  /** The difference between the timestamp of the request and the clock, in seconds. */
   readonly off?: number;
   readonly id?: string;
   readonly headers?: Readonly<Record<string, string>>;

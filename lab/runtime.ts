@@ -18,9 +18,9 @@ export class Runtime {
   readonly port = 8787;
   readonly data: string;
   readonly lines: LogLine[] = [];
-  /** What it printed to be pasted into the server's configuration. */
+  /** The settings that it printed, for the server's configuration. */
   settings = '';
-  /** What it is started with, beside this process's own. */
+  /** Variables for it, in addition to the environment of this process. */
   readonly environment: NodeJS.ProcessEnv;
   #process: ChildProcess | undefined;
 
@@ -53,14 +53,14 @@ export class Runtime {
       },
     );
     this.#process = child;
-    let said = '';
+    let logTail = '';
     let isListening = false;
     let output = '';
     child.stdout.setEncoding('utf8').on('data', (text: string) => {
       output += text;
     });
     createInterface({ input: child.stderr }).on('line', (line) => {
-      said = `${said}${line}\n`.slice(-4000);
+      logTail = `${logTail}${line}\n`.slice(-4000);
       appendFileSync(`${this.data}.log`, `${line}\n`);
       const parsed = parse(line);
       if (parsed === undefined) return;
@@ -73,7 +73,7 @@ export class Runtime {
     await until(
       'the runtime listens',
       () => {
-        if (this.#process === undefined) throw new Error(`the runtime ended: ${said}`);
+        if (this.#process === undefined) throw new Error(`the runtime ended: ${logTail}`);
         return isListening;
       },
       60_000,
@@ -90,7 +90,7 @@ export class Runtime {
     return /ping_muc_secret = "(.*)"/.exec(this.settings)?.[1] ?? '';
   }
 
-  /** What it printed for the global section and for the host's, with other values where a test needs them. */
+  /** The settings that it printed, for the global section and for the host, with the changes that a test needs. */
   prosodySettings(changes: Settings = {}): { global: string; forHost: string } {
     const [, globalPart = '', hostPart = ''] = this.settings.split(/^-- (?:at the top|below the line).*$/m);
     const lua = (value: Settings[string]): string =>
@@ -107,7 +107,7 @@ export class Runtime {
   /** Waits for a log line. */
   line(message: string, matches: (line: LogLine) => boolean = () => true, milliseconds = 30_000): Promise<LogLine> {
     return until(
-      `the log says "${message}"`,
+      `the log has a line "${message}"`,
       () => this.lines.find((line) => line['message'] === message && matches(line)),
       milliseconds,
     );
@@ -122,7 +122,7 @@ export class Runtime {
     });
   }
 
-  /** Ends it at once, and starts it with other variables; undefined: without one. */
+  /** Kills it, and starts it with other variables; undefined removes a variable. */
   async restart(changes: NodeJS.ProcessEnv = {}): Promise<void> {
     await this.end('SIGKILL');
     Object.assign(this.environment, changes);

@@ -2,17 +2,20 @@ import { once } from 'node:events';
 import { type Server, type Socket, connect, createServer } from 'node:net';
 import { type Lab, until } from './lab.ts';
 
+const NAMESPACES =
+  'xmlns="jabber:server" xmlns:stream="http://etherx.jabber.org/streams" xmlns:db="jabber:server:dialback"';
 const header = (attributes: string): string =>
-  `<?xml version="1.0"?><stream:stream xmlns="jabber:server" xmlns:stream="http://etherx.jabber.org/streams" xmlns:db="jabber:server:dialback" ${attributes} version="1.0">`;
+  `<?xml version="1.0"?><stream:stream ${NAMESPACES} ${attributes} version="1.0">`;
+const FEATURES = '<stream:features><dialback xmlns="urn:xmpp:features:dialback"/></stream:features>';
 
 /**
- * A server made of nothing but sockets, which can say what no server says: it vouches for its own domain (XEP-0220) to whoever
- * asks, and opens streams under any name.
+ * A server made of sockets, which can send what no real server sends. It confirms every dialback key for its own domain
+ * (XEP-0220), and opens streams under any name.
  */
 export class S2sPeer {
   readonly domain: string;
-  /** What came over the streams to it, all of them together. */
-  heard = '';
+  /** Everything that it received, on all streams to it. */
+  received = '';
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
 
@@ -28,14 +31,14 @@ export class S2sPeer {
     return lab.keep(peer);
   }
 
-  /** Opens a stream to a domain, in anybody's name. */
+  /** Opens a stream to a domain, under any name. */
   async call(to: string, name = this.domain): Promise<PeerStream> {
     const socket = connect(5269, to);
     this.#keep(socket);
     await once(socket, 'connect');
     const stream = new PeerStream(this.domain, socket);
     stream.write(header(`from="${name}" to="${to}"`));
-    await stream.says('</stream:features>');
+    await stream.waitFor('</stream:features>');
     return stream;
   }
 
@@ -50,25 +53,23 @@ export class S2sPeer {
     socket.on('close', () => this.#sockets.delete(socket));
   }
 
-  /** Lets everybody in, and says of every key that it is its own. */
+  /** Accepts every stream, and confirms every dialback key. */
   #serve(socket: Socket): void {
-    let said = '';
+    let unread = '';
     this.#keep(socket);
     socket.setEncoding('utf8').on('data', (text: string) => {
-      this.heard += text;
-      said += text;
-      const opening = /<stream:stream [^>]*>/.exec(said)?.[0];
+      this.received += text;
+      unread += text;
+      const opening = /<stream:stream [^>]*>/.exec(unread)?.[0];
       if (opening !== undefined) {
-        said = said.replace(opening, '');
+        unread = unread.replace(opening, '');
         const [, from = ''] = /from=['"]([^'"]*)/.exec(opening) ?? [];
-        socket.write(
-          `${header(`id="${Math.random()}" from="${this.domain}" to="${from}"`)}<stream:features><dialback xmlns="urn:xmpp:features:dialback"/></stream:features>`,
-        );
+        socket.write(header(`id="${Math.random()}" from="${this.domain}" to="${from}"`) + FEATURES);
       }
       for (
         let element;
-        (element = /<db:(result|verify) ([^>]*)>[^<]*<\/db:\1>/.exec(said)) !== null;
-        said = said.replace(element[0], '')
+        (element = /<db:(result|verify) ([^>]*)>[^<]*<\/db:\1>/.exec(unread)) !== null;
+        unread = unread.replace(element[0], '')
       ) {
         const [, kind, attributes = ''] = element;
         const [from, to, id] = ['from', 'to', 'id'].map(
@@ -84,15 +85,15 @@ export class S2sPeer {
 class PeerStream {
   readonly #domain: string;
   readonly #socket: Socket;
-  #heard = '';
-  /** The other side has ended it, too. */
+  #received = '';
+  /** The connection is closed. */
   isOver = false;
 
   constructor(domain: string, socket: Socket) {
     this.#domain = domain;
     this.#socket = socket;
     socket.setEncoding('utf8').on('data', (text: string) => {
-      this.#heard += text;
+      this.#received += text;
     });
     socket.on('close', () => {
       this.isOver = true;
@@ -103,18 +104,20 @@ class PeerStream {
     this.#socket.write(xml);
   }
 
-  async says(text: string): Promise<void> {
-    await until(`the server says ${text}`, () => this.#heard.includes(text));
+  async waitFor(text: string): Promise<void> {
+    await until(`the server sends ${text}`, () => this.#received.includes(text));
   }
 
-  /** Proves to a domain who it is. */
+  /** Authenticates to a domain by dialback. */
   async authenticate(to: string): Promise<void> {
-    this.#heard = '';
+    this.#received = '';
     this.write(`<db:result from="${this.#domain}" to="${to}">a key</db:result>`);
-    await until(`the server lets ${this.#domain} in`, () => /<db:result [^>]*type=['"]valid['"]/.test(this.#heard));
+    await until(`the server authenticates ${this.#domain}`, () =>
+      /<db:result [^>]*type=['"]valid['"]/.test(this.#received),
+    );
   }
 
-  /** Ends it in good order. */
+  /** Closes the stream cleanly. */
   end(): void {
     this.#socket.end('</stream:stream>');
   }

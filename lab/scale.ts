@@ -1,77 +1,79 @@
 import type { Totals } from '../functions/core/check-state.ts';
-import { Crowd, type Fates, type ForgetfulService, RealRooms, type Told } from './crowd.ts';
+import { Population, type Outcomes, type ChatService, RealRooms, type NoticeCounts } from './population.ts';
 import { Lab, sleep, until } from './lab.ts';
 import { Prosody } from './prosody.ts';
 import { type LogLine, Runtime, type Settings } from './runtime.ts';
 import { ScriptedMuc } from './scripted-muc.ts';
-import { type Lateness, Witness } from './witness.ts';
+import { type Latency, LatencyProbe } from './latency-probe.ts';
 
 const DELAY_SECONDS = 2;
-/** Nothing more is said of checks, or to clients, after this. */
+/** When nothing has happened for this time, nothing more is expected. */
 const QUIET_MS = 1500;
-/** After the streams are cut: what was on its way has been answered by an error, which would put out who listens. */
-const SPEAKS_AFTER_MS = 1000;
-/** Between two lines of the witness: 100 a second at most are sent into a room of the crowd, to all who are in it together. */
-const LINE_MS = 100;
+/**
+ * After the streams are cut. A message that was in flight then is returned, and its recipient would be out of the room.
+ */
+const PROBE_AFTER_MS = 1000;
+/** Between two messages of the latency probe. A room of the population sends at most 100 copies a second. */
+const MESSAGE_INTERVAL_MS = 100;
 const A_FEW = 10;
-const [SPEAKER, LISTENER] = ['speaker', 'listener'];
-/** What comes too late, or twice, has come by then. */
-const AFTERMATH_MS = 2000;
+const [SENDER, RECEIVER] = ['speaker', 'listener'];
+/** Time for late or duplicate notices to arrive. */
+const SETTLE_MS = 2000;
 
-/** One loss, and what came of it. Times are counted from the moment that the check was due: the delay after the streams were cut. */
-export interface Loss extends Told {
+/** One loss and its result. Times are counted from when the check was due: the delay after the streams were cut. */
+export interface Loss extends NoticeCounts {
   readonly totals: Totals;
   /** When the check was due, and when it was done, in milliseconds. */
   readonly due: number;
   readonly doneAt: number;
-  /** Seconds until the check was done: all verdicts given, all notices sent, all rows that ended deleted. */
+  /** Seconds until the check was done: all verdicts found, all notices sent, the rows of ended joins deleted. */
   readonly done: number;
-  /** Seconds until the last notice reached its client; 0 where there was none. */
+  /** Seconds until the last notice reached its client; 0 if there was none. */
   readonly lastNotice: number;
-  /** Seconds until the last who was let in again heard so from the room; 0 where there was none. */
+  /** Seconds until the last client that was brought back received its self-presence; 0 if there was none. */
   readonly lastEntry: number;
-  /** Presences that clients got. */
+  /** Presences that clients received. */
   readonly presences: number;
-  /** The most that the check function's heap held after a full collection, in megabytes. */
+  /** The maximum of the check function's heap after a full garbage collection, in megabytes. */
   readonly heldMb: number;
-  /** How late live lines came, by the room; where there is a witness. */
-  readonly lateness: ReadonlyMap<string, Lateness>;
+  /** The latency of live messages, by room, if there is a latency probe. */
+  readonly latency: ReadonlyMap<string, Latency>;
 }
 
 export interface ScaleOptions {
   readonly joins: number;
-  /** Occupants of a room; 2 unless set. */
+  /** Occupants of a room; 2 by default. */
   readonly perRoom?: number;
-  /** A real server's rooms, or a service that counts what it is asked. */
+  /** A real server's rooms, or a scripted service, which counts its requests. */
   readonly rooms?: 'real' | 'scripted';
-  /** `ping_muc_timeout`, in seconds; 60 unless set. */
+  /** `ping_muc_timeout`, in seconds; 60 by default. */
   readonly timeout?: number;
-  /** Other settings of the module; as the functions print them unless set. */
+  /** Other settings of the module; by default as the functions print them. */
   readonly settings?: Settings;
-  /** Whether the streams between the servers are managed (XEP-0198), as they are unless set. */
+  /** Whether the streams between the servers are managed (XEP-0198); true by default. */
   readonly isManaged?: boolean;
-  /** Whether somebody listens how late live lines come: in one of the rooms, and in another of the same service. */
-  readonly hasWitness?: boolean;
-  /** What else the configuration of the users' server holds: in its global section, below its host. */
+  /** Whether the latency of live messages is measured, in one of the rooms and in another room of the same service. */
+  readonly hasLatencyProbe?: boolean;
+  /** More configuration of the users' server: for its global section, and for its host. */
   readonly global?: string;
   readonly forHost?: string;
 }
 
-/** Losses at size, on real servers: many joins, both streams cut, and every notice counted that reached a client. */
+/** Losses of many joins on real servers: both streams are cut, and every notice that reaches a client is counted. */
 export class Scale {
   readonly lab: Lab;
   readonly runtime: Runtime;
   readonly home: Prosody;
   readonly away: Prosody;
-  readonly service: ForgetfulService;
-  readonly crowd: Crowd;
-  readonly witness: Witness | undefined;
+  readonly service: ChatService;
+  readonly population: Population;
+  readonly latencyProbe: LatencyProbe | undefined;
   readonly #forHost: (changes: Settings) => string;
-  /** What a join may take on a busy machine, in milliseconds; recording it takes the embedded database one on a quiet one. */
+  /** How long a join may take on a busy machine, in milliseconds. Recording it takes 1 ms on an idle one. */
   readonly #msPerJoin: number;
 
   private constructor(
-    parts: Pick<Scale, 'lab' | 'runtime' | 'home' | 'away' | 'service' | 'crowd' | 'witness'>,
+    parts: Pick<Scale, 'lab' | 'runtime' | 'home' | 'away' | 'service' | 'population' | 'latencyProbe'>,
     forHost: (changes: Settings) => string,
     msPerJoin: number,
   ) {
@@ -80,8 +82,8 @@ export class Scale {
     this.home = parts.home;
     this.away = parts.away;
     this.service = parts.service;
-    this.crowd = parts.crowd;
-    this.witness = parts.witness;
+    this.population = parts.population;
+    this.latencyProbe = parts.latencyProbe;
     this.#forHost = forHost;
     this.#msPerJoin = msPerJoin;
   }
@@ -94,71 +96,76 @@ export class Scale {
     timeout = 60,
     settings = {},
     isManaged = true,
-    hasWitness = false,
+    hasLatencyProbe = false,
     global = '',
     forHost = '',
   }: ScaleOptions): Promise<Scale> {
     const lab = await Lab.open();
     try {
       const runtime = await Runtime.start(lab);
+      const ofModule = { ping_muc_delay: DELAY_SECONDS, ping_muc_timeout: timeout, ...settings };
       const ofHost = (changes: Settings): string =>
-        `${runtime.prosodySettings({ ping_muc_delay: DELAY_SECONDS, ping_muc_timeout: timeout, ...settings, ...changes }).forHost}\n${forHost}`;
+        `${runtime.prosodySettings({ ...ofModule, ...changes }).forHost}\n${forHost}`;
       const streams = `smacks_enabled_s2s = ${isManaged}`;
       const home = await Prosody.start(lab, {
         host: lab.address(2),
-        users: [...Crowd.users(joins, perRoom), LISTENER],
+        users: [...Population.users(joins, perRoom), RECEIVER],
         global: `${runtime.prosodySettings().global}\n${streams}\n${global}`,
         forHost: ofHost({}),
-        isApart: hasWitness,
+        hasThreadedLinks: hasLatencyProbe,
       });
       const domain = lab.address(4);
       const away = await Prosody.start(lab, {
         host: lab.address(3),
-        users: [SPEAKER],
+        users: [SENDER],
         global: streams,
-        isApart: hasWitness,
+        hasThreadedLinks: hasLatencyProbe,
         [rooms === 'real' ? 'mucs' : 'components']: [domain],
       });
       const service = rooms === 'real' ? new RealRooms(lab, away, domain) : await ScriptedMuc.open(lab, away, domain);
-      const crowd = await Crowd.open(lab, home, service, joins, perRoom);
-      const occupants = Math.ceil(crowd.members.length / new Set(crowd.members.map(({ room }) => room)).size);
-      const heard = new Map([
-        [service.room('another-room'), LINE_MS],
-        [crowd.members[0]?.room ?? '', LINE_MS * Math.max(1, occupants / A_FEW)],
+      const population = await Population.open(lab, home, service, joins, perRoom);
+      const occupants = Math.ceil(population.members.length / new Set(population.members.map(({ room }) => room)).size);
+      const probedRooms = new Map([
+        [service.room('another-room'), MESSAGE_INTERVAL_MS],
+        [population.members[0]?.room ?? '', MESSAGE_INTERVAL_MS * Math.max(1, occupants / A_FEW)],
       ]);
-      const witness = hasWitness
-        ? await Witness.start(lab, {
-            speaker: { at: away, name: SPEAKER },
-            listener: { at: home, name: LISTENER },
-            rooms: heard,
+      const latencyProbe = hasLatencyProbe
+        ? await LatencyProbe.start(lab, {
+            sender: { at: away, name: SENDER },
+            receiver: { at: home, name: RECEIVER },
+            rooms: probedRooms,
           })
         : undefined;
-      return new Scale({ lab, runtime, home, away, service, crowd, witness }, ofHost, Crowd.msPerJoin(perRoom));
+      return new Scale(
+        { lab, runtime, home, away, service, population, latencyProbe },
+        ofHost,
+        Population.msPerJoin(perRoom),
+      );
     } catch (error) {
       await lab.close();
       throw error;
     }
   }
 
-  /** Changes settings of the module, which follows. */
+  /** Changes settings of the module, by a reload. */
   async set(changes: Settings): Promise<void> {
     await this.home.reload(this.#forHost(changes));
   }
 
-  /** What has become of each member since the last loss: what clients were told, beside what the rooms say. */
-  async fates(): Promise<Fates> {
-    return this.crowd.fates(await this.#realRooms.ask());
+  /** The outcome of the last loss: what the clients received, compared with what the rooms say. */
+  async outcomes(): Promise<Outcomes> {
+    return this.population.outcomes(await this.#realRooms.ask());
   }
 
   get #realRooms(): RealRooms {
-    if (!(this.service instanceof RealRooms)) throw new Error('only real rooms know who is in them');
+    if (!(this.service instanceof RealRooms)) throw new Error('only real rooms know their occupants');
     return this.service;
   }
 
-  /** Everyone who is not in a room enters, and is recorded. */
+  /** All members who are not in their room enter it. Returns when their joins are recorded. */
   async enter(progress?: (entered: number) => void): Promise<void> {
     const before = this.#recorded();
-    const entered = await this.crowd.enter(progress);
+    const entered = await this.population.enter(progress);
     await until(
       `${entered} joins are recorded`,
       () => this.#recorded() - before >= entered,
@@ -170,47 +177,49 @@ export class Scale {
     return this.runtime.lines.reduce((sum, line) => sum + Number(line['JoinsRecorded'] ?? 0), 0);
   }
 
-  /** The rooms forget some, by their index, and both streams are cut. Returns when the check is done and nothing more comes. */
+  /**
+   * The rooms drop members, by index, and both streams are cut. Returns when the check is done and nothing is pending.
+   */
   async lose(isLost: (index: number) => boolean): Promise<Loss> {
-    await this.#forget(isLost);
+    await this.#dropMembers(isLost);
     const since = this.runtime.lines.length;
     const due = this.#cut() + DELAY_SECONDS * 1000;
-    await sleep(SPEAKS_AFTER_MS);
-    await this.witness?.speak();
+    await sleep(PROBE_AFTER_MS);
+    await this.latencyProbe?.startSending();
     const line = (message: string, matches: (line: LogLine) => boolean = () => true): LogLine | undefined =>
       this.runtime.lines.slice(since).find((candidate) => candidate['message'] === message && matches(candidate));
     const done = await until(
       'the check is done',
       () => line('check done'),
-      60_000 + this.crowd.members.length * this.#msPerJoin,
+      60_000 + this.population.members.length * this.#msPerJoin,
     );
-    const report = await until('the function reports', () =>
+    const report = await until('the function logs its report', () =>
       line('REPORT', ({ requestId }) => requestId === done['requestId']),
     );
-    await sleep(AFTERMATH_MS);
-    const lateness = (await this.witness?.fallSilent()) ?? new Map<string, Lateness>();
+    await sleep(SETTLE_MS);
+    const latency = (await this.latencyProbe?.stopSending()) ?? new Map<string, Latency>();
     const doneAt = Date.parse(String(done['time']));
-    const told = this.crowd.told();
+    const noticeCounts = this.population.noticeCounts();
     return {
-      ...told,
+      ...noticeCounts,
       totals: done['totals'] as Totals,
       due,
       doneAt,
       done: (doneAt - due) / 1000,
-      lastNotice: told.notices === 0 ? 0 : (this.crowd.lastNotice - due) / 1000,
-      lastEntry: this.crowd.lastEntry > due ? (this.crowd.lastEntry - due) / 1000 : 0,
-      presences: this.crowd.presences,
-      lateness,
+      lastNotice: noticeCounts.notices === 0 ? 0 : (this.population.lastNotice - due) / 1000,
+      lastEntry: this.population.lastEntry > due ? (this.population.lastEntry - due) / 1000 : 0,
+      presences: this.population.presences,
+      latency,
       heldMb: Number(report['heldMb']),
     };
   }
 
-  async #forget(isLost: (index: number) => boolean): Promise<void> {
-    await this.crowd.lose(isLost);
-    if (this.service instanceof RealRooms) await this.service.watch();
+  async #dropMembers(isLost: (index: number) => boolean): Promise<void> {
+    await this.population.lose(isLost);
+    if (this.service instanceof RealRooms) await this.service.countEntries();
   }
 
-  /** Cuts both streams; new ones pass. Returns the moment, in milliseconds. */
+  /** Resets both streams; new ones can be opened. Returns the time, in milliseconds. */
   #cut(): number {
     const moment = Date.now();
     for (const server of [this.home, this.away]) for (const link of server.links.values()) link.drop();
@@ -218,14 +227,15 @@ export class Scale {
   }
 
   /**
-   * A link that breaks again and again: the rooms forget some, by their index, both streams are cut, and cut again at so many
-   * seconds after the check of the last cut was due. Returns when all checks have ended and nothing more comes.
+   * A link that breaks repeatedly. The rooms drop members, by index, and both streams are cut. They are cut again at
+   * each number of seconds after the check of the previous cut was due. Returns when all checks have ended and nothing
+   * is pending.
    */
   async flap(
     isLost: (index: number) => boolean,
     again: readonly number[],
-  ): Promise<Told & { readonly pinged: number; readonly checks: number; readonly superseded: number }> {
-    await this.#forget(isLost);
+  ): Promise<NoticeCounts & { readonly pinged: number; readonly checks: number; readonly superseded: number }> {
+    await this.#dropMembers(isLost);
     const since = this.runtime.lines.length;
     const sum = (name: string): number =>
       this.runtime.lines.slice(since).reduce((total, line) => total + Number(line[name] ?? 0), 0);
@@ -239,7 +249,11 @@ export class Scale {
     await until(
       'all checks have ended',
       () => {
-        const now = [sum('ChecksStarted'), sum('ChecksDone') + sum('ChecksSuperseded'), this.crowd.presences].join();
+        const now = [
+          sum('ChecksStarted'),
+          sum('ChecksDone') + sum('ChecksSuperseded'),
+          this.population.presences,
+        ].join();
         if (now !== seen) quietSince = Date.now();
         seen = now;
         return (
@@ -249,10 +263,10 @@ export class Scale {
           Date.now() - quietSince > QUIET_MS
         );
       },
-      120_000 + this.crowd.members.length * this.#msPerJoin,
+      120_000 + this.population.members.length * this.#msPerJoin,
     );
     return {
-      ...this.crowd.told(),
+      ...this.population.noticeCounts(),
       pinged: sum('PingsSent'),
       checks: sum('ChecksStarted'),
       superseded: sum('ChecksSuperseded'),

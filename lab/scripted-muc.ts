@@ -1,6 +1,6 @@
 import { component } from '@xmpp/component';
 import { type Element, escapeXML, escapeXMLText } from '@xmpp/xml';
-import type { ForgetfulService, Member } from './crowd.ts';
+import type { ChatService, Member } from './population.ts';
 import type { Lab } from './lab.ts';
 import type { Prosody } from './prosody.ts';
 
@@ -9,38 +9,38 @@ const NS_MUC_USER = 'http://jabber.org/protocol/muc#user';
 const NS_PING = 'urn:xmpp:ping';
 const NS_STANZAS = 'urn:ietf:params:xml:ns:xmpp-stanzas';
 
-/** What a user does that the service may answer. A presence to an occupant is an `enter`, of whom is in the room, too. */
+/** What a user can send to the service. Every available presence to an occupant is an `enter`. */
 type Kind = 'enter' | 'leave' | 'ping' | 'disco' | 'write';
 
 export interface Question {
-  /** When it came, in milliseconds. */
+  /** When it arrived, in milliseconds. */
   readonly at: number;
   readonly kind: Kind;
   readonly id: string;
-  /** Who asks: the session's full JID. */
+  /** The sender: a session's full JID. */
   readonly user: string;
-  /** Whom: an occupant, or a room. */
+  /** The recipient: an occupant, or a room. */
   readonly to: string;
   readonly room: string;
   readonly nick: string;
 }
 
-/** What is sent back: XML, or nothing. */
+/** Returns the answer: XML, or nothing. */
 export type Reaction = (question: Question) => string | undefined | Promise<string | undefined>;
 
 /**
- * A chat service that does as it is told: an external component (XEP-0114) of a server of the lab.
+ * A scripted chat service: an external component (XEP-0114) of a server of the lab.
  *
- * Unless scripted otherwise it behaves: it lets in who enters, out who leaves, answers the pings of its occupants, and says
- * `not-acceptable` to those of others, and to what others write. What its occupants write it keeps to itself.
+ * By default it behaves as a chat service does: sessions can enter and leave, it answers the pings of its occupants,
+ * and answers `not-acceptable` to pings and messages of others. It does not forward the messages of its occupants.
  */
-export class ScriptedMuc implements ForgetfulService {
+export class ScriptedMuc implements ChatService {
   readonly domain: string;
-  /** All that it was asked, in order. */
+  /** Everything that it was asked, in order. */
   readonly asked: Question[] = [];
   readonly #connection: ReturnType<typeof component>;
   readonly #scripts = new Map<string, Reaction>();
-  /** The nicks of those who are in: `<room> <user>` → nick. */
+  /** The nicks of the occupants: `<room> <user>` → nick. */
   readonly #nicks = new Map<string, string>();
   #unsent: string[] = [];
 
@@ -48,8 +48,8 @@ export class ScriptedMuc implements ForgetfulService {
     this.domain = domain;
     this.#connection = connection;
     connection.reconnect.stop();
-    connection.removeAllListeners('element'); // the library answers iqs of its own accord
-    connection.on('error', () => undefined); // as the test sees it: no answers
+    connection.removeAllListeners('element'); // the library would answer iqs itself
+    connection.on('error', () => undefined); // the test sees that there are no answers
     connection.on('stanza', (stanza: Element) => this.#take(stanza));
   }
 
@@ -65,13 +65,13 @@ export class ScriptedMuc implements ForgetfulService {
     return `${name}@${this.domain}`;
   }
 
-  /** How it reacts to what an occupant, or everyone in a room, asks. Without a reaction: as it does unless scripted. */
+  /** Sets the reaction to requests to an occupant, or to any occupant of a room. Without one, restores the default. */
   script(kind: Kind, occupantOrRoom: string, reaction?: Reaction): void {
     if (reaction === undefined) this.#scripts.delete(`${kind} ${occupantOrRoom}`);
     else this.#scripts.set(`${kind} ${occupantOrRoom}`, reaction);
   }
 
-  /** How often it was asked something of this kind by, or about, an occupant or a room. */
+  /** The number of requests of this kind, to an occupant or a room if one is given. */
   count(kind: Kind, occupantOrRoom?: string): number {
     return this.asked.filter(
       (question) =>
@@ -80,7 +80,7 @@ export class ScriptedMuc implements ForgetfulService {
     ).length;
   }
 
-  /** Takes a user for an occupant, without a word. Returns the self-presence to send, which has the id of what it answers. */
+  /** Makes a user an occupant, and sends nothing. Returns the self-presence, which has the id of the request. */
   admit(
     { id, user, room, nick }: Pick<Question, 'user' | 'room' | 'nick'> & { readonly id?: string },
     codes: readonly number[] = [110],
@@ -89,30 +89,30 @@ export class ScriptedMuc implements ForgetfulService {
     return mucPresence({ from: `${room}/${nick}`, to: user, codes, ...(id !== undefined && { id }) });
   }
 
-  /** Takes a user for an occupant no longer, without a word: what a service that restarted has done to all. */
-  forget(room: string, user: string): void {
+  /** Drops an occupant without notifying it, as a service does to all when it restarts. */
+  dropOccupant(room: string, user: string): void {
     this.#nicks.delete(`${room} ${user}`);
   }
 
-  /** The same for many. */
-  forgetThem(members: readonly Member[]): Promise<void> {
-    for (const { room, user } of members) this.forget(room, user.jid);
+  /** Drops many occupants. */
+  dropMembers(members: readonly Member[]): Promise<void> {
+    for (const { room, user } of members) this.dropOccupant(room, user.jid);
     return Promise.resolve();
   }
 
-  /** Whoever was in any room is in none. */
-  forgetAll(): void {
+  /** Drops all occupants of all rooms. */
+  dropEveryone(): void {
     this.#nicks.clear();
   }
 
-  /** Restarts behind a server that stays up: whoever was in any room is in none, and nobody is told. */
+  /** Restarts behind a server that stays up: all occupants are dropped, and nobody is notified. */
   async restart(): Promise<void> {
-    this.forgetAll();
+    this.dropEveryone();
     await this.#connection.stop();
     await this.#connection.start();
   }
 
-  /** Sends a stanza, unasked. */
+  /** Sends a stanza that answers nothing. */
   send(xml: string): void {
     this.#unsent.push(xml);
     if (this.#unsent.length > 1) return;
@@ -157,7 +157,7 @@ export class ScriptedMuc implements ForgetfulService {
         return changed + this.admit(question);
       }
       case 'leave':
-        this.forget(room, user);
+        this.dropOccupant(room, user);
         return mucPresence({ from: to, to: user, type: 'unavailable', codes: [110] });
       case 'ping':
         return known === nick ? result()(question) : error('cancel', 'not-acceptable')(question);
@@ -165,7 +165,8 @@ export class ScriptedMuc implements ForgetfulService {
         return known === undefined ? failure('message', 'cancel', 'not-acceptable')(question) : undefined;
       case 'disco': {
         const count = [...this.#nicks.keys()].filter((key) => key.startsWith(`${room} `)).length;
-        const occupants = `<x xmlns="jabber:x:data" type="result"><field var="muc#roominfo_occupants"><value>${count}</value></field></x>`;
+        const field = `<field var="muc#roominfo_occupants"><value>${count}</value></field>`;
+        const occupants = `<x xmlns="jabber:x:data" type="result">${field}</x>`;
         return result(
           `<query xmlns="${NS_DISCO_INFO}"><identity category="conference" type="text"/>${occupants}</query>`,
         )(question);
@@ -192,14 +193,17 @@ export function mucPresence(presence: {
   readonly codes?: readonly number[];
   /** Attributes of the item, beside affiliation and role. */
   readonly item?: string;
-  /** What else muc#user holds. */
+  /** More content of muc#user. */
   readonly more?: string;
 }): string {
   const { from, to, id, type, codes = [], item = '', more = '' } = presence;
   const statuses = codes.map((code) => `<status code="${code}"/>`).join('');
+  const idAttribute = id === undefined ? '' : ` id="${escapeXML(id)}"`;
+  const typeAttribute = type === undefined ? '' : ` type="${type}"`;
+  const role = type === undefined ? 'participant' : 'none';
   return (
-    `<presence${id === undefined ? '' : ` id="${escapeXML(id)}"`} from="${escapeXML(from)}" to="${escapeXML(to)}"${type === undefined ? '' : ` type="${type}"`}>` +
-    `<x xmlns="${NS_MUC_USER}"><item affiliation="none" role="${type === undefined ? 'participant' : 'none'}" ${item}/>${statuses}${more}</x></presence>`
+    `<presence${idAttribute} from="${escapeXML(from)}" to="${escapeXML(to)}"${typeAttribute}>` +
+    `<x xmlns="${NS_MUC_USER}"><item affiliation="none" role="${role}" ${item}/>${statuses}${more}</x></presence>`
   );
 }
 
@@ -210,38 +214,39 @@ export function result(payload = ''): Reaction {
   return (question) => iq('result', question, payload);
 }
 
-/** @param extra what the error holds beside the condition, and who is said to have made it */
+/** @param extra more content of the error, and the host that it names as its author */
 export function error(
   type: string,
   condition: string,
   extra: { readonly text?: string; readonly by?: string; readonly more?: string } = {},
 ): Reaction {
   const { text, by, more = '' } = extra;
-  const said = text === undefined ? '' : `<text xmlns="${NS_STANZAS}">${escapeXMLText(text)}</text>`;
+  const textElement = text === undefined ? '' : `<text xmlns="${NS_STANZAS}">${escapeXMLText(text)}</text>`;
   const from = by === undefined ? '' : ` by="${escapeXML(by)}"`;
-  return rawError(`<error type="${type}"${from}><${condition} xmlns="${NS_STANZAS}"/>${said}${more}</error>`);
+  return rawError(`<error type="${type}"${from}><${condition} xmlns="${NS_STANZAS}"/>${textElement}${more}</error>`);
 }
 
-/** An iq of type error that holds anything, or nothing. */
+/** An iq of type error with any content. */
 export function rawError(payload: string): Reaction {
   return (question) => iq('error', question, payload);
 }
 
-/** A presence of type error: the room does not let the user in. */
+/** A presence of type error: the room refuses the user. */
 export function refusal(type: string, condition: string): Reaction {
   return failure('presence', type, condition);
 }
 
 /** A stanza of type error, in answer to one of its kind. */
 export function failure(name: 'message' | 'presence', type: string, condition: string): Reaction {
+  const idAttribute = (id: string): string => (id === '' ? '' : ` id="${escapeXML(id)}"`);
   return ({ id, user, to }) =>
-    `<${name} type="error"${id === '' ? '' : ` id="${escapeXML(id)}"`} from="${escapeXML(to)}" to="${escapeXML(user)}">` +
+    `<${name} type="error"${idAttribute(id)} from="${escapeXML(to)}" to="${escapeXML(user)}">` +
     `<error type="${type}"><${condition} xmlns="${NS_STANZAS}"/></error></${name}>`;
 }
 
 export const silence: Reaction = () => undefined;
 
-/** The same reaction, once something has happened. */
+/** The same reaction, after a promise is resolved. */
 export function held(release: (question: Question) => Promise<unknown>, reaction: Reaction): Reaction {
   return async (question) => {
     await release(question);
@@ -249,12 +254,12 @@ export function held(release: (question: Question) => Promise<unknown>, reaction
   };
 }
 
-/** The answer seems to be somebody else's. */
+/** The same reaction, with another sender. */
 export function as(from: (question: Question) => string, reaction: Reaction): Reaction {
   return (question) => reaction({ ...question, to: from(question) });
 }
 
-/** The right id, from another service. */
+/** The same reaction, with the right id, but sent by another service. */
 export function through(other: ScriptedMuc, reaction: Reaction): Reaction {
   return async (question) => {
     const answer = await reaction({ ...question, to: question.to.replace(/@[^/]*/, `@${other.domain}`) });

@@ -4,7 +4,7 @@ import type { AddressInfo } from 'node:net';
 import { readRequestBody } from '../local/http.ts';
 import type { Lab } from './lab.ts';
 
-export interface SunkEvent {
+export interface WebhookEvent {
   readonly type: string;
   readonly at: number;
   readonly user?: string;
@@ -12,12 +12,12 @@ export interface SunkEvent {
   readonly nick?: string;
 }
 
-/** Takes webhooks in the place of the functions, and does nothing but keep their events. */
-export async function startSink(lab: Lab): Promise<{ readonly url: string; readonly events: readonly SunkEvent[] }> {
-  const events: SunkEvent[] = [];
+/** Accepts webhooks in place of the functions, and only keeps their events. */
+export async function startSink(lab: Lab): Promise<{ readonly url: string; readonly events: readonly WebhookEvent[] }> {
+  const events: WebhookEvent[] = [];
   const server = createServer((request, response) => {
     void readRequestBody(request, 1_000_000).then((body) => {
-      events.push(...(JSON.parse(body.toString()) as { events: SunkEvent[] }).events);
+      events.push(...(JSON.parse(body.toString()) as { events: WebhookEvent[] }).events);
       response.end('{"accepted":1,"rejected":[]}');
     });
   });

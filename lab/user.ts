@@ -29,7 +29,7 @@ export class User {
     });
   }
 
-  /** @param service where it logs in: by TCP, unless it is the address of the server's websocket */
+  /** @param service the address at which it logs in: by TCP by default, or the server's websocket */
   static async connect(
     lab: Pick<Lab, 'keep'>,
     server: Pick<Prosody, 'host' | 'service' | 'password'>,
@@ -39,22 +39,22 @@ export class User {
   ): Promise<User> {
     const connection = client({ service, domain: server.host, username, password: server.password, resource });
     connection.reconnect.stop();
-    connection.on('error', () => undefined); // the tests cut connections; what matters is what was received
+    connection.on('error', () => undefined); // tests cut connections, and look at what was received
     connection.on('connect', () => {
-      // the library lets go of a socket that the server is slow to close, and stumbles over what still comes from it
+      // the library abandons a socket that the server closes late, and fails on data that still comes from it
       const socket = connection.socket as unknown as EventEmitter;
       socket.on('error', () => undefined);
       connection.once('close', () => socket.removeAllListeners('data'));
     });
     const user = new User(connection, String(await connection.start()));
     lab.keep({ stop: () => user.leaveServer() });
-    // the library miscounts what comes meanwhile, and the server ends the session of a client that does
+    // the library miscounts stanzas that come before that, and the server ends the session of such a client
     await until('stream management is enabled', () => connection.streamManagement.enabled);
     await user.send(xml('presence'));
     return user;
   }
 
-  /** Calls back for every stanza that comes. */
+  /** Calls the listener for every stanza that is received. */
   watch(listener: (stanza: Element) => void): void {
     this.#listener = listener;
   }
@@ -81,11 +81,11 @@ export class User {
     await this.send(xml('presence', { to: `${room}/${nick}`, type: 'unavailable' }));
   }
 
-  async say(room: string, body: string): Promise<void> {
+  async sendMessage(room: string, body: string): Promise<void> {
     await this.send(xml('message', { to: room, type: 'groupchat' }, xml('body', {}, body)));
   }
 
-  /** Presences that came from a room or its occupants since a moment, in milliseconds. */
+  /** Presences from a room or its occupants since a time, in milliseconds. */
   presences(room: string, since = 0): readonly Element[] {
     return this.received
       .filter(
@@ -94,24 +94,24 @@ export class User {
       .map(({ stanza }) => stanza);
   }
 
-  /** The notices that have come: the presences that say 333. */
+  /** The notices that were received: the presences with status 333. */
   notices(): readonly Received[] {
     return this.received.filter(({ stanza }) => stanza.is('presence') && statusCodes(stanza).includes('333'));
   }
 
-  /** Tells the server that nobody looks at the client for now (XEP-0352): it holds back what is not important. */
-  async fallInactive(): Promise<void> {
+  /** Tells the server that the client is inactive (XEP-0352), so that it holds back what is not important. */
+  async becomeInactive(): Promise<void> {
     await this.send(xml('inactive', { xmlns: 'urn:xmpp:csi:0' }));
   }
 
-  /** The connection dies without a goodbye; the server keeps the session for a while (XEP-0198). */
+  /** The connection is lost without being closed; the server keeps the session for some time (XEP-0198). */
   async die(): Promise<void> {
     const connection = this.#client;
     (connection.socket as unknown as Socket).destroy();
-    await until('the connection is dead', () => connection.status === 'disconnect');
+    await until('the connection is lost', () => connection.status === 'disconnect');
   }
 
-  /** Comes back to its session, with a new connection. @throws when the server does not have it any more */
+  /** Resumes its session with a new connection. @throws if the server has ended the session */
   async resume(): Promise<void> {
     const connection = this.#client;
     const fresh: unknown[] = [];
@@ -121,7 +121,7 @@ export class User {
     if (fresh.length > 0) throw new Error(`the server has ended the session of ${this.jid}`);
   }
 
-  /** Ends the session in good order. */
+  /** Ends the session cleanly. */
   async leaveServer(): Promise<void> {
     await this.#client.stop().catch(() => undefined);
   }
@@ -133,11 +133,13 @@ export function statusCodes(presence: Element): readonly string[] {
   return x === undefined ? [] : x.getChildren('status').map((status) => String(status.attrs['code']));
 }
 
-/** A stanza as text in which the order of attributes does not count. */
+/** A stanza as text, with its attributes in alphabetical order. */
 export function canonical(element: Element): string {
-  const attributes = Object.entries(element.attrs).sort(([a], [b]) => (a < b ? -1 : 1));
+  const attributes = Object.entries(element.attrs)
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .map(([name, value]) => ` ${name}=${JSON.stringify(value)}`);
   const children = element.children.map((child) => (typeof child === 'string' ? child : canonical(child)));
-  return `<${element.name}${attributes.map(([name, value]) => ` ${name}=${JSON.stringify(value)}`).join('')}>${children.join('')}</${element.name}>`;
+  return `<${element.name}${attributes.join('')}>${children.join('')}</${element.name}>`;
 }
 
 function isSelf(presence: Element): boolean {

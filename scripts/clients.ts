@@ -3,7 +3,7 @@ import { ensurePackage, ensurePackages } from './debian.ts';
 import { sleep, until } from '../lab/lab.ts';
 import type { Client } from '../lab/clients/client.ts';
 import { CLIENTS, type Kind } from '../lab/clients/clients.ts';
-import { DELAY_SECONDS, EARLY, Loss, MISSED, MODES, type Mode, NICK, type Played } from '../lab/clients/loss.ts';
+import { DELAY_SECONDS, EARLY, Loss, MISSED, MODES, type Mode, NICK, type ClientInRoom } from '../lab/clients/loss.ts';
 
 /**
  * Runs real clients on real servers through a loss, and compares what they show with what docs/what-users-see.md
@@ -54,10 +54,10 @@ function missedIn(shown: string): string {
 }
 
 /** With re-entry: the client is back in the room, and shows nothing of the loss. */
-async function observeReturn(loss: Loss, { room }: Played, client: Client): Promise<Observation> {
+async function observeReturn(loss: Loss, { room }: ClientInRoom, client: Client): Promise<Observation> {
   const isBack = await isTrue(
     'back',
-    () => loss.isSeen(room),
+    () => loss.isInRoom(room),
     (DELAY_SECONDS + TOLERANCE_SECONDS + 1) * 1000 - loss.seconds * 1000,
   );
   const seconds = loss.seconds;
@@ -69,10 +69,10 @@ async function observeReturn(loss: Loss, { room }: Played, client: Client): Prom
       broken: ['back'],
     };
   await hasWithin(client, MISSED.at(-1) ?? '');
-  await loss.mercutio.say(room, LATER);
+  await loss.mercutio.sendMessage(room, LATER);
   const isLaterShown = await hasWithin(client, LATER);
-  await client.say(OWN);
-  const isHeard = await isTrue('heard', () => loss.isHeard(room, OWN), SHOW_MS);
+  await client.typeLine(OWN);
+  const isHeard = await isTrue('heard', () => loss.hasReceived(room, OWN), SHOW_MS);
   const isOwnShown = await hasWithin(client, OWN);
   const shown = await client.shown();
   const missed = missedIn(shown);
@@ -102,7 +102,7 @@ async function observeReturn(loss: Loss, { room }: Played, client: Client): Prom
 }
 
 /** With notices: the client shows that it is out. */
-async function observeNotice(loss: Loss, { room }: Played, client: Client): Promise<Observation> {
+async function observeNotice(loss: Loss, { room }: ClientInRoom, client: Client): Promise<Observation> {
   const milliseconds = (DELAY_SECONDS + TOLERANCE_SECONDS + 1) * 1000 - loss.seconds * 1000;
   const farewell = await until('the client shows the notice', () => client.farewell(), milliseconds).catch(
     () => undefined,
@@ -112,22 +112,22 @@ async function observeNotice(loss: Loss, { room }: Played, client: Client): Prom
     ...(farewell === undefined || seconds > DELAY_SECONDS + TOLERANCE_SECONDS
       ? [`notified within ${DELAY_SECONDS + TOLERANCE_SECONDS} s`]
       : []),
-    ...(loss.isSeen(room) ? ['out of the room'] : []),
+    ...(loss.isInRoom(room) ? ['out of the room'] : []),
   ];
   const shown = farewell ?? `no notice is shown: ${await client.shown()}`;
   return { summary: `after ${seconds.toFixed(1)} s: ${shown}`, broken };
 }
 
 /** Without ping-muc: the client is not informed. */
-async function observeSilence(loss: Loss, { room }: Played, client: Client): Promise<Observation> {
+async function observeSilence(loss: Loss, { room }: ClientInRoom, client: Client): Promise<Observation> {
   await sleep(Math.max(0, (WATCH_SECONDS - loss.seconds) * 1000));
   const look = async (): Promise<string> =>
     (await client.farewell()) ?? `the client shows that it is in the room, list: ${nicks(await client.occupants())}`;
-  const [before, isBack] = [await look(), loss.isSeen(room)];
+  const [before, isBack] = [await look(), loss.isInRoom(room)];
   const missed = missedIn(await client.shown());
-  await client.say(OWN);
+  await client.typeLine(OWN);
   await sleep(SHOW_MS);
-  const fate = loss.isHeard(room, OWN) ? 'reaches the room' : 'does not reach the room';
+  const fate = loss.hasReceived(room, OWN) ? 'reaches the room' : 'does not reach the room';
   const isShown = count(await client.shown(), OWN) > 0;
   const after = `${await look()}; its line is ${isShown ? '' : 'not '}shown`;
   const state = `${isBack ? 'back by itself' : 'out'} after ${WATCH_SECONDS} s: ${before}`;
@@ -155,20 +155,20 @@ async function run(mode: Mode, kinds: readonly Kind[], observed: Map<string, Map
   open = loss;
   try {
     print(`${mode}: starting ${kinds.join(', ')}, each in its own room`);
-    await Promise.all(kinds.map((kind) => loss.seat(kind, CLIENTS[kind].start)));
+    await Promise.all(kinds.map((kind) => loss.addClient(kind, CLIENTS[kind].start)));
     await loss.lose();
     print(
       `the link was cut; ${MISSED.length} lines were sent, Benvolio left, Tybalt entered, ` +
         `and the rooms removed all users of the other server; the link was repaired after ${loss.seconds.toFixed(1)} s`,
     );
     await Promise.all(
-      loss.seats.map(async (seat) => {
-        const { client, kind, trouble = '' } = seat;
+      loss.clients.map(async (one) => {
+        const { client, kind, trouble = '' } = one;
         if (client === undefined)
           return add(kind, { summary: `could not be started: ${trouble}`, broken: ['it starts'] });
         add(
           client.name,
-          await OBSERVE[mode](loss, seat, client).catch((error: unknown) => ({
+          await OBSERVE[mode](loss, one, client).catch((error: unknown) => ({
             summary: String(error),
             broken: ['it can be observed'],
           })),
@@ -177,7 +177,7 @@ async function run(mode: Mode, kinds: readonly Kind[], observed: Map<string, Map
     );
     if (mode === 'without ping-muc') return;
     const { left, reentered, refused, notified } = await loss.checked();
-    const lost = loss.seats.filter(({ client }) => client !== undefined).length;
+    const lost = loss.clients.filter(({ client }) => client !== undefined).length;
     const expected =
       OBSERVE[mode] === observeReturn ? [lost, lost, 0, 0] : [lost, 0, mode === 'with notices' ? 0 : lost, lost];
     const isKept = [left, reentered, refused, notified].join() === expected.join();
@@ -186,7 +186,7 @@ async function run(mode: Mode, kinds: readonly Kind[], observed: Map<string, Map
       broken: isKept ? [] : [`expected ${expected.join(', ')}`],
     });
   } finally {
-    await loss.scene.close();
+    await loss.testBed.close();
   }
 }
 
@@ -222,7 +222,7 @@ try {
 } catch (error) {
   process.stderr.write(`The run failed: ${error instanceof Error ? error.message : String(error)}\n`);
 }
-if (!isWhole) await open?.scene.close();
+if (!isWhole) await open?.testBed.close();
 print('');
 for (const [name, modes] of observed) {
   print(styleText('bold', name));

@@ -4,7 +4,7 @@ import { ensurePackage } from './debian.ts';
 import { Lab, sleep, until } from '../lab/lab.ts';
 import { Prosody } from '../lab/prosody.ts';
 import { Runtime } from '../lab/runtime.ts';
-import { Tap } from '../lab/tap.ts';
+import { RecordingProxy } from '../lab/recording-proxy.ts';
 import { User, statusCodes } from '../lab/user.ts';
 
 /**
@@ -55,7 +55,7 @@ function parse(text: string): readonly Element[] {
 
 interface Scene {
   readonly runtime: Runtime;
-  readonly api: Tap;
+  readonly api: RecordingProxy;
   readonly servers: readonly Prosody[];
   readonly juliet: User;
   readonly nurse: User;
@@ -67,7 +67,7 @@ interface Scene {
 async function start(lab: Lab): Promise<Scene> {
   const [home, away, muc] = [lab.address(2), lab.address(3), lab.address(4)];
   report('set-up', 'start the functions as they run in AWS: the same bundles, table and state machine');
-  const api = await Tap.start(lab, lab.address(1), 8789, `http://${home}:5280/ping_muc/stanzas`);
+  const api = await RecordingProxy.start(lab, lab.address(1), 8789, `http://${home}:5280/ping_muc/stanzas`);
   const runtime = await Runtime.start(lab, { serverApi: api.url.replace('/stanzas', '') });
   report('set-up', `start two Prosody servers: ${home} with the users, and ${away} with the rooms at ${muc}`);
   const changes = { ping_muc_delay: DELAY_SECONDS, ping_muc_reenter: true, http_host: home };
@@ -101,7 +101,7 @@ async function joinRooms({ runtime, juliet, nurse, romeo, mercutio, rooms }: Sce
 }
 
 /** Prints each request to the server's API, and its answer. */
-function showRequests(api: Tap): void {
+function showRequests(api: RecordingProxy): void {
   api.watch(({ body, answer }) => {
     const asked = parse(body.toString());
     report('functions', `${request(asked)}:`);
@@ -123,13 +123,13 @@ async function loseUsers({ runtime, servers, mercutio, rooms }: Scene): Promise<
   // stanzas written to a connection that has just broken may be lost without a bounce, so he continues to write
   for (const room of [rooms.balcony, rooms.kitchen]) {
     await until(`${room} removes its user`, async () => {
-      await mercutio.say(room, 'Is anybody there?');
+      await mercutio.sendMessage(room, 'Is anybody there?');
       await sleep(500);
       return isOut(room);
     });
   }
   report('rooms', "Mercutio's messages bounce, so the rooms remove Juliet and Nurse, whose clients are not informed");
-  for (const line of MISSED) await mercutio.say(rooms.balcony, line);
+  for (const line of MISSED) await mercutio.sendMessage(rooms.balcony, line);
   report('Mercutio', `writes: ${MISSED.map((line) => `“${line}”`).join(' ')}`);
   await mercutio.send(membersOnly(rooms.kitchen));
   report('Mercutio', 'restricts the kitchen to members');

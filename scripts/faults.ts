@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { synthesize } from '../local/assembly.ts';
 import { ensurePackage } from './debian.ts';
-import { type Extent, FAULTS, type FaultResult, LONG_EXTENT, SHORT_EXTENT, Theatre } from '../lab/faults.ts';
+import { type Extent, FAULTS, type FaultResult, LONG_EXTENT, SHORT_EXTENT, TestBedPool } from '../lab/faults.ts';
 
 /**
  * Runs every fault on real servers for minutes, and prints the notices of each:
@@ -32,13 +32,13 @@ const began = Date.now();
 const elapsed = (): string => `${String(Math.round((Date.now() - began) / 1000)).padStart(5)} s`;
 const assembly = await mkdtemp(join(tmpdir(), 'ping-muc-faults-'));
 process.env['PING_MUC_ASSEMBLY'] = assembly;
-const theatre = new Theatre(Number(values.stages));
+const pool = new TestBedPool(Number(values.stages));
 let results: readonly (FaultResult | undefined)[];
 try {
   await synthesize(assembly, { serverApiUrl: 'http://127.0.0.1:5280/ping_muc' });
   results = await Promise.all(
     names.map((name) =>
-      theatre.play(name, extent).then(
+      pool.run(name, extent).then(
         (result) => {
           log(`${elapsed()}  ${name}`);
           return result;
@@ -51,7 +51,7 @@ try {
     ),
   );
 } finally {
-  await theatre.close();
+  await pool.close();
   await rm(assembly, { recursive: true, force: true });
 }
 console.table(

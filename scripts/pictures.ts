@@ -22,25 +22,25 @@ async function take(mode: Mode, name: string): Promise<void> {
   const loss = await Loss.open(mode, ['juliet']);
   try {
     const rooms = ['balcony', 'garden'];
-    await Promise.all(KINDS.map((kind, index) => loss.seat(kind, CLIENTS[kind].start, 'juliet', rooms[index])));
+    await Promise.all(KINDS.map((kind, index) => loss.addClient(kind, CLIENTS[kind].start, 'juliet', rooms[index])));
     await loss.lose();
-    for (const { client, room, kind, trouble } of loss.seats) {
+    for (const { client, room, kind, trouble } of loss.clients) {
       if (client === undefined) throw new Error(`${kind} could not be started: ${trouble}`);
       if (name === 're-entry') {
-        await until('the user is back', () => loss.isSeen(room), (DELAY_SECONDS + 5) * 1000);
+        await until('the user is back', () => loss.isInRoom(room), (DELAY_SECONDS + 5) * 1000);
         await until('the client shows the missed lines', async () =>
           (await client.shown()).includes(MISSED.at(-1) ?? ''),
         );
       } else await sleep(Math.max(0, loss.cutAt + TAKEN_SECONDS * 1000 - Date.now()));
-      await loss.mercutio.say(room, LATER);
-      if (name === 're-entry') await client.say(OWN);
+      await loss.mercutio.sendMessage(room, LATER);
+      if (name === 're-entry') await client.typeLine(OWN);
       await sleep(1500);
       const path = `${FOLDER}/${kind}-${name}.png`;
       await client.picture?.(path);
       process.stdout.write(`${mode}: ${path}\n`);
     }
   } finally {
-    await loss.scene.close();
+    await loss.testBed.close();
   }
 }
 

@@ -8,7 +8,7 @@ const START_MS = 30_000;
 const ANSWER_MS = 15_000;
 
 /** An answer of the browser, or an event. */
-interface Said {
+interface DevToolsMessage {
   readonly id?: number;
   readonly method?: string;
   readonly params?: unknown;
@@ -19,14 +19,14 @@ interface Said {
 /** A page in a Chromium without a window, driven by the DevTools protocol. */
 export class Page {
   readonly #socket: WebSocket;
-  readonly #waiting = new Map<number, (said: Said) => void>();
+  readonly #waiting = new Map<number, (message: DevToolsMessage) => void>();
   #last = 0;
 
   private constructor(socket: WebSocket) {
     this.#socket = socket;
     socket.addEventListener('message', ({ data }) => {
-      const said = JSON.parse(String(data)) as Said;
-      if (said.id !== undefined) this.#waiting.get(said.id)?.(said);
+      const message = JSON.parse(String(data)) as DevToolsMessage;
+      if (message.id !== undefined) this.#waiting.get(message.id)?.(message);
     });
   }
 
@@ -63,7 +63,7 @@ export class Page {
     const socket = new WebSocket(webSocketDebuggerUrl);
     await new Promise((resolve, reject) => {
       socket.addEventListener('open', resolve);
-      socket.addEventListener('error', () => reject(new Error('Chromium does not speak')));
+      socket.addEventListener('error', () => reject(new Error('Chromium does not accept a connection')));
     });
     const page = new Page(socket);
     await page.#ask('Emulation.setDeviceMetricsOverride', {
@@ -76,7 +76,7 @@ export class Page {
     return page;
   }
 
-  /** Runs an expression in the page and returns its value, which JSON can say. */
+  /** Evaluates an expression in the page and returns its value, as JSON. */
   async run<Value>(expression: string): Promise<Value> {
     const { result, exceptionDetails } = (await this.#ask('Runtime.evaluate', {
       expression,
@@ -107,7 +107,7 @@ export class Page {
   async #ask(method: string, params: object): Promise<unknown> {
     this.#last += 1;
     const id = this.#last;
-    const said = await new Promise<Said>((resolve, reject) => {
+    const message = await new Promise<DevToolsMessage>((resolve, reject) => {
       const timer = setTimeout(() => reject(new Error(`Chromium did not answer ${method}`)), ANSWER_MS);
       this.#waiting.set(id, (answer) => {
         clearTimeout(timer);
@@ -116,7 +116,7 @@ export class Page {
       this.#socket.send(JSON.stringify({ id, method, params }));
     });
     this.#waiting.delete(id);
-    if (said.error !== undefined) throw new Error(`${method}: ${said.error.message}`);
-    return said.result;
+    if (message.error !== undefined) throw new Error(`${method}: ${message.error.message}`);
+    return message.result;
   }
 }

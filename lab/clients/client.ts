@@ -1,8 +1,8 @@
 import type { Lab } from '../lab.ts';
 import type { Prosody } from '../prosody.ts';
 
-/** Whom a client logs in as, and the room that it enters. */
-export interface Seat {
+/** The account of a client, and the room that it enters. */
+export interface ClientOptions {
   readonly lab: Lab;
   readonly server: Prosody;
   readonly user: string;
@@ -10,21 +10,21 @@ export interface Seat {
   readonly nick: string;
 }
 
-/** A real client, logged in, which has been told to enter the room. */
+/** A real client that is logged in and enters the room. */
 export interface Client {
-  /** The name that people know it by, and its version. */
+  /** Its name and version. */
   readonly name: string;
   /** Types a line into the room, as its user does. */
-  say(line: string): Promise<void>;
-  /** What it shows of the room's lines, the oldest first; it may show more around them. */
+  typeLine(line: string): Promise<void>;
+  /** The lines of the room that it shows, the oldest first; other text may be around them. */
   shown(): Promise<string>;
-  /** The nicks in its list of occupants; undefined where it shows none. */
+  /** The nicks in its list of occupants; undefined if it has no list. */
   occupants(): Promise<readonly string[] | undefined>;
-  /** What it shows of being out of the room; undefined where it looks as if it were in. */
+  /** What it shows when it is out of the room; undefined if it shows nothing of the kind. */
   farewell(): Promise<string | undefined>;
   /** Takes a picture of it. */
   picture?(path: string): Promise<void>;
 }
 
 /** How a client is started; it is stopped with the lab. */
-export type Starter = (seat: Seat) => Promise<Client>;
+export type Starter = (options: ClientOptions) => Promise<Client>;

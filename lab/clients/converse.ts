@@ -7,7 +7,7 @@ import { extname, join, normalize } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type Lab, until } from '../lab.ts';
 import { Page } from './browser.ts';
-import type { Client, Seat } from './client.ts';
+import type { Client, ClientOptions } from './client.ts';
 
 const VERSION = '14.0.0';
 const INTEGRITY = 'sha512-LFUg030jDalV47vI/vyVPqYPZfJYXFbubq8v0cFDe2zXNeeGEk3Up0Fj/WTzT6t+6do+cAIToy73eAj7RNDj2Q==';
@@ -23,9 +23,9 @@ const TYPES: Readonly<Record<string, string>> = {
 const START_MS = 60_000;
 
 /**
- * Fetches Converse.js, once: its package brings all that a browser needs. It is no dependency of the project, since
- * nothing else needs it, and with what it depends on it takes 100 MB.
- * @returns the folder of what a browser loads
+ * Fetches Converse.js, once: its package has everything that a browser needs. It is not a dependency of the project,
+ * because nothing else needs it, and with its dependencies it takes 100 MB.
+ * @returns the folder that a browser loads
  */
 function fetched(): string {
   const folder = join(CACHE, `converse.js-${VERSION}`);
@@ -39,7 +39,7 @@ function fetched(): string {
   });
   const archive = join(part, `converse.js-${VERSION}.tgz`);
   const integrity = `sha512-${createHash('sha512').update(readFileSync(archive)).digest('base64')}`;
-  if (integrity !== INTEGRITY) throw new Error(`converse.js ${VERSION} is not what it was: ${integrity}`);
+  if (integrity !== INTEGRITY) throw new Error(`converse.js ${VERSION} has another checksum: ${integrity}`);
   execFileSync('tar', ['-xzf', archive, '-C', part, 'package/dist']);
   rmSync(archive);
   renameSync(part, folder);
@@ -74,7 +74,7 @@ async function serve(lab: Lab, page: string): Promise<string> {
 }
 
 /** Converse.js, in Chromium. */
-export async function converse({ lab, server, user, room, nick }: Seat): Promise<Client> {
+export async function converse({ lab, server, user, room, nick }: ClientOptions): Promise<Client> {
   const settings = {
     authentication: 'login',
     auto_login: true,
@@ -96,14 +96,17 @@ export async function converse({ lab, server, user, room, nick }: Seat): Promise
     lab,
     await serve(
       lab,
-      `<!DOCTYPE html><html><head><meta charset="utf-8"><link rel="stylesheet" href="/converse.min.css"><script>window.errs=[];window.onerror=(m,s,l)=>errs.push(m+s+l);window.onunhandledrejection=(e)=>errs.push(String(e.reason))</script></head>
+      `<!DOCTYPE html><html><head><meta charset="utf-8"><link rel="stylesheet" href="/converse.min.css">
+<script>window.errs=[];window.onerror=(m,s,l)=>errs.push(m+s+l);
+window.onunhandledrejection=(e)=>errs.push(String(e.reason))</script></head>
 <body class="converse-fullscreen"><script type="module">import converse from "/converse.min.js";
 (converse ?? window.converse).initialize(${JSON.stringify(settings)})</script></body></html>`,
     ),
   );
   const texts = (selector: string): Promise<readonly string[]> =>
     page.run(
-      `[...document.querySelectorAll(${JSON.stringify(selector)})].map((element) => element.innerText.trim()).filter(Boolean)`,
+      `[...document.querySelectorAll(${JSON.stringify(selector)})]` +
+        '.map((element) => element.innerText.trim()).filter(Boolean)',
     );
   await until(
     'Converse.js shows the room',
@@ -112,7 +115,7 @@ export async function converse({ lab, server, user, room, nick }: Seat): Promise
   );
   return {
     name: `Converse.js ${VERSION}`,
-    say: async (line) => {
+    typeLine: async (line) => {
       await page.run("document.querySelector('converse-muc .chat-textarea').focus()");
       await page.type(line);
     },

@@ -8,10 +8,10 @@ import { AS_PERSON, runAsPerson, within } from './person.ts';
 const run = promisify(execFile);
 const [WIDTH, HEIGHT] = [960, 600];
 const TITLE_HEIGHT = 24;
-/** Between a line and its Enter. */
+/** The pause between a line and Enter. */
 const TYPING_MS = 300;
 
-/** A screen that nobody sees (Xvfb), with a window manager. */
+/** A virtual screen (Xvfb), with a window manager. */
 export class Desktop {
   /** Variables for the programs on it. */
   readonly environment: NodeJS.ProcessEnv;

@@ -1,4 +1,4 @@
-"""A plug-in of Gajim: enters the room that the environment names, and says on request what the room's page shows, as JSON."""
+"""A plug-in of Gajim: enters the room that the environment names, and prints what its page shows, in JSON."""
 
 import json
 import os

@@ -3,7 +3,8 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { debianVersion } from '../../scripts/debian.ts';
 import { until } from '../lab.ts';
-import type { Client, Seat } from './client.ts';
+import type { Prosody } from '../prosody.ts';
+import type { Client, ClientOptions } from './client.ts';
 import { Desktop } from './desktop.ts';
 import { makeHome, runAsPerson } from './person.ts';
 
@@ -43,17 +44,8 @@ interface Look {
   readonly listed: readonly string[];
 }
 
-/** Gajim, on a screen that nobody sees. */
-export async function gajim({ lab, server, user, room, nick }: Seat): Promise<Client> {
-  const home = await makeHome(lab, {
-    'data/gajim/plugins/ping_muc_lab/__init__.py': 'from .plugin import PingMucLab\n',
-    'data/gajim/plugins/ping_muc_lab/plugin.py': readFileSync(
-      fileURLToPath(new URL('gajim.py', import.meta.url)),
-      'utf8',
-    ),
-    'data/gajim/plugins/ping_muc_lab/plugin-manifest.json': JSON.stringify(PLUGIN),
-  });
-  const desktop = await Desktop.open(lab, home);
+/** The settings of Gajim, and of its account. */
+function settingsFor(user: string, server: Prosody): readonly [settings: object, account: object] {
   const settings = {
     app: {
       use_keyring: false,
@@ -89,8 +81,22 @@ export async function gajim({ lab, server, user, room, nick }: Seat): Promise<Cl
     contact: {},
     group_chat: {},
   };
+  return [settings, account];
+}
+
+/** Gajim, on a virtual screen. */
+export async function gajim({ lab, server, user, room, nick }: ClientOptions): Promise<Client> {
+  const home = await makeHome(lab, {
+    'data/gajim/plugins/ping_muc_lab/__init__.py': 'from .plugin import PingMucLab\n',
+    'data/gajim/plugins/ping_muc_lab/plugin.py': readFileSync(
+      fileURLToPath(new URL('gajim.py', import.meta.url)),
+      'utf8',
+    ),
+    'data/gajim/plugins/ping_muc_lab/plugin-manifest.json': JSON.stringify(PLUGIN),
+  });
+  const desktop = await Desktop.open(lab, home);
   const environment = { ...desktop.environment, LAB_ACCOUNT: ACCOUNT, LAB_ROOM: room, LAB_NICK: nick };
-  const prepare = runAsPerson(lab, ['python3', '-c', CREATE, JSON.stringify([settings, account])], {
+  const prepare = runAsPerson(lab, ['python3', '-c', CREATE, JSON.stringify(settingsFor(user, server))], {
     cwd: home,
     env: environment,
     stdio: 'inherit',
@@ -113,12 +119,12 @@ export async function gajim({ lab, server, user, room, nick }: Seat): Promise<Cl
     asked += 1;
     const number = asked;
     program.stdin?.write(`${number}\n`);
-    return until('Gajim says what it shows', () => looks.get(number));
+    return until('Gajim reports what it shows', () => looks.get(number));
   };
   await desktop.maximize('gajim');
   return {
     name: `Gajim ${debianVersion('gajim')}`,
-    say: (line) => desktop.type(line),
+    typeLine: (line) => desktop.type(line),
     shown: async () => (await look()).shown.join('\n'),
     occupants: async () => (await look()).listed.filter((text) => /^[A-Z]\w*$/.test(text)),
     farewell: async () => (await look()).shown.find((text) => text.includes('You have left')),

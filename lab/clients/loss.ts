@@ -1,10 +1,10 @@
 import type { Totals } from '../../functions/core/check-state.ts';
 import { sleep, until } from '../lab.ts';
-import { Scene } from '../scene.ts';
+import { TwoServers } from '../two-servers.ts';
 import type { User } from '../user.ts';
 import type { Client, Starter } from './client.ts';
 
-/** How the servers are set up, and what the room does when somebody comes back. */
+/** How the servers are configured, and what the room does when a user enters again. */
 export const MODES = {
   'with re-entry': { reenter: true },
   'with re-entry, into a room with an archive': { reenter: true, archive: true },
@@ -18,52 +18,54 @@ export const MODES = {
 export type Mode = keyof typeof MODES;
 
 export const DELAY_SECONDS = 10;
-/** The link is cut for so long: what the rooms sent meanwhile has bounced, and no word of theirs comes late. */
+/** How long the link is cut: what the rooms send has bounced by then, and nothing of it arrives late. */
 const CUT_MS = 5000;
 export const NICK = 'Juliet';
 export const EARLY = 'an early line';
 export const MISSED: readonly string[] = [1, 2, 3, 4, 5].map((n) => `missed line ${n}`);
-/** The room throws out whose server does not take its messages within so long. */
+/** Within this time a room removes an occupant whose server does not accept its messages. */
 const BOUNCE_MS = 4000;
-/** What was heard and what is missed are not of one second, since rooms stamp by the second and some clients sort by the stamps. */
+/** Received and missed lines must differ in their seconds: rooms stamp by the second, and some clients sort by that. */
 const SECOND_MS = 1100;
-/** A client that asks the room's archive when it enters has its answer by then: what is said meanwhile, Poezio shows twice. */
+/** A client that queries the archive when it enters has its answer by then. Poezio shows lines sent meanwhile twice. */
 const SETTLE_MS = 2000;
 const ENTER_MS = 40_000;
 
 /** A client and its room. */
-export interface Played {
+export interface ClientInRoom {
   readonly kind: string;
   readonly room: string;
-  /** Undefined where it could not be started, for a reason. */
+  /** Undefined if it could not be started; `trouble` is the reason. */
   readonly client: Client | undefined;
   readonly trouble?: string;
 }
 
-/** A scene with real clients, one a room, and three others in each room: Mercutio talks, Benvolio leaves, Tybalt comes. */
+/**
+ * Real clients, one in each room, and three other occupants: Mercutio sends messages, Benvolio leaves, Tybalt joins.
+ */
 export class Loss {
-  readonly scene: Scene;
+  readonly testBed: TwoServers;
   readonly mercutio: User;
-  readonly seats: Played[] = [];
+  readonly clients: ClientInRoom[] = [];
   /** When the link was cut, in milliseconds. */
   cutAt = 0;
   readonly #mode: Mode;
   readonly #benvolio: User;
   readonly #tybalt: User;
 
-  private constructor(scene: Scene, mode: Mode, [mercutio, benvolio, tybalt]: readonly [User, User, User]) {
-    this.scene = scene;
+  private constructor(testBed: TwoServers, mode: Mode, [mercutio, benvolio, tybalt]: readonly [User, User, User]) {
+    this.testBed = testBed;
     this.mercutio = mercutio;
     this.#mode = mode;
     this.#benvolio = benvolio;
     this.#tybalt = tybalt;
   }
 
-  /** @param users who sits before which kind of client */
+  /** @param users the accounts of the clients */
   static async open(mode: Mode, users: readonly string[]): Promise<Loss> {
     const settings = { ping_muc_delay: DELAY_SECONDS, ping_muc_reenter: MODES[mode].reenter };
     const forMucs = 'archive' in MODES[mode] ? 'modules_enabled = { "muc_mam" }' : '';
-    const scene = await Scene.open(settings, {
+    const testBed = await TwoServers.open(settings, {
       production: {},
       users,
       guests: ['mercutio', 'benvolio', 'tybalt'],
@@ -71,32 +73,32 @@ export class Loss {
     });
     try {
       if ('withoutModule' in MODES[mode])
-        await scene.home.shell(`module:unload("ping_muc_webhook", "${scene.home.host}")`);
-      return new Loss(scene, mode, [
-        await scene.guest('mercutio'),
-        await scene.guest('benvolio'),
-        await scene.guest('tybalt'),
+        await testBed.home.shell(`module:unload("ping_muc_webhook", "${testBed.home.host}")`);
+      return new Loss(testBed, mode, [
+        await testBed.guest('mercutio'),
+        await testBed.guest('benvolio'),
+        await testBed.guest('tybalt'),
       ]);
     } catch (error) {
-      await scene.close();
+      await testBed.close();
       throw error;
     }
   }
 
-  /** Has a client enter a room of its own, and hear a line there. */
-  async seat(kind: string, start: Starter, user = kind, roomName = kind): Promise<void> {
-    const room = this.scene.room(roomName);
+  /** Starts a client, which enters a room of its own and receives a line there. */
+  async addClient(kind: string, start: Starter, user = kind, roomName = kind): Promise<void> {
+    const room = this.testBed.room(roomName);
     await this.mercutio.join(room, 'Mercutio');
     await this.#benvolio.join(room, 'Benvolio');
     try {
-      const client = await start({ lab: this.scene.lab, server: this.scene.home, user, room, nick: NICK });
-      await until(`${client.name} is in its room`, () => this.isSeen(room), ENTER_MS);
+      const client = await start({ lab: this.testBed.lab, server: this.testBed.home, user, room, nick: NICK });
+      await until(`${client.name} is in its room`, () => this.isInRoom(room), ENTER_MS);
       await sleep(SETTLE_MS);
-      await this.mercutio.say(room, EARLY);
+      await this.mercutio.sendMessage(room, EARLY);
       await until(`${client.name} shows a line`, async () => (await client.shown()).includes(EARLY));
-      this.seats.push({ kind, room, client });
+      this.clients.push({ kind, room, client });
     } catch (error) {
-      this.seats.push({
+      this.clients.push({
         kind,
         room,
         client: undefined,
@@ -105,41 +107,41 @@ export class Loss {
     }
   }
 
-  /** The link is cut; much happens in the rooms; the rooms throw out whom they cannot reach; the link is mended. */
+  /** Cuts the link until the rooms have removed the clients, while occupants send messages, leave and join. */
   async lose(): Promise<void> {
-    const { home, away } = this.scene;
-    const rooms = this.seats.filter(({ client }) => client !== undefined).map(({ room }) => room);
+    const { home, away } = this.testBed;
+    const rooms = this.clients.filter(({ client }) => client !== undefined).map(({ room }) => room);
     await sleep(SECOND_MS);
     await Promise.all([home.cut(), away.cut()]);
     this.cutAt = Date.now();
-    for (const line of MISSED) for (const room of rooms) await this.mercutio.say(room, line);
+    for (const line of MISSED) for (const room of rooms) await this.mercutio.sendMessage(room, line);
     for (const room of rooms) {
-      await until(`${room} throws out whom it cannot reach`, () => !this.isSeen(room), BOUNCE_MS);
+      await until(`${room} removes the client`, () => !this.isInRoom(room), BOUNCE_MS);
       await this.#benvolio.leave(room, 'Benvolio');
       await this.#tybalt.join(room, 'Tybalt');
-      if ('refuses' in MODES[this.#mode]) await this.scene.atRoom(room, 'room:set_members_only(true)');
+      if ('refuses' in MODES[this.#mode]) await this.testBed.atRoom(room, 'room:set_members_only(true)');
     }
     await sleep(this.cutAt + CUT_MS - Date.now());
     await Promise.all([home.mend(), away.mend()]);
   }
 
-  /** Whether the client is in its room, as the others there see it. */
-  isSeen(room: string): boolean {
+  /** Whether the client is in its room, as the other occupants see it. */
+  isInRoom(room: string): boolean {
     const last = this.mercutio.presences(room).findLast(({ attrs }) => attrs['from'] === `${room}/${NICK}`);
     return last !== undefined && last.attrs['type'] === undefined;
   }
 
-  /** Whether the others in a room have heard the client say a line. */
-  isHeard(room: string, line: string): boolean {
+  /** Whether the other occupants of a room have received a line of the client. */
+  hasReceived(room: string, line: string): boolean {
     return this.mercutio.received.some(
       ({ stanza }) =>
         stanza.is('message') && stanza.attrs['from'] === `${room}/${NICK}` && stanza.getChildText('body') === line,
     );
   }
 
-  /** What the check that followed the cut has done. */
+  /** The totals of the check after the cut. */
   checked(): Promise<Totals> {
-    return this.scene.checkDone(this.cutAt);
+    return this.testBed.checkDone(this.cutAt);
   }
 
   /** Seconds since the cut. */

@@ -10,14 +10,14 @@ const run = promisify(execFile);
 /** Debian's `nobody`: some clients refuse to be run by root, and none should. */
 const NOBODY = 65_534;
 const isRoot = process.getuid?.() === 0;
-/** What stands before the command of a client. */
+/** The prefix for the command of a client. */
 export const AS_PERSON: readonly string[] = isRoot
   ? ['setpriv', `--reuid=${NOBODY}`, `--regid=${NOBODY}`, '--clear-groups', '--']
   : [];
-/** How long a client may take to end in good order. */
+/** How long a client may take to end cleanly. */
 const GOODBYE_MS = 3000;
 
-/** Makes the home of somebody who uses a client, with files in it. It goes when the lab closes. */
+/** Creates a home directory for a client, with files in it. It is removed when the lab closes. */
 export async function makeHome(lab: Lab, files: Readonly<Record<string, string>> = {}): Promise<string> {
   const home = await mkdtemp(join(tmpdir(), 'ping-muc-home-'));
   lab.keep({ stop: () => rm(home, { recursive: true, force: true, maxRetries: 5 }) });
@@ -48,7 +48,7 @@ process.once('exit', () => {
   for (const group of groups) signal(group, 'SIGKILL');
 });
 
-/** Runs a program as a person, in a process group of its own, which ends with the lab. */
+/** Runs a program as an unprivileged user, in a process group of its own, which ends with the lab. */
 export function runAsPerson(lab: Lab, [command = '', ...args]: readonly string[], options: SpawnOptions): ChildProcess {
   const [program = '', ...rest] = [...AS_PERSON, command, ...args];
   const child = spawn(program, rest, { ...options, detached: true });
@@ -57,7 +57,7 @@ export function runAsPerson(lab: Lab, [command = '', ...args]: readonly string[]
   return child;
 }
 
-/** Has a process group end with the lab: in good order, or else soon afterwards. */
+/** Registers a process group to end with the lab: cleanly, or else with SIGKILL. */
 export function endWith(lab: Lab, group: number): void {
   groups.add(group);
   lab.keep({
@@ -69,7 +69,7 @@ export function endWith(lab: Lab, group: number): void {
   });
 }
 
-/** Returns whether there is such a process group. */
+/** Sends a signal. Returns whether the process group exists. */
 function signal(group: number, name: NodeJS.Signals | 0): boolean {
   try {
     return process.kill(-group, name);

@@ -1,11 +1,11 @@
 import { debianVersion } from '../../scripts/debian.ts';
 import { until } from '../lab.ts';
-import type { Client, Seat } from './client.ts';
+import type { Client, ClientOptions } from './client.ts';
 import { makeHome } from './person.ts';
 import { Terminal } from './terminal.ts';
 
 /** Poezio, in a terminal. */
-export async function poezio({ lab, server, user, room, nick }: Seat): Promise<Client> {
+export async function poezio({ lab, server, user, room, nick }: ClientOptions): Promise<Client> {
   const settings = {
     jid: `${user}@${server.host}/poezio`,
     password: server.password,
@@ -29,7 +29,7 @@ export async function poezio({ lab, server, user, room, nick }: Seat): Promise<C
   await terminal.press('C-n');
   return {
     name: `Poezio ${debianVersion('poezio')}`,
-    say: (line) => terminal.type(line),
+    typeLine: (line) => terminal.type(line),
     shown: () => terminal.screen(),
     occupants: async () =>
       (await terminal.screen()).split('\n').flatMap((line) => /│\S{2}(\w+)\s*$/.exec(line)?.[1] ?? []),

@@ -1,4 +1,4 @@
-"""A bot: enters a room, prints what it hears as JSON, an event a line, and says the lines of its standard input."""
+"""A bot: enters a room, prints the events that it receives as JSON, and sends the lines of its standard input."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ import slixmpp
 host, user, password, room, nick = sys.argv[1:]
 
 
-def tell(kind, **what):
+def report(kind, **what):
     print(json.dumps({"kind": kind, **what}), flush=True)
 
 
@@ -18,10 +18,10 @@ class Bot(slixmpp.ClientXMPP):
         super().__init__(f"{user}@{host}/slixmpp", password)
         self.register_plugin("xep_0045")
         self.add_event_handler("session_start", self.start)
-        self.add_event_handler("groupchat_message", lambda message: tell("line", nick=message["mucnick"], body=message["body"]))
-        self.add_event_handler(f"muc::{room}::got_offline", self.somebody_left)
-        self.add_event_handler(f"muc::{room}::got_online", lambda presence: self.tell_roster())
-        self.add_event_handler(f"muc::{room}::presence-error", lambda presence: tell("error", condition=presence["error"]["condition"]))
+        self.add_event_handler("groupchat_message", self.line_received)
+        self.add_event_handler(f"muc::{room}::got_offline", self.occupant_left)
+        self.add_event_handler(f"muc::{room}::got_online", lambda presence: self.report_roster())
+        self.add_event_handler(f"muc::{room}::presence-error", self.refused)
 
     async def start(self, _event):
         self.send_presence()
@@ -32,16 +32,23 @@ class Bot(slixmpp.ClientXMPP):
             self.send_message(room, line, mtype="groupchat")
         await self.disconnect()
 
-    def somebody_left(self, presence):
-        codes = sorted(status.get("code") for status in presence.xml.iter("{http://jabber.org/protocol/muc#user}status"))
-        tell("left", nick=presence["muc"]["nick"], codes=codes)
-        self.tell_roster()
+    def line_received(self, message):
+        report("line", nick=message["mucnick"], body=message["body"])
 
-    def tell_roster(self):
-        tell("roster", nicks=sorted(self["xep_0045"].get_roster(room)))
+    def refused(self, presence):
+        report("error", condition=presence["error"]["condition"])
+
+    def occupant_left(self, presence):
+        statuses = presence.xml.iter("{http://jabber.org/protocol/muc#user}status")
+        codes = sorted(status.get("code") for status in statuses)
+        report("left", nick=presence["muc"]["nick"], codes=codes)
+        self.report_roster()
+
+    def report_roster(self):
+        report("roster", nicks=sorted(self["xep_0045"].get_roster(room)))
 
 
 bot = Bot()
-tell("version", version=slixmpp.__version__)
+report("version", version=slixmpp.__version__)
 bot.connect((host, 5222), force_starttls=False, disable_starttls=True)
 bot.process(forever=False)

@@ -5,7 +5,7 @@ import { AS_PERSON, endWith, within } from './person.ts';
 
 const run = promisify(execFile);
 const [WIDTH, HEIGHT] = [150, 50];
-/** Between a line and its Enter: what comes at once counts as pasted. */
+/** The pause between a line and Enter: without it, the text counts as pasted. */
 const TYPING_MS = 300;
 
 /** A terminal with one program in it: a tmux of its own. */

@@ -5,111 +5,116 @@ import { sleep, until } from '../../lab/lab.ts';
 import type { Prosody } from '../../lab/prosody.ts';
 import { S2sPeer } from '../../lab/s2s-peer.ts';
 import { mucPresence } from '../../lab/scripted-muc.ts';
-import { type Reported, ScriptedScene } from '../../lab/scripted-scene.ts';
+import { type Reported, ScriptedRooms } from '../../lab/scripted-rooms.ts';
 import { User } from '../../lab/user.ts';
 
-/** Rules 2 and 5 (docs/rules.md): which closes are reported, how often at most, and how often a change of one join is. */
+/**
+ * Rules 2 and 5 (docs/rules.md): which closes are reported, and how often closes and changes of one join are reported
+ * at most.
+ */
 const DELAY = 4;
-/** With patience, so that nobody is told while the streams break and break again. */
+/** With patience, so that nobody is notified while the streams break repeatedly. */
 const SETTINGS = { ping_muc_delay: DELAY, ping_muc_patience: 300 };
-/** A host of the same server with a module of its own. */
+/** Another host of the users' server, with its own instance of the module. */
 let secondHost: string;
-let scene: ScriptedScene;
+let testBed: ScriptedRooms;
 let juliet: User;
 let room: string;
 let rooms = 0;
 
 beforeAll(async () => {
-  scene = await ScriptedScene.open(SETTINGS);
-  secondHost = scene.lab.address(4);
+  testBed = await ScriptedRooms.open(SETTINGS);
+  secondHost = testBed.lab.address(4);
 });
-afterAll(() => scene.close());
+afterAll(() => testBed.close());
 
 beforeEach(async () => {
   rooms += 1;
-  room = scene.muc().room(`room-${rooms}`);
-  juliet = await scene.user('juliet');
-  await scene.join(juliet, room, 'Juliet');
+  room = testBed.muc().room(`room-${rooms}`);
+  juliet = await testBed.user('juliet');
+  await testBed.join(juliet, room, 'Juliet');
 });
 afterEach(() => juliet.leaveServer());
 
-/** Nothing is held back, and no check is on its way. */
-const calm = (): Promise<void> => sleep((DELAY + 1.5) * 1000);
+/** Waits until the sender holds nothing back, and no check is pending. */
+const quiet = (): Promise<void> => sleep((DELAY + 1.5) * 1000);
 const pings = (since: number): number =>
-  scene.asked(since).filter((occupant) => occupant.startsWith(`${room}/`)).length;
-/** Ends the streams between the chat service and the users' host in good order, as one whose time to be idle is over; or with an error. */
+  testBed.pinged(since).filter((occupant) => occupant.startsWith(`${room}/`)).length;
+/**
+ * Ends the streams between the chat service and the users' host: cleanly, as after an idle time-out, or with an error.
+ */
 async function endStreams(condition?: string): Promise<number> {
   const since = Date.now();
   for (const [from, to] of [
-    [scene.muc().domain, scene.home.host],
-    [scene.home.host, scene.muc().domain],
+    [testBed.muc().domain, testBed.home.host],
+    [testBed.home.host, testBed.muc().domain],
   ]) {
-    await scene.away.shell(`s2s:close("${from}", "${to}"${condition === undefined ? '' : `, nil, "${condition}"`})`);
+    await testBed.away.shell(`s2s:close("${from}", "${to}"${condition === undefined ? '' : `, nil, "${condition}"`})`);
   }
   await until(
     'the streams have ended',
-    async () => !(await scene.home.shell('s2s:show()')).includes(scene.muc().domain),
+    async () => !(await testBed.home.shell('s2s:show()')).includes(testBed.muc().domain),
   );
   return since;
 }
 
-describe('who closed is', () => {
-  it('who was authenticated, not who a stream says it is from', async () => {
-    const stranger = await S2sPeer.open(scene.lab, scene.lab.address(20));
-    await calm();
+describe('a close is reported for', () => {
+  it('the authenticated host, not the host in the stream header', async () => {
+    const stranger = await S2sPeer.open(testBed.lab, testBed.lab.address(20));
+    await quiet();
     const since = Date.now();
-    const stream = await stranger.call(scene.home.host, scene.muc().domain);
-    await stream.authenticate(scene.home.host);
+    const stream = await stranger.call(testBed.home.host, testBed.muc().domain);
+    await stream.authenticate(testBed.home.host);
     stream.end();
-    await until('both have ended it', () => stream.isOver);
-    await scene.settle(juliet);
-    expect(scene.closes(since)).toEqual([]);
+    await until('both sides have ended the stream', () => stream.isOver);
+    await testBed.settle(juliet);
+    expect(testBed.closes(since)).toEqual([]);
     expect(pings(since)).toBe(0);
   });
 
-  it('on a stream for several of our hosts, closed to each of them', async () => {
-    const { forHost } = scene.runtime.prosodySettings({
-      ping_muc_webhook_url: scene.webhooks.url,
-      http_host: scene.home.host,
+  it('the local host that has a join, on a stream of two local hosts', async () => {
+    const { forHost } = testBed.runtime.prosodySettings({
+      ping_muc_webhook_url: testBed.webhooks.url,
+      http_host: testBed.home.host,
       ping_muc_timeout: 5,
       ...SETTINGS,
     });
     const accounts = join(
-      scene.lab.directory,
-      `prosody-${scene.home.host}`,
+      testBed.lab.directory,
+      `prosody-${testBed.home.host}`,
       'data',
       secondHost.replaceAll('.', '%2e'),
       'accounts',
     );
     await mkdir(accounts, { recursive: true });
-    await writeFile(join(accounts, 'romeo.dat'), `return { ["password"] = "${scene.home.password}" };\n`);
-    const withSecond = `${forHost}\nVirtualHost "${secondHost}"\n${forHost.replace(/^http_host.*$/m, `http_host = "${secondHost}"`)}`;
-    await scene.home.reload(withSecond);
-    await scene.home.shell(`host:activate("${secondHost}")`);
+    await writeFile(join(accounts, 'romeo.dat'), `return { ["password"] = "${testBed.home.password}" };\n`);
+    const forSecondHost = forHost.replace(/^http_host.*$/m, `http_host = "${secondHost}"`);
+    await testBed.home.reload(`${forHost}\nVirtualHost "${secondHost}"\n${forSecondHost}`);
+    await testBed.home.shell(`host:activate("${secondHost}")`);
 
-    // the same server, under the other name
-    const second = Object.create(scene.home, {
+    // the same server, under the name of the other host
+    const second = Object.create(testBed.home, {
       host: { value: secondHost },
-      service: { value: scene.home.service },
+      service: { value: testBed.home.service },
     }) as Prosody;
-    const peer = await S2sPeer.open(scene.lab, scene.lab.address(21));
-    const romeo = await User.connect(scene.lab, second, 'romeo', 'phone');
+    const peer = await S2sPeer.open(testBed.lab, testBed.lab.address(21));
+    const romeo = await User.connect(testBed.lab, second, 'romeo', 'phone');
     const there = `there@${peer.domain}`;
     await romeo.enter(there, 'Romeo');
-    await until('the peer is asked', () => peer.heard.includes(`${there}/Romeo`));
-    const stream = await peer.call(scene.home.host);
-    await stream.authenticate(scene.home.host);
+    await until('the peer receives the presence', () => peer.received.includes(`${there}/Romeo`));
+    const stream = await peer.call(testBed.home.host);
+    await stream.authenticate(testBed.home.host);
     await stream.authenticate(secondHost);
     stream.write(mucPresence({ from: `${there}/Romeo`, to: romeo.jid, codes: [110] }));
-    await scene.told(there, ['joined Romeo']);
+    await testBed.waitForHistory(there, ['joined Romeo']);
     const since = Date.now();
     stream.reset();
     const closesOf = (remote: string): readonly Reported[] =>
-      scene
+      testBed
         .reported()
         .filter(({ type, remote: of, at }) => type === 's2s.closed' && of === remote && at >= since * 1000);
     await until('a close is reported', () => closesOf(peer.domain).length > 0);
-    const senders = scene.webhooks.requests.filter(
+    const senders = testBed.webhooks.requests.filter(
       ({ body }) => body.includes('s2s.closed') && body.includes(peer.domain),
     );
     expect(senders.map(({ body }) => (JSON.parse(body.toString()) as { host: string }).host)).toEqual([secondHost]);
@@ -117,101 +122,103 @@ describe('who closed is', () => {
   });
 });
 
-describe('the end of a stream in good order', () => {
+describe('the clean end of a stream', () => {
   it.each([undefined, 'connection-timeout'])(
-    'is a close where users talked, and none where only a check asked (%s)',
+    'is a close if users sent stanzas, and no close if only a check sent pings (%s)',
     async (condition) => {
-      await calm();
+      await quiet();
       const first = await endStreams(condition);
-      await until('a close is reported', () => scene.closes(first).length > 0);
-      await scene.checkDone(first, scene.muc().domain);
-      await calm();
+      await until('a close is reported', () => testBed.closes(first).length > 0);
+      await testBed.checkDone(first, testBed.muc().domain);
+      await quiet();
       expect(pings(first)).toBeGreaterThan(0);
 
       const second = await endStreams(condition);
-      await calm();
-      expect(scene.closes(second)).toEqual([]);
+      await quiet();
+      expect(testBed.closes(second)).toEqual([]);
       expect(pings(second)).toBe(0);
     },
   );
 
-  it('is a close where it was not in good order, though only a check asked', async () => {
+  it('is a close if it was an error, even if only a check sent pings', async () => {
     const first = await endStreams();
-    await scene.checkDone(first, scene.muc().domain);
-    await calm();
+    await testBed.checkDone(first, testBed.muc().domain);
+    await quiet();
     const second = await endStreams('system-shutdown');
-    await until('a close is reported', () => scene.closes(second).length > 0);
+    await until('a close is reported', () => testBed.closes(second).length > 0);
   });
 });
 
-describe('a host that flaps', () => {
-  it('has one close reported in half a delay, of which the last is that of the last stream', async () => {
-    const SECONDS = Number(process.env['FLAP_SECONDS'] ?? 20); // two minutes were played, too: the arithmetic is the same
-    await calm();
+describe('a host that closes streams repeatedly', () => {
+  it('causes one report in each half delay, and the last report is for the last close', async () => {
+    const SECONDS = Number(process.env['FLAP_SECONDS'] ?? 20); // FLAP_SECONDS=120 passes, too
+    await quiet();
     const since = Date.now();
     let drops = 0;
     let last = since;
     while (Date.now() < since + SECONDS * 1000) {
-      await juliet.say(room, 'Still here');
+      await juliet.sendMessage(room, 'Still here');
       await sleep(230);
-      last = scene.dropStreams();
+      last = testBed.dropStreams();
       drops += 1;
     }
     await sleep((DELAY / 2 + 1) * 1000);
-    const closes = scene.closes(since);
+    const closes = testBed.closes(since);
     expect(drops).toBeGreaterThan(SECONDS * 3);
     expect(closes.length).toBeGreaterThan(SECONDS / (DELAY / 2) / 2);
     expect(closes.length).toBeLessThanOrEqual(SECONDS / (DELAY / 2) + 2);
     expect(closes.at(-1)?.at).toBeGreaterThanOrEqual((last - 500) * 1000);
   }, 180_000);
 
-  it('has its last close reported though the module is reloaded meanwhile', async () => {
-    await calm();
-    const first = scene.dropStreams();
-    await until('a close is reported', () => scene.closes(first).length > 0);
-    await juliet.say(room, 'Still here');
+  it('causes a report for its last close, even if the module is reloaded before it', async () => {
+    await quiet();
+    const first = testBed.dropStreams();
+    await until('a close is reported', () => testBed.closes(first).length > 0);
+    await juliet.sendMessage(room, 'Still here');
     await sleep(500);
-    const second = scene.dropStreams();
+    const second = testBed.dropStreams();
     await sleep(200);
-    expect(scene.closes(second)).toEqual([]);
-    await scene.home.shell(`module:reload("ping_muc_webhook", "${scene.home.host}")`);
-    await until('the second close is reported', () => scene.closes(second).length > 0);
-    expect(scene.closes(second)[0]?.at).toBeLessThan((second + 400) * 1000);
+    expect(testBed.closes(second)).toEqual([]);
+    await testBed.home.shell(`module:reload("ping_muc_webhook", "${testBed.home.host}")`);
+    await until('the second close is reported', () => testBed.closes(second).length > 0);
+    expect(testBed.closes(second)[0]?.at).toBeLessThan((second + 400) * 1000);
   });
 });
 
-describe('a join that changes again and again', () => {
+describe('a join that changes repeatedly', () => {
   const change = (nick: string): void =>
-    scene.muc().send(mucPresence({ from: `${room}/${nick}`, to: juliet.jid, codes: [110] }));
+    testBed.muc().send(mucPresence({ from: `${room}/${nick}`, to: juliet.jid, codes: [110] }));
 
-  it('is reported ever more rarely, and with its newest nick in the end', async () => {
+  it('is reported less and less often, and its newest nick is reported in the end', async () => {
     for (let n = 1; n <= 100; n += 1) {
       change(`nick-${n}`);
       await sleep(120);
     }
-    await until('the newest nick is reported', () => scene.story(room).at(-1) === 'joined nick-100');
+    await until('the newest nick is reported', () => testBed.history(room).at(-1) === 'joined nick-100');
     // four at once, then after 1, 2 and 4 seconds, and after each delay
-    expect(scene.story(room).length).toBeLessThanOrEqual(9);
-    expect(scene.story(room).length).toBeGreaterThan(5);
+    expect(testBed.history(room).length).toBeLessThanOrEqual(9);
+    expect(testBed.history(room).length).toBeGreaterThan(5);
   });
 
-  it('and ends: its end is reported, though it has to wait', async () => {
+  it('and ends: its end is reported, after a delay', async () => {
     for (let n = 1; n <= 10; n += 1) {
       change(`nick-${n}`);
       await sleep(200);
     }
-    scene.muc().send(mucPresence({ from: `${room}/nick-10`, to: juliet.jid, type: 'unavailable', codes: [110, 307] }));
-    await until('its end is reported', () => scene.story(room).at(-1) === 'left');
-    expect(scene.story(room).length).toBeLessThanOrEqual(7);
+    testBed
+      .muc()
+      .send(mucPresence({ from: `${room}/nick-10`, to: juliet.jid, type: 'unavailable', codes: [110, 307] }));
+    await until('its end is reported', () => testBed.history(room).at(-1) === 'left');
+    expect(testBed.history(room).length).toBeLessThanOrEqual(7);
   });
 
-  it('and ends while the module is reloaded: the same', async () => {
+  it('and ends while the module is reloaded: its end is reported', async () => {
     for (let n = 1; n <= 8; n += 1) {
       change(`nick-${n}`);
       await sleep(200);
     }
     await juliet.leave(room, 'nick-8');
-    await scene.home.shell(`module:reload("ping_muc_webhook", "${scene.home.host}")`);
-    await until('its end is reported', () => scene.story(room).at(-1) === 'left');
+    await testBed.home.shell(`module:reload("ping_muc_webhook", "${testBed.home.host}")`);
+    await until('its end is reported', () => testBed.history(room).at(-1) === 'left');
   });
 });

@@ -6,254 +6,255 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import { sleep, until } from '../../lab/lab.ts';
 import { PlainClient } from '../../lab/plain-client.ts';
 import { S2sPeer } from '../../lab/s2s-peer.ts';
-import { Scene } from '../../lab/scene.ts';
+import { TwoServers } from '../../lab/two-servers.ts';
 import { error, failure, silence } from '../../lab/scripted-muc.ts';
-import { ScriptedScene } from '../../lab/scripted-scene.ts';
-import { Instead } from '../../lab/tap.ts';
+import { ScriptedRooms } from '../../lab/scripted-rooms.ts';
+import { StubAnswer } from '../../lab/recording-proxy.ts';
 import type { User } from '../../lab/user.ts';
 
-/** Rule 11 (docs/rules.md): a room that says to a session that it is not in is checked, and no stranger can have one checked. */
-/** For so long a room is not checked for this cause again: the least, as the delay is shorter. */
+/**
+ * Rule 11 (docs/rules.md): a room that answers a session with "not in the room" is checked, and strangers cannot cause
+ * this.
+ */
+/** A room is checked for this cause at most once in this time: the minimum, because the delay is shorter. */
 const WINDOW_MS = 5000;
-/** What an error makes the module do, it has done by then. */
-const AFTERMATH_MS = 700;
+/** Time for the module to react to an error. */
+const SETTLE_MS = 700;
 
 const errorsOf = ({ received }: User, room: string): readonly Element[] =>
   received
     .filter(({ stanza }) => stanza.attrs['type'] === 'error' && String(stanza.attrs['from']).startsWith(room))
     .map(({ stanza }) => stanza);
 
-describe('a chat service whose rooms', () => {
+describe('a chat service', () => {
   const SETTINGS = { ping_muc_delay: 2, ping_muc_timeout: 3, ping_muc_patience: 0 };
-  let scene: ScriptedScene;
+  let testBed: ScriptedRooms;
   let room: string;
   let rooms = 0;
   let juliet: User;
   let romeo: User;
 
   beforeAll(async () => {
-    scene = await ScriptedScene.open(SETTINGS, 2);
+    testBed = await ScriptedRooms.open(SETTINGS, 2);
   });
-  afterAll(() => scene.close());
+  afterAll(() => testBed.close());
   beforeEach(async () => {
     rooms += 1;
-    room = scene.muc().room(`room-${rooms}`);
-    [juliet, romeo] = [await scene.user('juliet'), await scene.user('romeo')];
-    await scene.join(juliet, room, 'Juliet');
-    await scene.join(romeo, room, 'Romeo');
+    room = testBed.muc().room(`room-${rooms}`);
+    [juliet, romeo] = [await testBed.user('juliet'), await testBed.user('romeo')];
+    await testBed.join(juliet, room, 'Juliet');
+    await testBed.join(romeo, room, 'Romeo');
   });
   afterEach(async () => {
-    scene.webhooks.gate = {};
-    for (const kind of ['enter', 'ping', 'write'] as const) scene.muc().script(kind, room);
+    testBed.webhooks.interceptor = {};
+    for (const kind of ['enter', 'ping', 'write'] as const) testBed.muc().script(kind, room);
     for (const user of [juliet, romeo]) await user.leaveServer();
   });
 
-  const causes = (): readonly unknown[] => scene.requested(room).map(({ cause }) => cause);
-  /** How many checks have been counted as begun for this cause. */
+  const causes = (): readonly unknown[] => testBed.requested(room).map(({ cause }) => cause);
+  /** The value of a metric. */
   const counted = (metric: string): number =>
-    scene.runtime.lines.reduce((sum, line) => sum + Number(line[metric] ?? 0), 0);
+    testBed.runtime.lines.reduce((sum, line) => sum + Number(line[metric] ?? 0), 0);
   const sendPresence = (user: User, nick: string): Promise<void> =>
     user.send(xml('presence', { to: `${room}/${nick}` }, xml('show', {}, 'away')));
-  const whoWasTold = (): readonly boolean[] =>
+  const areNotified = (): readonly boolean[] =>
     [juliet, romeo].map((user) =>
       user.notices().some(({ stanza }) => String(stanza.attrs['from']).startsWith(`${room}/`)),
     );
-  const oops = (from: string, to: string, condition: string, name = 'message'): string =>
-    `<${name} type="error" from="${from}" to="${to}"><error type="cancel"><${condition} xmlns="urn:ietf:params:xml:ns:xmpp-stanzas"/></error></${name}>`;
+  const errorXml = (from: string, to: string, condition: string, name = 'message'): string =>
+    `<${name} type="error" from="${from}" to="${to}"><error type="cancel">` +
+    `<${condition} xmlns="urn:ietf:params:xml:ns:xmpp-stanzas"/></error></${name}>`;
 
-  it('restarts behind a server that stays up: the first who writes gets its error, and all of the room are told', async () => {
-    const other = scene.muc(1).room(`room-${rooms}`);
-    await scene.join(juliet, other, 'Juliet');
+  it('restarts, its server stays up: after the first error, all users of the room are notified', async () => {
+    const other = testBed.muc(1).room(`room-${rooms}`);
+    await testBed.join(juliet, other, 'Juliet');
     const before = counted('ChecksByRoomError');
     const since = Date.now();
-    await scene.muc().restart();
-    await sleep(AFTERMATH_MS);
-    expect(scene.closes(since), 'nothing else tells of it').toEqual([]);
+    await testBed.muc().restart();
+    await sleep(SETTLE_MS);
+    expect(testBed.closes(since), 'no close is reported').toEqual([]);
     const wrote = Date.now();
-    await juliet.say(room, 'Is anybody there?');
-    expect(await scene.checkDone(wrote, scene.muc().domain)).toMatchObject({ pinged: 2, left: 2, notified: 2 });
+    await juliet.sendMessage(room, 'Is anybody there?');
+    expect(await testBed.checkDone(wrote, testBed.muc().domain)).toMatchObject({ pinged: 2, left: 2, notified: 2 });
     expect(Date.now() - wrote).toBeLessThan(3000);
     expect(errorsOf(juliet, room).map(({ name }) => name)).toEqual(['message']);
-    expect(whoWasTold()).toEqual([true, true]);
+    expect(areNotified()).toEqual([true, true]);
     expect(causes()).toEqual(['room-error']);
     expect(counted('ChecksByRoomError') - before).toBe(1);
-    expect(scene.lines('check done', wrote)[0]).toMatchObject({ cause: 'room-error', room });
+    expect(testBed.lines('check done', wrote)[0]).toMatchObject({ cause: 'room-error', room });
     expect(
       [juliet, romeo].map((user) => user.notices().length),
-      'nobody is told of another room',
+      'nobody is notified for another room',
     ).toEqual([1, 1]);
   });
 
-  it('restarts: with re-entry, all of the room are back, and nobody is told', async () => {
-    await scene.set({ ping_muc_reenter: true });
-    await scene.muc().restart();
+  it('restarts, with re-entry: all users of the room are back, and nobody is notified', async () => {
+    await testBed.set({ ping_muc_reenter: true });
+    await testBed.muc().restart();
     const wrote = Date.now();
-    await juliet.say(room, 'Is anybody there?');
-    expect(await scene.checkDone(wrote, scene.muc().domain)).toMatchObject({ left: 2, reentered: 2, notified: 0 });
-    await sleep(AFTERMATH_MS);
+    await juliet.sendMessage(room, 'Is anybody there?');
+    expect(await testBed.checkDone(wrote, testBed.muc().domain)).toMatchObject({ left: 2, reentered: 2, notified: 0 });
+    await sleep(SETTLE_MS);
     const errors = errorsOf(juliet, room).length;
-    await juliet.say(room, 'I am here');
-    await sleep(AFTERMATH_MS);
+    await juliet.sendMessage(room, 'I am here');
+    await sleep(SETTLE_MS);
     expect([errors, errorsOf(juliet, room).length]).toEqual([1, 1]);
-    expect(whoWasTold()).toEqual([false, false]);
-    await scene.set({});
+    expect(areNotified()).toEqual([false, false]);
+    await testBed.set({});
   });
 
-  it.each(['item-not-found', 'not-acceptable'])(
-    'answers a presence with %s: the room is checked',
-    async (condition) => {
-      scene.muc().forget(room, juliet.jid);
-      scene.muc().script('enter', room, failure('presence', 'cancel', condition));
-      const since = Date.now();
-      await sendPresence(juliet, 'Juliet');
-      expect(await scene.checkDone(since, scene.muc().domain)).toMatchObject({
-        pinged: 2,
-        joined: 1,
-        left: 1,
-        notified: 1,
-      });
-      expect([causes(), errorsOf(juliet, room).length, whoWasTold()]).toEqual([['room-error'], 1, [true, false]]);
-    },
-  );
+  it.each(['item-not-found', 'not-acceptable'])('answers %s to a presence: the room is checked', async (condition) => {
+    testBed.muc().dropOccupant(room, juliet.jid);
+    testBed.muc().script('enter', room, failure('presence', 'cancel', condition));
+    const since = Date.now();
+    await sendPresence(juliet, 'Juliet');
+    expect(await testBed.checkDone(since, testBed.muc().domain)).toMatchObject({
+      pinged: 2,
+      joined: 1,
+      left: 1,
+      notified: 1,
+    });
+    expect([causes(), errorsOf(juliet, room).length, areNotified()]).toEqual([['room-error'], 1, [true, false]]);
+  });
 
-  it('say so to 200 who write at once: one check', async () => {
-    const crowd: PlainClient[] = [];
-    const [crowded, many] = [scene.muc().room(`crowded-${rooms}`), 200];
+  it('answers 200 messages at once with the error: there is one check', async () => {
+    const writers: PlainClient[] = [];
+    const [fullRoom, many] = [testBed.muc().room(`crowded-${rooms}`), 200];
     const accounts = join(
-      scene.lab.directory,
-      `prosody-${scene.home.host}`,
+      testBed.lab.directory,
+      `prosody-${testBed.home.host}`,
       'data',
-      scene.home.host.replaceAll('.', '%2e'),
+      testBed.home.host.replaceAll('.', '%2e'),
       'accounts',
     );
     for (let n = 0; n < many; n += 1) {
-      await writeFile(join(accounts, `user${n}.dat`), `return { ["password"] = "${scene.home.password}" };\n`);
-      crowd.push(await PlainClient.connect(scene.lab, scene.home, `user${n}`));
+      await writeFile(join(accounts, `user${n}.dat`), `return { ["password"] = "${testBed.home.password}" };\n`);
+      writers.push(await PlainClient.connect(testBed.lab, testBed.home, `user${n}`));
     }
-    crowd.forEach((user, n) => user.enter(crowded, `User ${n}`));
+    writers.forEach((user, n) => user.enter(fullRoom, `User ${n}`));
     const known = (): number =>
-      scene.reported().filter((event) => event.type === 'muc.joined' && event.room === crowded).length;
+      testBed.reported().filter((event) => event.type === 'muc.joined' && event.room === fullRoom).length;
     await until('all are recorded', () => known() === many);
-    scene.muc().forgetAll();
+    testBed.muc().dropEveryone();
     const wrote = Date.now();
-    for (const user of crowd) user.say(crowded, 'Is anybody there?');
-    expect(await scene.checkDone(wrote, scene.muc().domain, 30_000)).toMatchObject({
+    for (const user of writers) user.sendMessage(fullRoom, 'Is anybody there?');
+    expect(await testBed.checkDone(wrote, testBed.muc().domain, 30_000)).toMatchObject({
       pinged: many,
       left: many,
       notified: many,
     });
-    await sleep(WINDOW_MS + AFTERMATH_MS);
-    expect(scene.requested(crowded)).toHaveLength(1);
-    const heard = crowd.map(({ heard: text }) => [
+    await sleep(WINDOW_MS + SETTLE_MS);
+    expect(testBed.requested(fullRoom)).toHaveLength(1);
+    const received = writers.map(({ received: text }) => [
       text.split('<not-acceptable').length - 1,
       text.split(/code=["']333/).length - 1,
     ]);
-    expect(heard.filter(([errors, notices]) => errors !== 1 || notices !== 1)).toEqual([]);
-    for (const user of crowd) await user.stop();
+    expect(received.filter(([errors, notices]) => errors !== 1 || notices !== 1)).toEqual([]);
+    for (const user of writers) await user.stop();
   }, 120_000);
 
-  it('say so again and again to one who is in: a check in each window, and the last is not lost', async () => {
+  it('sends the error repeatedly to a user who is in: one check in each window, the last one counts', async () => {
     const since = Date.now();
     for (let n = 0; n < 120; n += 1) {
-      scene.muc().send(oops(room, juliet.jid, 'not-acceptable'));
+      testBed.muc().send(errorXml(room, juliet.jid, 'not-acceptable'));
       await sleep(100);
     }
-    scene.muc().forget(room, juliet.jid);
-    scene.muc().send(oops(room, juliet.jid, 'not-acceptable'));
-    await until('she is told', () => whoWasTold()[0]);
+    testBed.muc().dropOccupant(room, juliet.jid);
+    testBed.muc().send(errorXml(room, juliet.jid, 'not-acceptable'));
+    await until('she is notified', () => areNotified()[0]);
     const windows = (Date.now() - since) / WINDOW_MS;
     expect(causes().length).toBeGreaterThan(1);
     expect(causes().length).toBeLessThanOrEqual(Math.ceil(windows) + 1);
-    expect(whoWasTold()).toEqual([true, false]);
+    expect(areNotified()).toEqual([true, false]);
   });
 
-  it('say so to both at once, though both are in: one check', async () => {
+  it('sends the error to both users, who are in: there is one check', async () => {
     const since = Date.now();
-    for (const user of [juliet, romeo]) scene.muc().send(oops(room, user.jid, 'not-acceptable'));
-    expect(await scene.checkDone(since, scene.muc().domain)).toMatchObject({ joined: 2, left: 0 });
-    await sleep(WINDOW_MS + AFTERMATH_MS);
-    expect([causes(), whoWasTold()]).toEqual([['room-error'], [false, false]]);
+    for (const user of [juliet, romeo]) testBed.muc().send(errorXml(room, user.jid, 'not-acceptable'));
+    expect(await testBed.checkDone(since, testBed.muc().domain)).toMatchObject({ joined: 2, left: 0 });
+    await sleep(WINDOW_MS + SETTLE_MS);
+    expect([causes(), areNotified()]).toEqual([['room-error'], [false, false]]);
   });
 
-  it('say so once more while they are asked, and let everybody in again: one check', async () => {
-    await scene.set({ ping_muc_reenter: true });
+  it('sends the error again during the check, and admits everybody again: there is one check', async () => {
+    await testBed.set({ ping_muc_reenter: true });
     const since = Date.now();
-    scene.muc().script('ping', room, (question) => {
-      scene.muc().send(oops(room, question.user, 'not-acceptable'));
+    testBed.muc().script('ping', room, (question) => {
+      testBed.muc().send(errorXml(room, question.user, 'not-acceptable'));
       return error('cancel', 'not-acceptable')(question);
     });
-    scene.muc().send(oops(room, juliet.jid, 'not-acceptable'));
-    expect(await scene.checkDone(since, scene.muc().domain)).toMatchObject({ left: 2, reentered: 2 });
-    await sleep(WINDOW_MS + AFTERMATH_MS);
+    testBed.muc().send(errorXml(room, juliet.jid, 'not-acceptable'));
+    expect(await testBed.checkDone(since, testBed.muc().domain)).toMatchObject({ left: 2, reentered: 2 });
+    await sleep(WINDOW_MS + SETTLE_MS);
     expect(causes()).toEqual(['room-error']);
-    await scene.set({});
+    await testBed.set({});
   });
 
-  it('say so once more after the check has found them in: they are checked again once the window is over', async () => {
+  it('sends the error again after a check: there is another check when the window is over', async () => {
     const since = Date.now();
-    scene.muc().send(oops(room, juliet.jid, 'not-acceptable'));
-    expect(await scene.checkDone(since, scene.muc().domain)).toMatchObject({ joined: 2 });
-    scene.muc().forget(room, juliet.jid);
-    await juliet.say(room, 'And now?');
-    await until('she is told', () => whoWasTold()[0]);
+    testBed.muc().send(errorXml(room, juliet.jid, 'not-acceptable'));
+    expect(await testBed.checkDone(since, testBed.muc().domain)).toMatchObject({ joined: 2 });
+    testBed.muc().dropOccupant(room, juliet.jid);
+    await juliet.sendMessage(room, 'And now?');
+    await until('she is notified', () => areNotified()[0]);
     expect(causes()).toEqual(['room-error', 'room-error']);
-    expect((scene.requested(room)[1]?.at ?? 0) - (scene.requested(room)[0]?.at ?? 0)).toBeGreaterThanOrEqual(
+    expect((testBed.requested(room)[1]?.at ?? 0) - (testBed.requested(room)[0]?.at ?? 0)).toBeGreaterThanOrEqual(
       WINDOW_MS * 1000,
     );
   });
 
-  it('lose one who came after the check: it is checked, too', async () => {
-    const nurse = await scene.user('nurse');
+  it('drops a user who joined after the check: that user is checked, too', async () => {
+    const nurse = await testBed.user('nurse');
     const since = Date.now();
-    scene.muc().send(oops(room, juliet.jid, 'not-acceptable'));
-    await scene.checkDone(since, scene.muc().domain);
-    await scene.join(nurse, room, 'Nurse');
-    scene.muc().forget(room, nurse.jid);
-    await nurse.say(room, 'Madam?');
-    await until('she is told', () => nurse.notices().length > 0);
+    testBed.muc().send(errorXml(room, juliet.jid, 'not-acceptable'));
+    await testBed.checkDone(since, testBed.muc().domain);
+    await testBed.join(nurse, room, 'Nurse');
+    testBed.muc().dropOccupant(room, nurse.jid);
+    await nurse.sendMessage(room, 'Madam?');
+    await until('she is notified', () => nurse.notices().length > 0);
     await nurse.leaveServer();
   });
 
-  it('are 100, all of which say so at once: 60 are checked at once', async () => {
-    // the check function is left out of it
-    scene.webhooks.gate = {
+  it('sends the error from 100 rooms at once: 60 are checked at once', async () => {
+    // the functions do not receive these events
+    testBed.webhooks.interceptor = {
       before: (body) =>
-        body.includes('check.requested') ? new Instead(200, {}, '{"accepted":1,"rejected":[]}') : undefined,
+        body.includes('check.requested') ? new StubAnswer(200, {}, '{"accepted":1,"rejected":[]}') : undefined,
     };
-    const names = Array.from({ length: 100 }, (_, n) => scene.muc(1).room(`flood-${n}`));
+    const names = Array.from({ length: 100 }, (_, n) => testBed.muc(1).room(`flood-${n}`));
     const half = names.length / 2;
     const members = names.map((name, n) => [n < half ? juliet : romeo, name] as const);
     for (const [user, name] of members) await user.enter(name, 'Somebody');
     const joined = (): number =>
-      scene.reported().filter(({ type, room: of = '' }) => type === 'muc.joined' && of.startsWith('flood-')).length;
+      testBed.reported().filter(({ type, room: of = '' }) => type === 'muc.joined' && of.startsWith('flood-')).length;
     await until('all are recorded', () => joined() === names.length, 60_000);
-    for (const [user, name] of members) scene.muc(1).send(oops(name, user.jid, 'item-not-found'));
+    for (const [user, name] of members) testBed.muc(1).send(errorXml(name, user.jid, 'item-not-found'));
     const asked = (): number =>
-      scene.webhooks.requests.flatMap(({ body }) => [...body.toString().matchAll(/"check\.requested"[^}]*flood-/g)])
+      testBed.webhooks.requests.flatMap(({ body }) => [...body.toString().matchAll(/"check\.requested"[^}]*flood-/g)])
         .length;
     await until('60 are to be checked', () => asked() >= 60, 30_000);
-    await sleep(2 * AFTERMATH_MS);
+    await sleep(2 * SETTLE_MS);
     expect(asked()).toBe(60);
   }, 120_000);
 
-  describe('nothing is checked for', () => {
+  describe('causes no check with', () => {
     const nothing = async (): Promise<void> => {
-      await scene.settle(juliet);
-      await sleep(AFTERMATH_MS);
+      await testBed.settle(juliet);
+      await sleep(SETTLE_MS);
       expect(causes()).toEqual([]);
-      expect(whoWasTold()).toEqual([false, false]);
+      expect(areNotified()).toEqual([false, false]);
     };
 
-    it('what another server says in the room’s name', async () => {
-      const stranger = await S2sPeer.open(scene.lab, scene.lab.address(20 + rooms));
-      const stream = await stranger.call(scene.home.host);
-      await stream.authenticate(scene.home.host);
-      stream.write(oops(room, juliet.jid, 'not-acceptable'));
+    it('an error from another server in the room’s name', async () => {
+      const stranger = await S2sPeer.open(testBed.lab, testBed.lab.address(20 + rooms));
+      const stream = await stranger.call(testBed.home.host);
+      await stream.authenticate(testBed.home.host);
+      stream.write(errorXml(room, juliet.jid, 'not-acceptable'));
       await nothing();
       expect(errorsOf(juliet, room)).toEqual([]);
     });
 
-    it('what another user, or another room, says', async () => {
+    it('an error from another user, or from another room', async () => {
       await romeo.send(
         xml(
           'message',
@@ -261,14 +262,14 @@ describe('a chat service whose rooms', () => {
           xml('error', { type: 'cancel' }, xml('not-acceptable', { xmlns: 'urn:ietf:params:xml:ns:xmpp-stanzas' })),
         ),
       );
-      scene.muc(1).send(oops(scene.muc(1).room(`room-${rooms}`), juliet.jid, 'not-acceptable'));
+      testBed.muc(1).send(errorXml(testBed.muc(1).room(`room-${rooms}`), juliet.jid, 'not-acceptable'));
       await nothing();
-      expect(scene.requested(scene.muc(1).room(`room-${rooms}`))).toEqual([]);
+      expect(testBed.requested(testBed.muc(1).room(`room-${rooms}`))).toEqual([]);
     });
 
-    it('what an occupant can have sent through the room', async () => {
-      scene.muc().send(oops(`${room}/Tybalt`, juliet.jid, 'not-acceptable'));
-      scene.muc().send(oops(`${room}/Tybalt`, juliet.jid, 'item-not-found'));
+    it('an error that an occupant may have sent through the room', async () => {
+      testBed.muc().send(errorXml(`${room}/Tybalt`, juliet.jid, 'not-acceptable'));
+      testBed.muc().send(errorXml(`${room}/Tybalt`, juliet.jid, 'item-not-found'));
       await nothing();
       expect(errorsOf(juliet, room)).toHaveLength(2);
     });
@@ -278,31 +279,31 @@ describe('a chat service whose rooms', () => {
       ['too many words', 'message', '', 'policy-violation'],
       ['a nick that is taken', 'presence', '/Romeo', 'conflict'],
       ['a nick that is not liked', 'presence', '/Montague', 'not-acceptable'],
-    ])('what says something else: %s', async (_what, name, nick, condition) => {
-      scene.muc().send(oops(`${room}${nick}`, juliet.jid, condition, name));
+    ])('an error with another meaning: %s', async (_what, name, nick, condition) => {
+      testBed.muc().send(errorXml(`${room}${nick}`, juliet.jid, condition, name));
       await nothing();
     });
 
-    it('what answers a session that has left, or is just entering again', async () => {
-      scene.muc().script('enter', room, silence);
+    it('an error to a session that has left, or is entering again', async () => {
+      testBed.muc().script('enter', room, silence);
       await juliet.enter(room, 'Juliet');
-      scene.muc().send(oops(room, juliet.jid, 'not-acceptable'));
+      testBed.muc().send(errorXml(room, juliet.jid, 'not-acceptable'));
       await romeo.leave(room, 'Romeo');
-      await scene.told(room, ['joined Romeo', 'left'], romeo);
-      scene.muc().send(oops(room, romeo.jid, 'not-acceptable'));
+      await testBed.waitForHistory(room, ['joined Romeo', 'left'], romeo);
+      testBed.muc().send(errorXml(room, romeo.jid, 'not-acceptable'));
       await nothing();
     });
   });
 });
 
 describe('a real chat service', () => {
-  let scene: Scene;
+  let testBed: TwoServers;
   const sessions: User[] = [];
 
   beforeAll(async () => {
-    scene = await Scene.open({ ping_muc_delay: 2, ping_muc_timeout: 5, ping_muc_patience: 0 });
+    testBed = await TwoServers.open({ ping_muc_delay: 2, ping_muc_timeout: 5, ping_muc_patience: 0 });
   });
-  afterAll(() => scene.close());
+  afterAll(() => testBed.close());
   afterEach(async () => {
     for (const session of sessions.splice(0)) await session.leaveServer();
   });
@@ -310,29 +311,28 @@ describe('a real chat service', () => {
   async function enter(room: string, ...names: readonly string[]): Promise<User[]> {
     const users: User[] = [];
     for (const name of names) {
-      const user = await scene.user(name);
+      const user = await testBed.user(name);
       sessions.push(user);
       users.push(user);
-      await scene.join(user, room, name);
+      await testBed.join(user, room, name);
     }
     return users;
   }
   const service = (code: string): Promise<string> =>
-    scene.away.shell(`>local muc = require"core.modulemanager".get_module("${scene.muc}", "muc"); ${code}`);
+    testBed.away.shell(`>local muc = require"core.modulemanager".get_module("${testBed.muc}", "muc"); ${code}`);
   const closes = (since: number): number =>
-    scene.runtime.lines.filter((line) => line['closed'] !== undefined && Date.parse(String(line['time'])) >= since)
+    testBed.runtime.lines.filter((line) => line['closed'] !== undefined && Date.parse(String(line['time'])) >= since)
       .length;
 
-  it('that has forgotten its rooms: who writes is told that there is none, and all of the room are told that they are out', async () => {
-    const [room, other] = [scene.room('gone'), scene.room('there')];
+  it('that has lost its rooms: a message is answered with item-not-found, and all users are notified', async () => {
+    const [room, other] = [testBed.room('gone'), testBed.room('there')];
     const [juliet, romeo] = (await enter(room, 'juliet', 'romeo')) as [User, User];
     const [nurse] = (await enter(other, 'nurse')) as [User];
     const since = Date.now();
-    await service(
-      `for room in muc.each_room() do if room.jid == "${room}" then room._occupants, room._jid_nick = {}, {}; muc.forget_room(room); end end`,
-    );
-    await juliet.say(room, 'Is anybody there?');
-    expect(await scene.checkDone(since)).toMatchObject({ pinged: 2, left: 2, notified: 2 });
+    const drop = 'room._occupants, room._jid_nick = {}, {}; muc.forget_room(room)';
+    await service(`for room in muc.each_room() do if room.jid == "${room}" then ${drop}; end end`);
+    await juliet.sendMessage(room, 'Is anybody there?');
+    expect(await testBed.checkDone(since)).toMatchObject({ pinged: 2, left: 2, notified: 2 });
     expect(
       errorsOf(juliet, room).map(
         (answer) =>
@@ -343,29 +343,29 @@ describe('a real chat service', () => {
     expect(closes(since)).toBe(0);
   });
 
-  it.each(['writes', 'shows its presence'])(
-    'that has forgotten who is in a room: who %s is back, and so are the others',
+  it.each(['sends a message', 'sends its presence'])(
+    'that has lost the occupants of a room: a user who %s is back, and so are the others',
     async (what) => {
-      await scene.home.reload(
-        scene.runtime.prosodySettings({
+      await testBed.home.reload(
+        testBed.runtime.prosodySettings({
           ping_muc_delay: 2,
           ping_muc_timeout: 5,
           ping_muc_patience: 0,
           ping_muc_reenter: true,
         }).forHost,
       );
-      const room = scene.room(`forgetful-${what.slice(0, 5)}`);
+      const room = testBed.room(`emptied-${what.split(' ').at(-1)}`);
       const [juliet, romeo] = (await enter(room, 'juliet', 'romeo')) as [User, User];
-      await scene.atRoom(room, 'room:set_persistent(true)');
+      await testBed.atRoom(room, 'room:set_persistent(true)');
       const since = Date.now();
-      for (const user of [juliet, romeo]) await scene.forget(room, user);
-      if (what === 'writes') await juliet.say(room, 'Is anybody there?');
+      for (const user of [juliet, romeo]) await testBed.dropOccupant(room, user);
+      if (what === 'sends a message') await juliet.sendMessage(room, 'Is anybody there?');
       else await juliet.send(xml('presence', { to: `${room}/juliet` }, xml('show', {}, 'away')));
-      expect(await scene.checkDone(since)).toMatchObject({ pinged: 2, left: 2, reentered: 2, notified: 0 });
+      expect(await testBed.checkDone(since)).toMatchObject({ pinged: 2, left: 2, reentered: 2, notified: 0 });
       expect(errorsOf(juliet, room)).toHaveLength(1);
       const later = Date.now();
-      await juliet.say(room, 'Here again');
-      await until('all hear it', () =>
+      await juliet.sendMessage(room, 'Here again');
+      await until('all receive it', () =>
         [juliet, romeo].every(({ received }) =>
           received.some(({ at, stanza }) => at >= later && stanza.getChildText('body') === 'Here again'),
         ),

@@ -5,15 +5,15 @@ import { sleep, until } from '../../lab/lab.ts';
 import type { LogLine } from '../../lab/runtime.ts';
 import { NS_DISCO_INFO } from '../../lab/scripted-muc.ts';
 import { Scale } from '../../lab/scale.ts';
-import { Scene } from '../../lab/scene.ts';
+import { TwoServers } from '../../lab/two-servers.ts';
 import type { User } from '../../lab/user.ts';
 
 /**
- * Rules 5 to 7 (docs/rules.md) at size: the streams break again while a check asks, and nobody whose room still has it is told.
- * `npm run bench -- flap` plays it with 5,000 joins at 25 moments.
+ * Rules 5 to 7 (docs/rules.md) with many joins: the streams break again during a check, and no user who is still in is
+ * notified. `npm run bench -- flap` does the same with 5,000 joins at 25 times.
  */
 const JOINS = 600;
-/** Seconds after the moment at which the check is due: while it connects, pings and reads the answers. */
+/** Seconds after the check is due: while it connects, pings and reads the answers. */
 const MOMENTS = [0.02, 0.1, 0.2, 0.3];
 const FIVE_TIMES = [0.1, 0.3, 0.2, 0.1];
 const KEPT = (): boolean => false;
@@ -36,12 +36,16 @@ describe.each([
   };
   const right = { wrong: 0, missed: 0, double: 0 };
 
-  it.each(MOMENTS)('that breaks again %s s into the check: nobody is told', { timeout: 120_000 }, async (moment) => {
-    expect(await flap(KEPT, [moment])).toEqual(right);
-  });
+  it.each(MOMENTS)(
+    'that breaks again %s s into the check: nobody is notified',
+    { timeout: 120_000 },
+    async (moment) => {
+      expect(await flap(KEPT, [moment])).toEqual(right);
+    },
+  );
 
   it(
-    'that breaks five times in a row, each time while a check asks: nobody is told',
+    'that breaks five times in a row, each time during a check: nobody is notified',
     { timeout: 120_000 },
     async () => {
       expect(await flap(KEPT, FIVE_TIMES)).toEqual(right);
@@ -49,7 +53,7 @@ describe.each([
   );
 
   it(
-    'that breaks again while every second join is lost: exactly those are told, once',
+    'that breaks again while every second join is lost: exactly those are notified, once',
     { timeout: 120_000 },
     async () => {
       expect(await flap(HALF_LOST, [0.1])).toEqual(right);
@@ -57,7 +61,7 @@ describe.each([
   );
 
   it(
-    'that breaks five times in a row while every second join is lost: exactly those are told, once',
+    'that breaks five times in a row while every second join is lost: exactly those are notified, once',
     { timeout: 120_000 },
     async () => {
       expect(await flap(HALF_LOST, FIVE_TIMES)).toEqual(right);
@@ -65,7 +69,7 @@ describe.each([
   );
 });
 
-/** Asks a service something. Returns whether it has answered: an error tells of a stream that ended meanwhile. */
+/** Sends a query to a service. Returns whether the service has answered: an error means that the stream has ended. */
 async function ask(user: User, service: string): Promise<boolean> {
   const id = randomUUID();
   await user.send(xml('iq', { type: 'get', id, to: service }, xml('query', { xmlns: NS_DISCO_INFO })));
@@ -73,50 +77,50 @@ async function ask(user: User, service: string): Promise<boolean> {
   return (await until(`${service} answers`, answer)).attrs['type'] === 'result';
 }
 
-/** Rule 6: what mod_smacks gives back when a stream ends says nothing of the host. */
-describe('a link that breaks once more in the last round, later than a newer close may take over', () => {
+/** Rule 6: an error that mod_smacks returns when a stream ends says nothing about the host. */
+describe('a link that breaks in the last round, too late for another check to take over', () => {
   const DELAY = 2;
   const TIMEOUT = 5;
-  /** Closes postpone the check for as long as they may: five delays after the first. */
+  /** These closes postpone the check as long as possible: five delays after the first. */
   const CLOSES_AFTER = [0, 1.5, 3, 4.5, 6, 7.3];
-  /** More than the five delays, and the delay and two time-outs, after the first close; the pings are on their way. */
+  /** Later than five delays, and than the delay and two time-outs, after the first close; the pings are in flight. */
   const BREAKS_AFTER = 12.6;
   const USERS = ['juliet', 'romeo', 'nurse'];
-  let scene: Scene;
+  let testBed: TwoServers;
   const users: User[] = [];
 
   beforeAll(async () => {
     const settings = { ping_muc_delay: DELAY, ping_muc_timeout: TIMEOUT, ping_muc_patience: 0 };
-    scene = await Scene.open(settings, { production: { bidi: false } });
-    users.push(...(await Promise.all(USERS.map((name) => scene.user(name)))));
-    await Promise.all(users.map((user, index) => user.join(scene.room('verona'), USERS[index] ?? '')));
-    await until('all are recorded', () => scene.recorded() >= USERS.length);
+    testBed = await TwoServers.open(settings, { production: { bidi: false } });
+    users.push(...(await Promise.all(USERS.map((name) => testBed.user(name)))));
+    await Promise.all(users.map((user, index) => user.join(testBed.room('verona'), USERS[index] ?? '')));
+    await until('all are recorded', () => testBed.recorded() >= USERS.length);
   });
-  afterAll(() => scene.close());
+  afterAll(() => testBed.close());
 
-  it('nobody is told: those whose pings were lost with the stream are asked again', { timeout: 90_000 }, async () => {
-    const way = scene.away.links.get(scene.muc);
+  it('nobody is notified: the lost pings are sent again', { timeout: 90_000 }, async () => {
+    const link = testBed.away.links.get(testBed.muc);
     const connect = async (): Promise<void> => {
-      for (let isAnswered = false; !isAnswered;) isAnswered = await ask(users[0] as User, scene.muc);
+      for (let isAnswered = false; !isAnswered;) isAnswered = await ask(users[0] as User, testBed.muc);
     };
     const first = Date.now();
     const after = (seconds: number): Promise<void> => sleep(first + seconds * 1000 - Date.now());
     for (const seconds of CLOSES_AFTER) {
       await after(seconds);
-      scene.dropStreams();
+      testBed.dropStreams();
       await connect();
     }
-    way?.hold('toServer');
+    link?.hold('toServer');
     await after(BREAKS_AFTER);
-    scene.dropStreams();
-    way?.release('toServer');
+    testBed.dropStreams();
+    link?.release('toServer');
 
-    // the check that was broken, and that of the newest close
-    const ended = (): readonly LogLine[] => scene.runtime.lines.filter(({ message }) => message === 'check done');
+    // the check during which the link broke, and the check of the newest close
+    const ended = (): readonly LogLine[] => testBed.runtime.lines.filter(({ message }) => message === 'check done');
     await until('both checks are done', () => ended().length === 2, 30_000);
     const none = { left: 0, undecided: 0, notified: 0 };
     expect(ended().map(({ totals }) => totals)).toMatchObject([{ joined: USERS.length, ...none }, none]);
-    expect(scene.runtime.lines.some(({ message }) => message === 'check will ask again')).toBe(true);
+    expect(testBed.runtime.lines.some(({ message }) => message === 'check will ask again')).toBe(true);
     await sleep(500);
     expect(users.flatMap((user) => user.notices())).toEqual([]);
   });

@@ -1,16 +1,16 @@
 import xml from '@xmpp/xml';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { sleep, until } from '../../lab/lab.ts';
-import { Scene } from '../../lab/scene.ts';
+import { TwoServers } from '../../lab/two-servers.ts';
 import { type User, canonical } from '../../lab/user.ts';
 
 const DELAY = 3;
-let scene: Scene;
+let testBed: TwoServers;
 
 beforeAll(async () => {
-  scene = await Scene.open({ ping_muc_delay: DELAY, ping_muc_patience: 0 });
+  testBed = await TwoServers.open({ ping_muc_delay: DELAY, ping_muc_patience: 0 });
 });
-afterAll(() => scene.close());
+afterAll(() => testBed.close());
 
 /** Rule 8 (docs/rules.md). */
 function expectNotice(user: User, room: string, nick: string): void {
@@ -35,32 +35,32 @@ function expectNotice(user: User, room: string, nick: string): void {
   expect(notice?.stanza.getChildElements().map(canonical)).toEqual(expected.getChildElements().map(canonical));
 }
 
-it('lost: the server of the room restarts and the room is gone; the user is told once, in time, and rejoins', async () => {
-  const room = scene.room('balcony');
-  const juliet = await scene.user('juliet');
-  await scene.join(juliet, room, 'Juliet');
+it('lost: the chat server restarts without the room; the user is notified once, in time, and can rejoin', async () => {
+  const room = testBed.room('balcony');
+  const juliet = await testBed.user('juliet');
+  await testBed.join(juliet, room, 'Juliet');
 
-  const cut = await scene.restartAway();
+  const cut = await testBed.restartChatServer();
   const { at } = await until('the notice', () => juliet.notices()[0], 15_000);
   expect(at - cut).toBeGreaterThanOrEqual(DELAY * 1000);
   expect(at - cut).toBeLessThan((DELAY + 3) * 1000);
   expectNotice(juliet, room, 'Juliet');
 
-  expect(await scene.checkDone(cut)).toMatchObject({ pinged: 1, left: 1, notified: 1 });
-  await scene.join(juliet, room, 'Juliet');
+  expect(await testBed.checkDone(cut)).toMatchObject({ pinged: 1, left: 1, notified: 1 });
+  await testBed.join(juliet, room, 'Juliet');
   await sleep(1500);
   expect(juliet.notices()).toHaveLength(1);
   await juliet.leaveServer();
 });
 
-it('kept: both streams close, and the room still knows its users; nobody is told anything', async () => {
-  const juliet = await scene.user('juliet');
-  const romeo = await scene.user('romeo');
-  await scene.join(juliet, scene.room('garden'), 'Juliet');
-  await scene.join(romeo, scene.room('garden'), 'Romeo');
+it('kept: both streams close, and the room still has its users; nobody is notified', async () => {
+  const juliet = await testBed.user('juliet');
+  const romeo = await testBed.user('romeo');
+  await testBed.join(juliet, testBed.room('garden'), 'Juliet');
+  await testBed.join(romeo, testBed.room('garden'), 'Romeo');
 
-  const cut = scene.dropStreams();
-  expect(await scene.checkDone(cut)).toMatchObject({ pinged: 2, joined: 2, proved: 0, left: 0, notified: 0 });
+  const cut = testBed.dropStreams();
+  expect(await testBed.checkDone(cut)).toMatchObject({ pinged: 2, joined: 2, proved: 0, left: 0, notified: 0 });
   await sleep(cut + (DELAY + 3) * 1000 - Date.now());
   expect([...juliet.notices(), ...romeo.notices()]).toEqual([]);
   await juliet.leaveServer();
@@ -71,17 +71,17 @@ it.each([
   ['a nick with spaces, quotes, &, <, / and emoji', 'verona', `Juliet  "the" 'sun' & <east>/window ☺ ❤ ]]>`],
   ['a room with an escaped localpart', String.raw`d\27artagnan\40verona`, 'Juliet'],
   ['a room with a lone backslash', String.raw`back\slash`, 'Juliet'],
-])('%s is tracked, pinged and told as it is', async (_what, name, nick) => {
-  const room = scene.room(name);
-  const juliet = await scene.user('juliet');
-  const romeo = await scene.user('romeo');
-  await scene.join(juliet, room, nick);
-  await scene.join(romeo, room, 'Romeo');
+])('%s is recorded, pinged and notified unchanged', async (_what, name, nick) => {
+  const room = testBed.room(name);
+  const juliet = await testBed.user('juliet');
+  const romeo = await testBed.user('romeo');
+  await testBed.join(juliet, room, nick);
+  await testBed.join(romeo, room, 'Romeo');
 
-  const cut = scene.dropStreams();
+  const cut = testBed.dropStreams();
   await sleep(500);
-  await scene.forget(room, juliet);
-  expect(await scene.checkDone(cut)).toMatchObject({ pinged: 2, joined: 1, proved: 0, left: 1, notified: 1 });
+  await testBed.dropOccupant(room, juliet);
+  expect(await testBed.checkDone(cut)).toMatchObject({ pinged: 2, joined: 1, proved: 0, left: 1, notified: 1 });
   await until('the notice', () => juliet.notices()[0]);
   const [notice] = juliet.notices();
   expect(notice?.stanza.attrs['from']).toBe(`${room}/${nick}`);
@@ -90,16 +90,16 @@ it.each([
   await romeo.leaveServer();
 });
 
-it('unreachable: the server of the room stays down; its users are told at once, after one ping that spoke for the host', async () => {
-  const users = [await scene.user('juliet'), await scene.user('romeo'), await scene.user('nurse')];
-  for (const [index, user] of users.entries()) await scene.join(user, scene.room('tomb'), `nick ${index}`);
+it('unreachable: the chat server stays down; without patience, all users are notified after one ping', async () => {
+  const users = [await testBed.user('juliet'), await testBed.user('romeo'), await testBed.user('nurse')];
+  for (const [index, user] of users.entries()) await testBed.join(user, testBed.room('tomb'), `nick ${index}`);
 
-  await scene.away.kill();
+  await testBed.away.kill();
   const cut = Date.now();
-  expect(await scene.checkDone(cut)).toMatchObject({ pinged: 1, undecided: 3, notified: 3 });
+  expect(await testBed.checkDone(cut)).toMatchObject({ pinged: 1, undecided: 3, notified: 3 });
   for (const [index, user] of users.entries()) {
     await until('the notice', () => user.notices()[0]);
-    expectNotice(user, scene.room('tomb'), `nick ${index}`);
+    expectNotice(user, testBed.room('tomb'), `nick ${index}`);
   }
-  await scene.away.start();
+  await testBed.away.start();
 });

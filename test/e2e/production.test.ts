@@ -2,23 +2,23 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import { BoshClient } from '../../lab/bosh.ts';
 import { sleep, until } from '../../lab/lab.ts';
 import type { Prosody, Stream } from '../../lab/prosody.ts';
-import { Scene } from '../../lab/scene.ts';
+import { TwoServers } from '../../lab/two-servers.ts';
 import type { User } from '../../lab/user.ts';
 
 /**
- * Servers as they are in production: TLS between them, certificates and nothing else believed, one managed stream for both
- * directions (issue 10). Whose connection it is differs, and who closes it, and how.
+ * Servers that are configured as in production: TLS and certificates are required, and one managed stream carries both
+ * directions (issue 10). The tests vary which server opens the stream, which closes it, and how.
  */
 const DELAY = 1;
-/** A second notice for the same loss has come by then. */
-const AFTERMATH_MS = 1500;
+/** Time for a second notice of the same loss to arrive. */
+const SETTLE_MS = 1500;
 
-let scene: Scene;
+let testBed: TwoServers;
 
 beforeAll(async () => {
-  scene = await Scene.open({ ping_muc_delay: DELAY }, { production: {} });
+  testBed = await TwoServers.open({ ping_muc_delay: DELAY }, { production: {} });
 });
-afterAll(() => scene.close());
+afterAll(() => testBed.close());
 
 const users: { leaveServer(): Promise<void> }[] = [];
 
@@ -27,7 +27,7 @@ afterEach(async () => {
 });
 
 async function user(name: string, service?: string): Promise<User> {
-  const connected = await scene.user(name, 'phone', service);
+  const connected = await testBed.user(name, 'phone', service);
   users.push(connected);
   return connected;
 }
@@ -39,7 +39,7 @@ const PRODUCTION: Omit<Stream, 'type' | 'remote' | 'secure'> = {
   smacks: 'yes',
 };
 
-/** The one stream that there is, seen from both servers, is what production has. */
+/** There is one stream, and both servers show it as in production. */
 async function expectProduction(opener: 'users' | 'chat'): Promise<void> {
   const seen = async (server: Prosody, remote: string): Promise<readonly Stream[]> => {
     const streams = (): Promise<readonly Stream[]> => server.streams(remote);
@@ -50,121 +50,127 @@ async function expectProduction(opener: 'users' | 'chat'): Promise<void> {
   };
   const secure = expect.stringMatching(/^TLSv1\.[23]$/) as string;
   const [atUsers, atChat] = opener === 'users' ? (['s2sout', 's2sin'] as const) : (['s2sin', 's2sout'] as const);
-  expect(await seen(scene.home, scene.muc)).toEqual([{ ...PRODUCTION, type: atUsers, remote: scene.muc, secure }]);
-  expect(await seen(scene.away, scene.home.host)).toEqual([
-    { ...PRODUCTION, type: atChat, remote: scene.home.host, secure },
+  expect(await seen(testBed.home, testBed.muc)).toEqual([
+    { ...PRODUCTION, type: atUsers, remote: testBed.muc, secure },
+  ]);
+  expect(await seen(testBed.away, testBed.home.host)).toEqual([
+    { ...PRODUCTION, type: atChat, remote: testBed.home.host, secure },
   ]);
 }
 
-/** A stream between users and rooms is there, and it is one that this server opened. */
+/** Opens a stream between the two servers, from one of them. */
 async function openStream(opener: 'users' | 'chat'): Promise<void> {
   const [server, from, to] =
-    opener === 'users' ? [scene.home, scene.home.host, scene.muc] : [scene.away, scene.muc, scene.home.host];
-  // a chat service refuses a ping, but over the stream
+    opener === 'users'
+      ? [testBed.home, testBed.home.host, testBed.muc]
+      : [testBed.away, testBed.muc, testBed.home.host];
+  // the chat service refuses the ping, but the stream is open then
   await server.shell(`xmpp:ping("${from}", "${to}")`).catch(() => undefined);
 }
 
 beforeEach(async () => {
-  for (const server of [scene.home, scene.away]) await server.shell('s2s:closeall()').catch(() => undefined); // it may have none
+  // fails if there is no stream
+  for (const server of [testBed.home, testBed.away]) await server.shell('s2s:closeall()').catch(() => undefined);
   await until(
     'no stream is left',
     async () =>
-      (await Promise.all([scene.home.streams(scene.muc), scene.away.streams(scene.home.host)])).flat().length === 0,
+      (await Promise.all([testBed.home.streams(testBed.muc), testBed.away.streams(testBed.home.host)])).flat()
+        .length === 0,
   );
 });
 
-describe('of two users in a room that forgot one of them, this one is told once and the other never', () => {
+describe('a room drops one of two users: this one is notified once, and the other is not', () => {
   it.each([
-    ['the way to the chat server is reset', 'users', () => scene.away.links.get(scene.muc)?.drop()],
-    ["the way to the users' server is reset", 'chat', () => scene.home.links.get(scene.home.host)?.drop()],
+    ['the connection to the chat server is reset', 'users', () => testBed.away.links.get(testBed.muc)?.drop()],
+    ["the connection to the users' server is reset", 'chat', () => testBed.home.links.get(testBed.home.host)?.drop()],
     [
-      "the users' server closes the stream that it opened, in good order",
+      "the users' server cleanly closes the stream that it opened",
       'users',
-      () => scene.home.shell(`s2s:closeall("${scene.muc}")`),
+      () => testBed.home.shell(`s2s:closeall("${testBed.muc}")`),
     ],
     [
-      "the users' server closes the stream that the chat server opened, in good order",
+      "the users' server cleanly closes the stream that the chat server opened",
       'chat',
-      () => scene.home.shell(`s2s:closeall("${scene.muc}")`),
+      () => testBed.home.shell(`s2s:closeall("${testBed.muc}")`),
     ],
     [
-      'the chat server closes the stream that it opened, in good order',
+      'the chat server cleanly closes the stream that it opened',
       'chat',
-      () => scene.away.shell(`s2s:close("${scene.muc}", "${scene.home.host}")`),
+      () => testBed.away.shell(`s2s:close("${testBed.muc}", "${testBed.home.host}")`),
     ],
     [
-      "the chat server closes the stream that the users' server opened, in good order",
+      "the chat server cleanly closes the stream that the users' server opened",
       'users',
-      () => scene.away.shell(`s2s:closeall("${scene.home.host}")`),
+      () => testBed.away.shell(`s2s:closeall("${testBed.home.host}")`),
     ],
   ] as const)('%s', async (how, opener, close) => {
     await openStream(opener);
-    const room = scene.room(`balcony-${how.replaceAll(/\W/g, '')}`);
+    const room = testBed.room(`balcony-${how.replaceAll(/\W/g, '')}`);
     const [juliet, romeo] = [await user('juliet'), await user('romeo')];
-    await scene.join(juliet, room, 'Juliet');
-    await scene.join(romeo, room, 'Romeo');
+    await testBed.join(juliet, room, 'Juliet');
+    await testBed.join(romeo, room, 'Romeo');
     await expectProduction(opener);
 
-    await scene.forget(room, juliet);
+    await testBed.dropOccupant(room, juliet);
     const closed = Date.now();
     await close();
-    expect(await scene.checkDone(closed)).toMatchObject({ joined: 1, left: 1, notified: 1 });
+    expect(await testBed.checkDone(closed)).toMatchObject({ joined: 1, left: 1, notified: 1 });
     await until('the notice', () => juliet.notices()[0]);
-    await sleep(AFTERMATH_MS);
+    await sleep(SETTLE_MS);
     expect(juliet.notices()).toHaveLength(1);
     expect(romeo.notices()).toEqual([]);
   });
 });
 
-it('the chat server is killed and has forgotten its rooms when it is back: each of their users is told once', async () => {
+it('the chat server is killed, and starts without its rooms: each of their users is notified once', async () => {
   await openStream('users');
-  const room = scene.room('killed');
+  const room = testBed.room('killed');
   const [juliet, romeo] = [await user('juliet'), await user('romeo')];
-  await scene.join(juliet, room, 'Juliet');
-  await scene.join(romeo, room, 'Romeo');
+  await testBed.join(juliet, room, 'Juliet');
+  await testBed.join(romeo, room, 'Romeo');
   await expectProduction('users');
 
-  const killed = await scene.restartAway();
-  expect(await scene.checkDone(killed)).toMatchObject({ joined: 0, left: 2, notified: 2 });
-  await sleep(AFTERMATH_MS);
+  const killed = await testBed.restartChatServer();
+  expect(await testBed.checkDone(killed)).toMatchObject({ joined: 0, left: 2, notified: 2 });
+  await sleep(SETTLE_MS);
   expect([juliet.notices().length, romeo.notices().length]).toEqual([1, 1]);
 });
 
-describe('whatever the way to the client', () => {
-  it('clients by websocket and by HTTP are told once, and one that hibernates when it is back', async () => {
-    const room = scene.room('ways');
-    const byWebsocket = await user('juliet', scene.home.websocketService);
+describe('for all kinds of clients', () => {
+  it('clients by websocket and HTTP are notified once, and a hibernating one when it resumes', async () => {
+    const room = testBed.room('ways');
+    const byWebsocket = await user('juliet', testBed.home.websocketService);
     const hibernating = await user('romeo');
-    const byHttp = await BoshClient.connect(scene.lab, scene.home, 'nurse', 'browser');
+    const byHttp = await BoshClient.connect(testBed.lab, testBed.home, 'nurse', 'browser');
     for (const [index, member] of [byWebsocket, hibernating, byHttp].entries())
-      await scene.join(member, room, `nick ${index}`);
-    const methods = await scene.home.shell('c2s:show(nil, "jid method")');
+      await testBed.join(member, room, `nick ${index}`);
+    const methods = await testBed.home.shell('c2s:show(nil, "jid method")');
     expect(methods.match(/TCP|WebSocket|BOSH/g)?.sort()).toEqual(['BOSH', 'TCP', 'WebSocket']);
 
     await hibernating.die();
-    const killed = await scene.restartAway();
-    expect(await scene.checkDone(killed)).toMatchObject({ left: 3, gone: 0, notified: 3 });
+    const killed = await testBed.restartChatServer();
+    expect(await testBed.checkDone(killed)).toMatchObject({ left: 3, gone: 0, notified: 3 });
     await until('the notices', () => byWebsocket.notices().length > 0 && byHttp.notices().length > 0);
     expect(hibernating.notices()).toEqual([]);
     await hibernating.resume();
-    await until('the notice to the client that is back', () => hibernating.notices()[0]);
-    await sleep(AFTERMATH_MS);
+    await until('the notice to the client that has resumed', () => hibernating.notices()[0]);
+    await sleep(SETTLE_MS);
     expect([byWebsocket, hibernating, byHttp].map((member) => member.notices().length)).toEqual([1, 1, 1]);
     await byHttp.stop();
   });
 
-  it('a client that nobody looks at (XEP-0352) is told at once: the notice is not held back', async () => {
-    const room = scene.room('inactive');
+  it('an inactive client (XEP-0352) is notified at once: the notice is not held back', async () => {
+    const room = testBed.room('inactive');
     const juliet = await user('juliet');
-    await scene.join(juliet, room, 'Juliet');
-    await juliet.fallInactive();
+    await testBed.join(juliet, room, 'Juliet');
+    await juliet.becomeInactive();
     await until('the server knows', async () =>
-      (await scene.home.shell('c2s:show(nil, "jid csi")')).includes('inactive'),
+      (await testBed.home.shell('c2s:show(nil, "jid csi")')).includes('inactive'),
     );
 
-    const killed = await scene.restartAway();
-    expect(await scene.checkDone(killed)).toMatchObject({ left: 1, notified: 1 });
-    await sleep(AFTERMATH_MS);
+    const killed = await testBed.restartChatServer();
+    expect(await testBed.checkDone(killed)).toMatchObject({ left: 1, notified: 1 });
+    await sleep(SETTLE_MS);
     expect(juliet.notices()).toHaveLength(1);
   });
 });

@@ -4,56 +4,57 @@ import { requestBody, notice, readAnswers } from '../../functions/core/stanzas.t
 import { sleep, until } from '../../lab/lab.ts';
 import { post } from '../../lab/requests.ts';
 import { type Reaction, error, held, mucPresence, refusal, silence } from '../../lab/scripted-muc.ts';
-import { ScriptedScene } from '../../lab/scripted-scene.ts';
+import { ScriptedRooms } from '../../lab/scripted-rooms.ts';
 import { type User, statusCodes } from '../../lab/user.ts';
 
 /**
- * Rule 10 (docs/rules.md), in an order that the chat service forces: whatever happens between the verdict, the re-entry and its
- * answer, nobody is told who is back, nobody is back who was told, and the user's own word wins.
+ * Rule 10 (docs/rules.md), in an order that the chat service forces. Whatever happens between the verdict, the re-entry
+ * and its answer: a user who is back is not notified, a user who was notified is not back, and the user's own action
+ * has priority.
  */
 const TIMEOUT = 3;
 const SETTINGS = { ping_muc_delay: 1, ping_muc_timeout: TIMEOUT, ping_muc_patience: 0, ping_muc_reenter: true };
-let scene: ScriptedScene;
+let testBed: ScriptedRooms;
 let room: string;
 let rooms = 0;
 let juliet: User;
-/** What happens to a re-entry: it waits until the door is opened. */
-let door: { readonly pass: () => Promise<unknown>; readonly open: () => void };
+/** A re-entry waits until the barrier is released. */
+let barrier: { readonly wait: () => Promise<unknown>; readonly release: () => void };
 
 beforeAll(async () => {
-  scene = await ScriptedScene.open(SETTINGS);
+  testBed = await ScriptedRooms.open(SETTINGS);
 });
-afterAll(() => scene.close());
+afterAll(() => testBed.close());
 
 beforeEach(async () => {
   rooms += 1;
-  room = scene.muc().room(`room-${rooms}`);
-  juliet = await scene.user('juliet');
-  await scene.join(juliet, room, 'Juliet');
-  scene.muc().forget(room, juliet.jid);
+  room = testBed.muc().room(`room-${rooms}`);
+  juliet = await testBed.user('juliet');
+  await testBed.join(juliet, room, 'Juliet');
+  testBed.muc().dropOccupant(room, juliet.jid);
   const { promise, resolve } = Promise.withResolvers<undefined>();
-  door = { pass: () => promise, open: () => resolve(undefined) };
+  barrier = { wait: () => promise, release: () => resolve(undefined) };
 });
 afterEach(async () => {
-  scene.webhooks.gate = {};
-  scene.stanzas.gate = {};
-  for (const kind of ['enter', 'leave', 'ping'] as const) scene.muc().script(kind, room);
+  testBed.webhooks.interceptor = {};
+  testBed.stanzas.interceptor = {};
+  for (const kind of ['enter', 'leave', 'ping'] as const) testBed.muc().script(kind, room);
   await juliet.leaveServer();
 });
 
 const DELAYED = '<delay xmlns="urn:xmpp:delay" stamp="2026-11-25T00:00:00Z"/>';
-const said = (body: string, more = '', id = body): string =>
+const message = (body: string, more = '', id = body): string =>
   `<message type="groupchat" id="${id}" from="${room}/Nurse" to="${juliet.jid}"><body>${body}</body>${more}</message>`;
 const nurse = (): string => mucPresence({ from: `${room}/Nurse`, to: juliet.jid });
-/** Lets in who enters, as a room does: who is there, itself, a line of the history, the subject. */
+/** Admits a user as a room does: an occupant, its own presence, a message of the history, the subject. */
 const letIn: Reaction = (question) =>
   nurse() +
-  scene.muc().admit(question) +
-  said('Madam!', DELAYED) +
+  testBed.muc().admit(question) +
+  message('Madam!', DELAYED) +
   `<message type="groupchat" from="${room}" to="${question.user}"><subject/></message>`;
 
-/** What the session got from the room since a moment, in words. */
-function heard(since: number): readonly string[] {
+/** What the session has received from the room since a time, as text. */
+function receivedSince(since: number): readonly string[] {
   return juliet.received
     .filter(({ at, stanza }) => at >= since && String(stanza.attrs['from']).startsWith(room))
     .map(({ stanza }) => {
@@ -66,124 +67,126 @@ function heard(since: number): readonly string[] {
     });
 }
 const BACK = ['there Nurse', 'there Juliet 110', 'Madam!', 'subject'];
-const TOLD = 'unavailable Juliet 110 330 333';
-const OUT = 'unavailable Juliet 110';
+const NOTICE = 'unavailable Juliet 110 330 333';
+const OWN_LEAVE = 'unavailable Juliet 110';
 
 const isReentry = (body: string): boolean => body.includes('<presence') && !body.includes('unavailable');
 const isNotice = (body: string): boolean => body.includes('unavailable');
-const entries = (): number => scene.muc().count('enter', room);
-const totals = (since: number): readonly unknown[] => scene.lines('check done', since).map((line) => line['totals']);
+const entries = (): number => testBed.muc().count('enter', room);
+const totals = (since: number): readonly unknown[] => testBed.lines('check done', since).map((line) => line['totals']);
 const done = (since: number, count = 1): Promise<unknown> =>
   until(`${count} checks have ended`, () => totals(since).length >= count, 30_000);
-/** Everything that was under way has come. */
+/** Waits until nothing is under way any more. */
 async function settled(): Promise<void> {
-  await scene.settle(juliet);
+  await testBed.settle(juliet);
   await sleep(300);
 }
 
-/** What Lua says on the user's server, where `session` is the user's, and `entry` the re-entry that is under way. */
+/** Runs Lua on the users' server, with the user's `session` and the `entry` for the re-entry that is under way. */
 async function inside(code: string): Promise<string> {
-  const state = `prosody.hosts["${scene.home.host}"].modules.ping_muc_webhook.module:shared("state")`;
-  const known = `local session, entry = prosody.full_sessions["${juliet.jid}"], ${state}.tracks["${juliet.jid}"].rooms["${room}"].entry`;
-  const shown = await scene.home.shell(`>${known}; ${code}`);
+  const session = `local session = prosody.full_sessions["${juliet.jid}"]`;
+  const state = `prosody.hosts["${testBed.home.host}"].modules.ping_muc_webhook.module:shared("state")`;
+  const entry = `local entry = ${state}.tracks["${juliet.jid}"].rooms["${room}"].entry`;
+  const shown = await testBed.home.shell(`>${session}; ${entry}; ${code}`);
   return /Result: (.*)/.exec(shown)?.[1] ?? shown;
 }
 
-/** Streams close, and the server enters the room, which does not answer before the door is opened. */
-async function reentering(reaction: Reaction = letIn, drop = (): number => scene.dropOutgoing()): Promise<number> {
+/** Cuts the streams, and waits until the server enters the room, which answers when the barrier is released. */
+async function reentering(reaction: Reaction = letIn, drop = (): number => testBed.dropOutgoing()): Promise<number> {
   const before = entries();
-  scene.muc().script('enter', room, held(door.pass, reaction));
+  testBed.muc().script('enter', room, held(barrier.wait, reaction));
   const at = drop();
   await until('the room is entered again', () => entries() > before);
   return at;
 }
 
 describe('the room does not answer:', () => {
-  it('the user is told; when the room lets it in after all, it leaves again, and hears nothing of it', async () => {
+  it('the user is notified; if the room admits it later, it leaves again, unnoticed by the client', async () => {
     const at = await reentering();
-    scene.muc().script(
+    testBed.muc().script(
       'leave',
       room,
       held(
-        door.pass,
+        barrier.wait,
         (question) =>
-          said('later') + mucPresence({ from: question.to, to: question.user, type: 'unavailable', codes: [110] }),
+          message('later') + mucPresence({ from: question.to, to: question.user, type: 'unavailable', codes: [110] }),
       ),
     );
     await done(at);
     expect(totals(at)).toMatchObject([{ left: 1, reentered: 0, notified: 1 }]);
-    await until('the server leaves on its behalf', () => scene.muc().count('leave', room) === 1);
-    scene.muc().script('enter', room);
-    door.open();
+    await until('the server leaves for the user', () => testBed.muc().count('leave', room) === 1);
+    testBed.muc().script('enter', room);
+    barrier.release();
     await settled();
-    expect(heard(at)).toEqual([TOLD]);
-    expect(scene.story(room)).toEqual(['joined Juliet']);
+    expect(receivedSince(at)).toEqual([NOTICE]);
+    expect(testBed.history(room)).toEqual(['joined Juliet']);
 
-    // the client may enter as ever
+    // the client can enter as usual
     const again = Date.now();
-    await scene.join(juliet, room, 'Juliet');
-    scene.muc().send(said('welcome'));
+    await testBed.join(juliet, room, 'Juliet');
+    testBed.muc().send(message('welcome'));
     await settled();
-    expect(heard(again)).toEqual(['there Juliet 110', 'welcome']);
+    expect(receivedSince(again)).toEqual(['there Juliet 110', 'welcome']);
   });
 
-  it('the user is told, and enters by itself before the room has got so far: it is in, and sees nothing of what was before', async () => {
+  it('the user is notified, and enters before the room answers: it is in, and sees no re-entry', async () => {
     const at = await reentering();
-    scene.muc().script(
+    testBed.muc().script(
       'leave',
       room,
-      held(door.pass, (question) =>
+      held(barrier.wait, (question) =>
         mucPresence({ from: question.to, to: question.user, type: 'unavailable', codes: [110] }),
       ),
     );
     await done(at);
-    await until('the server leaves on its behalf', () => scene.muc().count('leave', room) === 1);
+    await until('the server leaves for the user', () => testBed.muc().count('leave', room) === 1);
     const own = Date.now();
     await juliet.enter(room, 'Juliet');
-    await until('the room has its wish', () => entries() === 3);
-    door.open();
-    await scene.told(room, ['joined Juliet', 'joined Juliet']);
+    await until('the room has received its presence', () => entries() === 3);
+    barrier.release();
+    await testBed.waitForHistory(room, ['joined Juliet', 'joined Juliet']);
     await settled();
-    expect(heard(own).filter((what) => what.includes('Juliet'))).toEqual(['there Juliet 110']);
+    expect(receivedSince(own).filter((what) => what.includes('Juliet'))).toEqual(['there Juliet 110']);
   });
 
-  it('the user is told, and enters by itself, and the room has heard of nothing before: it is in', async () => {
+  it('the user is notified, and enters; the room has not received the re-entry: the user is in', async () => {
     const at = await reentering(silence);
-    scene.muc().script('leave', room, silence);
+    testBed.muc().script('leave', room, silence);
     await done(at);
-    scene.muc().script('enter', room, (question) => nurse() + scene.muc().admit(question));
-    await scene.join(juliet, room, 'Juliet');
-    expect(heard(at)).toEqual([TOLD, 'there Nurse', 'there Juliet 110']);
+    testBed.muc().script('enter', room, (question) => nurse() + testBed.muc().admit(question));
+    await testBed.join(juliet, room, 'Juliet');
+    expect(receivedSince(at)).toEqual([NOTICE, 'there Nurse', 'there Juliet 110']);
   });
 
-  it('until it is about to be told: it is back, and is not told', async () => {
-    scene.stanzas.gate.before = (body) => {
+  it('until the notice is in flight: the user is back, and is not notified', async () => {
+    testBed.stanzas.interceptor.before = (body) => {
       if (!isNotice(body)) return undefined;
-      door.open();
-      return until('it is back', () => scene.story(room).length === 2);
+      barrier.release();
+      return until('it is back', () => testBed.history(room).length === 2);
     };
     const at = await reentering();
     await done(at);
     await settled();
-    expect(heard(at)).toEqual(BACK);
-    expect(scene.story(room)).toEqual(['joined Juliet', 'joined Juliet']);
+    expect(receivedSince(at)).toEqual(BACK);
+    expect(testBed.history(room)).toEqual(['joined Juliet', 'joined Juliet']);
     expect(totals(at)).toMatchObject([{ notified: 0 }]);
   });
 
-  it('as it cannot be reached: the user is told, and hears nothing of what came back', async () => {
-    scene.stanzas.gate.before = (body) => {
-      if (isReentry(body)) return Promise.all([scene.away.cut(), scene.home.cut()]);
-      return isNotice(body) ? Promise.all([scene.away.mend(), scene.home.mend()]) : undefined;
+  it('because it is out of reach: the user is notified, and does not receive the bounce', async () => {
+    testBed.stanzas.interceptor.before = (body) => {
+      if (isReentry(body)) return Promise.all([testBed.away.cut(), testBed.home.cut()]);
+      return isNotice(body) ? Promise.all([testBed.away.mend(), testBed.home.mend()]) : undefined;
     };
     const entered = entries();
-    const at = scene.dropOutgoing();
+    const at = testBed.dropOutgoing();
     await done(at);
-    await until('the user is told', () => heard(at).length > 0); // by this check, or by that of a stream that was cut
+    // by this check, or by that of a stream that was cut
+    await until('the user is notified', () => receivedSince(at).length > 0);
     await settled();
-    expect(heard(at)).toEqual([TOLD]);
+    expect(receivedSince(at)).toEqual([NOTICE]);
     expect(entries()).toBe(entered);
-    // a server that gives something back cannot know that it has not arrived
-    expect(scene.muc().count('leave', room)).toBe(1);
+    // a server that returns a stanza cannot know that it has not arrived
+    expect(testBed.muc().count('leave', room)).toBe(1);
   });
 });
 
@@ -191,48 +194,48 @@ describe('the room refuses:', () => {
   it.each([
     ['with the id', refusal('auth', 'forbidden')],
     ['without an id', ((question) => refusal('auth', 'forbidden')({ ...question, id: '' })) satisfies Reaction],
-  ])('%s: the user is told, and hears nothing of it', async (_what, reaction) => {
+  ])('%s: the user is notified, and does not receive the refusal', async (_what, reaction) => {
     const at = await reentering(reaction);
-    door.open();
+    barrier.release();
     await done(at);
     await settled();
-    expect(heard(at)).toEqual([TOLD]);
-    expect(scene.muc().count('leave', room)).toBe(0);
+    expect(receivedSince(at)).toEqual([NOTICE]);
+    expect(testBed.muc().count('leave', room)).toBe(0);
   });
 });
 
-describe('the room was gone, and the re-entry has made it anew (201):', () => {
-  const made: Reaction = (question) => scene.muc().admit(question, [110, 201]) + said('Welcome, owner!', DELAYED);
+describe('the room was gone, and the re-entry has created it (201):', () => {
+  const made: Reaction = (question) => testBed.muc().admit(question, [110, 201]) + message('Welcome, owner!', DELAYED);
 
-  it('the server leaves it at once, and the user is told, and hears nothing else of it', async () => {
+  it('the server leaves it at once, and the user is notified, and receives nothing else', async () => {
     const at = await reentering(made);
-    scene
+    testBed
       .muc()
       .script(
         'leave',
         room,
         (question) =>
-          said('later') + mucPresence({ from: question.to, to: question.user, type: 'unavailable', codes: [110] }),
+          message('later') + mucPresence({ from: question.to, to: question.user, type: 'unavailable', codes: [110] }),
       );
-    door.open();
+    barrier.release();
     await done(at);
     await settled();
-    expect(heard(at)).toEqual([TOLD]);
-    expect(scene.muc().count('leave', room)).toBe(1);
+    expect(receivedSince(at)).toEqual([NOTICE]);
+    expect(testBed.muc().count('leave', room)).toBe(1);
     expect(totals(at)).toMatchObject([{ left: 1, reentered: 0, notified: 1 }]);
-    expect(scene.story(room)).toEqual(['joined Juliet']);
+    expect(testBed.history(room)).toEqual(['joined Juliet']);
 
-    // the client may enter as ever, and may make the room itself
-    scene.muc().script('enter', room, made);
+    // the client can enter as usual, and can create the room itself
+    testBed.muc().script('enter', room, made);
     await juliet.enter(room, 'Juliet');
-    await scene.told(room, ['joined Juliet', 'joined Juliet']);
-    expect(scene.muc().count('leave', room)).toBe(1);
+    await testBed.waitForHistory(room, ['joined Juliet', 'joined Juliet']);
+    expect(testBed.muc().count('leave', room)).toBe(1);
   });
 
-  it('the user enters by itself before the room has let it go: it is in, and sees nothing of what was before', async () => {
+  it('the user enters before the room answers the leave: it is in, and receives nothing of the re-entry', async () => {
     const at = await reentering(made);
     const { promise, resolve } = Promise.withResolvers<undefined>();
-    scene.muc().script(
+    testBed.muc().script(
       'leave',
       room,
       held(
@@ -240,84 +243,84 @@ describe('the room was gone, and the re-entry has made it anew (201):', () => {
         (question) => mucPresence({ from: question.to, to: question.user, type: 'unavailable', codes: [110] }),
       ),
     );
-    door.open();
-    await until('the server leaves on its behalf', () => scene.muc().count('leave', room) === 1);
+    barrier.release();
+    await until('the server leaves for the user', () => testBed.muc().count('leave', room) === 1);
     const own = Date.now();
-    scene.muc().script(
+    testBed.muc().script(
       'enter',
       room,
       held(
         () => promise,
-        (question) => scene.muc().admit(question),
+        (question) => testBed.muc().admit(question),
       ),
     );
     await juliet.enter(room, 'Juliet');
-    await until('the room has its wish', () => entries() === 3);
+    await until('the room has received its presence', () => entries() === 3);
     resolve(undefined);
-    await scene.told(room, ['joined Juliet', 'joined Juliet']);
+    await testBed.waitForHistory(room, ['joined Juliet', 'joined Juliet']);
     await done(at);
     await settled();
-    expect(heard(own).filter((what) => what !== TOLD)).toEqual(['there Juliet 110']);
+    expect(receivedSince(own).filter((what) => what !== NOTICE)).toEqual(['there Juliet 110']);
   });
 });
 
 describe('before the room answers, the user', () => {
-  it('leaves: it stays out, is not told, and sees nothing but its own leave', async () => {
+  it('leaves: it stays out, is not notified, and receives only the answer to its leave', async () => {
     const at = await reentering();
-    scene.muc().script(
+    testBed.muc().script(
       'leave',
       room,
-      held(door.pass, (question) =>
+      held(barrier.wait, (question) =>
         mucPresence({ from: question.to, to: question.user, type: 'unavailable', codes: [110] }),
       ),
     );
     await juliet.leave(room, 'Juliet');
-    await until('the room has its wish', () => scene.muc().count('leave', room) === 1);
-    door.open();
+    await until('the room has received its presence', () => testBed.muc().count('leave', room) === 1);
+    barrier.release();
     await done(at);
     await settled();
-    expect(heard(at)).toEqual([OUT]);
-    expect(scene.story(room)).toEqual(['joined Juliet', 'left']);
+    expect(receivedSince(at)).toEqual([OWN_LEAVE]);
+    expect(testBed.history(room)).toEqual(['joined Juliet', 'left']);
     expect(totals(at)).toMatchObject([{ reentered: 0, notified: 0 }]);
   });
 
-  it('enters by itself: it is in, and is not told', async () => {
+  it('enters by itself: it is in, and is not notified', async () => {
     const at = await reentering();
     await juliet.enter(room, 'Juliet');
     await until('the room has both', () => entries() === 3);
-    door.open();
+    barrier.release();
     await done(at);
     await settled();
-    expect(heard(at).filter((what) => what.startsWith('unavailable'))).toEqual([]);
-    expect(heard(at)).toContain('there Juliet 110');
-    expect(scene.story(room)).toEqual(['joined Juliet', 'joined Juliet']);
+    expect(receivedSince(at).filter((what) => what.startsWith('unavailable'))).toEqual([]);
+    expect(receivedSince(at)).toContain('there Juliet 110');
+    expect(testBed.history(room)).toEqual(['joined Juliet', 'joined Juliet']);
     expect(totals(at)).toMatchObject([{ reentered: 0, notified: 0 }]);
   });
 
-  it('enters by itself, and the room refuses both: the refusal of its own tells it', async () => {
+  it('enters by itself, and the room refuses both: it receives the refusal of its own attempt', async () => {
     const at = await reentering(refusal('auth', 'forbidden'));
     await juliet.enter(room, 'Juliet');
     await until('the room has both', () => entries() === 3);
-    door.open();
+    barrier.release();
     await done(at);
     await settled();
-    expect(heard(at)).toEqual(['error Juliet']);
-    expect(scene.story(room)).toEqual(['joined Juliet', 'left']);
+    expect(receivedSince(at)).toEqual(['error Juliet']);
+    expect(testBed.history(room)).toEqual(['joined Juliet', 'left']);
   });
 
-  it('enters by itself, and the room refuses that alone, without an id: it learns of it', async () => {
+  it('enters by itself, and the room refuses only that, without an id: it receives the refusal', async () => {
     const at = await reentering(silence);
-    scene.muc().script('enter', room, (question) => refusal('auth', 'forbidden')({ ...question, id: '' }));
+    testBed.muc().script('enter', room, (question) => refusal('auth', 'forbidden')({ ...question, id: '' }));
     await juliet.enter(room, 'Juliet');
     await until('the room has both', () => entries() === 3);
     await settled();
-    expect(heard(at)).toEqual(['error Juliet']); // long before the re-entry's time is over
+    expect(receivedSince(at)).toEqual(['error Juliet']); // long before the time-out of the re-entry
     await done(at);
-    expect(scene.story(room)).toEqual(['joined Juliet', 'left']);
-    expect(scene.muc().count('leave', room)).toBe(0); // nothing is left to take back
+    expect(testBed.history(room)).toEqual(['joined Juliet', 'left']);
+    expect(testBed.muc().count('leave', room)).toBe(0); // there is nothing to leave
   });
 
-  it('takes another nick: it has that one, and is not told', async () => {
+  it('changes its nick: it has the new one, and is not notified', async () => {
     const at = await reentering((question) =>
       question.nick === 'Juliet'
         ? letIn(question)
@@ -327,96 +330,96 @@ describe('before the room answers, the user', () => {
             type: 'unavailable',
             codes: [303, 110],
             item: 'nick="Capulet"',
-          }) + scene.muc().admit(question),
+          }) + testBed.muc().admit(question),
     );
     await juliet.send(xml('presence', { to: `${room}/Capulet` }));
     await until('the room has both', () => entries() === 3);
-    door.open();
+    barrier.release();
     await done(at);
     await settled();
-    expect(heard(at)).toEqual([...BACK, 'unavailable Juliet 303 110', 'there Capulet 110']);
-    expect(scene.story(room).at(-1)).toBe('joined Capulet');
+    expect(receivedSince(at)).toEqual([...BACK, 'unavailable Juliet 303 110', 'there Capulet 110']);
+    expect(testBed.history(room).at(-1)).toBe('joined Capulet');
     expect(totals(at)).toMatchObject([{ notified: 0 }]);
   });
 
-  it('takes another nick, and the room shows who is there, but lets nobody in: it is told in the end', async () => {
-    const at = await reentering(refusal('auth', 'forbidden'), () => scene.dropStreams());
-    scene.muc().send(nurse()); // which would prove that it is in, if it were not entering
+  it('changes its nick, and the room sends presence but admits nobody: it is notified in the end', async () => {
+    const at = await reentering(refusal('auth', 'forbidden'), () => testBed.dropStreams());
+    testBed.muc().send(nurse()); // which would be a proof if it were not entering
     await juliet.send(xml('presence', { id: 'own', to: `${room}/Capulet` }));
     await until('the room has both', () => entries() === 3);
-    door.open();
+    barrier.release();
     await done(at);
     await settled();
-    expect(heard(at)).toEqual(['there Nurse', 'error Capulet', TOLD]);
+    expect(receivedSince(at)).toEqual(['there Nurse', 'error Capulet', NOTICE]);
   });
 
-  it('ends its session: nobody is told in its place, and it is out of the room', async () => {
+  it('ends its session: no notice is sent, and it is out of the room', async () => {
     const at = await reentering();
     await juliet.leaveServer();
-    await until('the room has its goodbye', () => scene.muc().count('leave', room) === 1);
-    door.open();
+    await until('the room has received the leave', () => testBed.muc().count('leave', room) === 1);
+    barrier.release();
     await done(at);
     expect(totals(at)).toMatchObject([{ gone: 1, reentered: 0, notified: 0 }]);
-    await scene.told(room, ['joined Juliet', 'left']);
-    juliet = await scene.user('juliet');
+    await testBed.waitForHistory(room, ['joined Juliet', 'left']);
+    juliet = await testBed.user('juliet');
   });
 
-  it('is told by the room itself that it is out: it stays out', async () => {
+  it('is removed by the room: it stays out', async () => {
     const at = await reentering();
-    scene.muc().script(
+    testBed.muc().script(
       'leave',
       room,
-      held(door.pass, (question) =>
+      held(barrier.wait, (question) =>
         mucPresence({ from: question.to, to: question.user, type: 'unavailable', codes: [110] }),
       ),
     );
-    scene.muc().send(mucPresence({ from: `${room}/Juliet`, to: juliet.jid, type: 'unavailable', codes: [110, 307] }));
-    await until('the server leaves on its behalf', () => scene.muc().count('leave', room) === 1);
-    door.open();
+    testBed.muc().send(mucPresence({ from: `${room}/Juliet`, to: juliet.jid, type: 'unavailable', codes: [110, 307] }));
+    await until('the server leaves for the user', () => testBed.muc().count('leave', room) === 1);
+    barrier.release();
     await done(at);
     await settled();
-    expect(heard(at)).toEqual(['unavailable Juliet 110 307']);
-    expect(scene.story(room)).toEqual(['joined Juliet', 'left']);
+    expect(receivedSince(at)).toEqual(['unavailable Juliet 110 307']);
+    expect(testBed.history(room)).toEqual(['joined Juliet', 'left']);
     expect(totals(at)).toMatchObject([{ reentered: 0, notified: 0 }]);
   });
 });
 
 describe('before the room answers,', () => {
-  it('the module reloads: the user is back, having been let in once, and is not told', async () => {
+  it('the module reloads: the user is back after one entry, and is not notified', async () => {
     const at = await reentering();
-    await scene.home.shell(`module:reload("ping_muc_webhook", "${scene.home.host}")`);
+    await testBed.home.shell(`module:reload("ping_muc_webhook", "${testBed.home.host}")`);
     const asked = (): number =>
-      scene.stanzas.requests.filter((request) => request.at >= at && isReentry(request.body.toString())).length;
-    await until('it is asked for again', () => asked() === 2);
+      testBed.stanzas.requests.filter((request) => request.at >= at && isReentry(request.body.toString())).length;
+    await until('it is requested again', () => asked() === 2);
     await sleep(300);
-    door.open();
+    barrier.release();
     await done(at);
     await settled();
-    expect(heard(at)).toEqual(BACK);
+    expect(receivedSince(at)).toEqual(BACK);
     expect(entries()).toBe(2);
     expect(totals(at)).toMatchObject([{ reentered: 1, notified: 0 }]);
   });
 
-  it('the functions die: the user is back, having been let in once, and is not told', async () => {
+  it('the functions end: the user is back after one entry, and is not notified', async () => {
     const at = await reentering();
-    await scene.runtime.end('SIGKILL');
-    door.open();
-    await until('it is back', () => heard(at).includes('subject'));
-    await scene.runtime.start();
+    await testBed.runtime.end('SIGKILL');
+    barrier.release();
+    await until('it is back', () => receivedSince(at).includes('subject'));
+    await testBed.runtime.start();
     await done(at);
     await settled();
-    expect(heard(at)).toEqual(BACK);
+    expect(receivedSince(at)).toEqual(BACK);
     expect(entries()).toBe(2);
     expect(totals(at)).toMatchObject([{ notified: 0 }]);
   });
 
-  it("somebody else's notice comes: it is not delivered", async () => {
+  it('another notice arrives: it is not delivered', async () => {
     const at = await reentering();
-    const join = scene.reported().find((event) => event.room === room && event.type === 'muc.joined');
-    const told = notice(
+    const join = testBed.reported().find((event) => event.room === room && event.type === 'muc.joined');
+    const ownNotice = notice(
       {
-        host: scene.home.host,
-        remote: scene.muc().domain,
+        host: testBed.home.host,
+        remote: testBed.muc().domain,
         user: juliet.jid,
         room,
         nick: 'Juliet',
@@ -425,91 +428,94 @@ describe('before the room answers,', () => {
       undefined,
     );
     const reply = await post({
-      url: scene.stanzas.url,
-      secret: scene.runtime.secret,
-      body: requestBody([told], 1),
+      url: testBed.stanzas.url,
+      secret: testBed.runtime.secret,
+      body: requestBody([ownNotice], 1),
       type: 'application/xmpp+xml',
     });
-    expect(readAnswers(reply.body).get(told.id)).toMatchObject({ condition: 'conflict', isRejoining: true });
-    door.open();
+    expect(readAnswers(reply.body).get(ownNotice.id)).toMatchObject({ condition: 'conflict', isRejoining: true });
+    barrier.release();
     await done(at);
     await settled();
-    expect(heard(at)).toEqual(BACK);
+    expect(receivedSince(at)).toEqual(BACK);
   });
 
-  it('a second check asks for the same: one enters, nobody is told', async () => {
+  it('a second check requests the same re-entry: there is one entry, and nobody is notified', async () => {
     const answers = Promise.withResolvers<undefined>();
-    scene.muc().script(
+    testBed.muc().script(
       'ping',
       room,
       held(() => answers.promise, error('cancel', 'not-acceptable')),
     );
-    scene.muc().script('enter', room, held(door.pass, letIn));
-    const at = scene.dropOutgoing();
-    await until('the first check has asked', () => scene.muc().count('ping', room) === 1);
-    scene.dropIncoming(); // the way of the answers, so that the questions stay
-    await until('the second check has asked', () => scene.muc().count('ping', room) === 2);
+    testBed.muc().script('enter', room, held(barrier.wait, letIn));
+    const at = testBed.dropOutgoing();
+    await until('the first check has pinged', () => testBed.muc().count('ping', room) === 1);
+    testBed.dropIncoming(); // the stream of the answers, so that the pings are not lost
+    await until('the second check has pinged', () => testBed.muc().count('ping', room) === 2);
     answers.resolve(undefined);
     await until('the room is entered again', () => entries() === 2);
     await sleep(500);
-    door.open();
+    barrier.release();
     await done(at, 2);
     await settled();
     expect(entries()).toBe(2);
-    expect(heard(at)).toEqual(BACK);
+    expect(receivedSince(at)).toEqual(BACK);
   });
 });
 
-describe('a session that hibernates, for which its server keeps 500 stanzas,', () => {
-  const crowd = (from: string, to: string, count: number): string =>
+describe('a hibernating session, for which its server keeps up to 500 stanzas,', () => {
+  const occupants = (from: string, to: string, count: number): string =>
     Array.from({ length: count }, (_, n) => mucPresence({ from: `${from}/${n}`, to })).join('');
   const history = (from: string, to: string): string =>
     Array.from(
       { length: 20 },
       (_, n) => `<message type="groupchat" id="${n}" from="${from}/0" to="${to}"><body>${n}</body>${DELAYED}</message>`,
     ).join('') + `<message type="groupchat" from="${from}" to="${to}"><subject/></message>`;
-  /** Lets in who enters a room with so many others in it. */
-  const withCrowd =
+  /** Admits a user to a room with this number of other occupants. */
+  const withOccupants =
     (count: number): Reaction =>
     (question) =>
-      crowd(question.room, question.user, count) + scene.muc().admit(question) + history(question.room, question.user);
+      occupants(question.room, question.user, count) +
+      testBed.muc().admit(question) +
+      history(question.room, question.user);
 
-  const fallAsleep = async (): Promise<void> => {
+  const hibernate = async (): Promise<void> => {
     await settled();
     const waiting = async (): Promise<string> => inside('return session.outgoing_stanza_queue:count_unacked()');
     await until('the client has acknowledged all', async () => Number(await waiting()) < 10);
     await juliet.die();
   };
 
-  it('is out of a room that would send more than that: it resumes, and is told; one that is awake is back', async () => {
-    const romeo = await scene.user('romeo');
+  it('is out of a room that would send more: it is notified when it resumes; a connected one is back', async () => {
+    const romeo = await testBed.user('romeo');
     onTestFinished(() => romeo.leaveServer());
-    await scene.join(romeo, room, 'Romeo');
-    scene.muc().send(crowd(room, juliet.jid, 490));
-    await fallAsleep();
-    for (const one of [juliet, romeo]) scene.muc().forget(room, one.jid);
-    scene.muc().script('enter', room, withCrowd(490));
-    const at = scene.dropOutgoing();
+    await testBed.join(romeo, room, 'Romeo');
+    testBed.muc().send(occupants(room, juliet.jid, 490));
+    await hibernate();
+    for (const one of [juliet, romeo]) testBed.muc().dropOccupant(room, one.jid);
+    testBed.muc().script('enter', room, withOccupants(490));
+    const at = testBed.dropOutgoing();
     await done(at);
     expect(totals(at)).toMatchObject([{ left: 2, reentered: 1, notified: 1 }]);
-    await scene.told(room, ['joined Romeo', 'joined Romeo'], romeo);
+    await testBed.waitForHistory(room, ['joined Romeo', 'joined Romeo'], romeo);
     await juliet.resume();
     await settled();
-    expect(heard(at)).toEqual([TOLD]);
+    expect(receivedSince(at)).toEqual([NOTICE]);
   });
 
-  it('is out of two rooms that would do so together: it is back in one, and told of the other', async () => {
-    const pair = ['one', 'other'].map((name) => scene.muc().room(`the-${name}-${rooms}`)); // asked about together, after `room`
+  it('is out of two rooms that would send more together: it is back in one, and notified for the other', async () => {
+    // these are pinged together, after `room`
+    const pair = ['one', 'other'].map((name) => testBed.muc().room(`the-${name}-${rooms}`));
     for (const each of pair) {
-      await scene.join(juliet, each, 'Juliet');
-      scene.muc().send(crowd(each, juliet.jid, 130));
+      await testBed.join(juliet, each, 'Juliet');
+      testBed.muc().send(occupants(each, juliet.jid, 130));
     }
-    await fallAsleep();
+    await hibernate();
     for (const each of [room, ...pair]) {
-      scene.muc().forget(each, juliet.jid);
-      scene.muc().script('enter', each, withCrowd(each === room ? 0 : 130));
+      testBed.muc().dropOccupant(each, juliet.jid);
+      testBed.muc().script('enter', each, withOccupants(each === room ? 0 : 130));
     }
-    const at = scene.dropOutgoing();
+    const at = testBed.dropOutgoing();
     await done(at);
     expect(totals(at)).toMatchObject([{ left: 3, reentered: 2, notified: 1 }]);
     await juliet.resume();
@@ -518,102 +524,102 @@ describe('a session that hibernates, for which its server keeps 500 stanzas,', (
   });
 });
 
-it('the answer to a re-entry is lost: the user is back and is not told', async () => {
+it('the answer to a re-entry is lost: the user is back, and is not notified', async () => {
   let losses = 0;
-  scene.stanzas.gate.after = (body) => {
+  testBed.stanzas.interceptor.after = (body) => {
     if (!isReentry(body) || losses >= 2) return;
     losses += 1;
     throw new Error('the answer is lost');
   };
   const at = await reentering();
-  door.open();
+  barrier.release();
   await done(at);
   await settled();
   expect(losses).toBe(2);
-  expect(heard(at)).toEqual(BACK);
+  expect(receivedSince(at)).toEqual(BACK);
   expect(entries()).toBe(2);
   expect(totals(at)).toMatchObject([{ left: 0, notified: 0 }]);
 });
 
-it("what the session had is known by the room's own name of it, whatever else has changed, and not by somebody else's", async () => {
+it("a received message is recognized by the room's stanza-id alone, even if it has changed", async () => {
   const named = (name: string, by = room): string => `<stanza-id xmlns="urn:xmpp:sid:0" by="${by}" id="${name}"/>`;
-  scene.muc().send(said('one', named('1'), 'a'));
+  testBed.muc().send(message('one', named('1'), 'a'));
   await settled();
   const at = await reentering((question) => {
     const history = [
-      said('one', named('1') + DELAYED, 'b'),
-      said('two', named('1', scene.muc().domain) + DELAYED, 'c'),
-      said('three', named('3') + DELAYED, 'd'),
+      message('one', named('1') + DELAYED, 'b'),
+      message('two', named('1', testBed.muc().domain) + DELAYED, 'c'),
+      message('three', named('3') + DELAYED, 'd'),
     ];
     return (
-      scene.muc().admit(question) +
+      testBed.muc().admit(question) +
       history.join('') +
-      said('live', named('4'), 'e') +
+      message('live', named('4'), 'e') +
       `<message type="groupchat" from="${room}" to="${question.user}"><subject/></message>`
     );
   });
-  door.open();
+  barrier.release();
   await done(at);
   await settled();
-  expect(heard(at)).toEqual(['there Juliet 110', 'two', 'three', 'live', 'subject']);
+  expect(receivedSince(at)).toEqual(['there Juliet 110', 'two', 'three', 'live', 'subject']);
   expect(totals(at)).toMatchObject([{ reentered: 1, gaps: 0 }]);
 });
 
-it('the room shows occupants without end to one who enters again: no more are kept than rosters know, and nobody is said to have left', async () => {
-  onTestFinished(() => scene.set({}));
-  await scene.set({ ping_muc_timeout: 20 }); // they take their time
-  scene.muc().send(nurse());
+it('the room sends endless occupants during a re-entry: few are kept, and nobody is shown as gone', async () => {
+  onTestFinished(() => testBed.set({}));
+  await testBed.set({ ping_muc_timeout: 20 }); // they take longer than usual
+  testBed.muc().send(nurse());
   await settled();
   const at = await reentering();
-  for (let n = 0; n < 2100; n += 1) scene.muc().send(mucPresence({ from: `${room}/${n}`, to: juliet.jid }));
-  await until('all have come', () => heard(at).length === 2100, 20_000);
+  for (let n = 0; n < 2100; n += 1) testBed.muc().send(mucPresence({ from: `${room}/${n}`, to: juliet.jid }));
+  await until('all have arrived', () => receivedSince(at).length === 2100, 20_000);
   expect(await inside('local n = 0; for _ in pairs(entry.announced) do n = n + 1; end; return n')).toBe('2000');
-  door.open(); // and with it the nurse
+  barrier.release(); // which also sends the nurse's presence
   await done(at);
   await settled();
-  expect(heard(at).filter((what) => what.startsWith('unavailable'))).toEqual([]);
-  expect(heard(at).slice(2100)).toEqual(BACK);
+  expect(receivedSince(at).filter((what) => what.startsWith('unavailable'))).toEqual([]);
+  expect(receivedSince(at).slice(2100)).toEqual(BACK);
 });
 
-it('nobody answers for a re-entry, and the room goes on showing occupants: these are not kept', async () => {
-  scene.muc().send(nurse());
+it('after the time-out of a re-entry, further occupants are not kept', async () => {
+  testBed.muc().send(nurse());
   await settled();
-  const gate = Promise.withResolvers<undefined>();
-  scene.stanzas.gate.before = (body) => (isNotice(body) ? gate.promise : undefined);
+  const lastNotice = Promise.withResolvers<undefined>();
+  testBed.stanzas.interceptor.before = (body) => (isNotice(body) ? lastNotice.promise : undefined);
   const at = await reentering();
-  await until('its time is over', async () => (await inside('return entry.overdue')) === 'true');
-  scene.muc().send(mucPresence({ from: `${room}/Romeo`, to: juliet.jid }));
-  scene.muc().send(nurse());
-  await until('they have come', () => heard(at).length === 2);
+  await until('it has timed out', async () => (await inside('return entry.overdue')) === 'true');
+  testBed.muc().send(mucPresence({ from: `${room}/Romeo`, to: juliet.jid }));
+  testBed.muc().send(nurse());
+  await until('they have arrived', () => receivedSince(at).length === 2);
   expect(await inside('return tostring(next(entry.announced))')).toBe('nil');
-  scene.muc().send(scene.muc().admit({ user: juliet.jid, room, nick: 'Juliet' }));
-  await scene.told(room, ['joined Juliet', 'joined Juliet']);
-  gate.resolve(undefined);
+  testBed.muc().send(testBed.muc().admit({ user: juliet.jid, room, nick: 'Juliet' }));
+  await testBed.waitForHistory(room, ['joined Juliet', 'joined Juliet']);
+  lastNotice.resolve(undefined);
   await done(at);
   await settled();
-  expect(heard(at)).toEqual(['there Romeo', 'there Nurse', 'there Juliet 110']);
+  expect(receivedSince(at)).toEqual(['there Romeo', 'there Nurse', 'there Juliet 110']);
 });
 
-it('while something is held back, and after it, no room can have a join recorded that nobody asked for', async () => {
-  const others = ['during', 'after'].map((when) => scene.muc().room(`${when}-${rooms}`));
+it('while stanzas are held back, and later, no room can cause a join that the user did not request', async () => {
+  const others = ['during', 'after'].map((when) => testBed.muc().room(`${when}-${rooms}`));
   const send = (from = ''): void =>
-    scene.muc().send(mucPresence({ from: `${from}/Juliet`, to: juliet.jid, codes: [110] }));
+    testBed.muc().send(mucPresence({ from: `${from}/Juliet`, to: juliet.jid, codes: [110] }));
   const at = await reentering();
-  scene.muc().script(
+  testBed.muc().script(
     'leave',
     room,
-    held(door.pass, (question) =>
+    held(barrier.wait, (question) =>
       mucPresence({ from: question.to, to: question.user, type: 'unavailable', codes: [110] }),
     ),
   );
   await juliet.leave(room, 'Juliet');
-  await until('the room has its wish', () => scene.muc().count('leave', room) === 1);
+  await until('the room has received its presence', () => testBed.muc().count('leave', room) === 1);
   send(others[0]);
   await settled();
-  door.open();
-  await until('it is out', () => heard(at).length > 0);
+  barrier.release();
+  await until('it is out', () => receivedSince(at).length > 0);
   for (const one of [room, others[1]]) send(one);
   await done(at);
   await settled();
-  expect([room, ...others].map((one) => scene.story(one))).toEqual([['joined Juliet', 'left'], [], []]);
+  expect([room, ...others].map((one) => testBed.history(one))).toEqual([['joined Juliet', 'left'], [], []]);
 });

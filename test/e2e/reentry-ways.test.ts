@@ -1,28 +1,28 @@
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
 import { BoshClient } from '../../lab/bosh.ts';
 import { sleep, until } from '../../lab/lab.ts';
-import { Scene } from '../../lab/scene.ts';
+import { TwoServers } from '../../lab/two-servers.ts';
 import { type User, statusCodes } from '../../lab/user.ts';
 
-/** Rule 10 (docs/rules.md), between servers as in production: whatever the way to the client, it is back in its room. */
-const AFTERMATH_MS = 1000;
-let scene: Scene;
+/** Rule 10 (docs/rules.md), between servers as in production: every kind of client is back in its room. */
+const SETTLE_MS = 1000;
+let testBed: TwoServers;
 let room: string;
 let rooms = 0;
 let mercutio: User;
 const clients: { stop?(): Promise<void>; leaveServer?(): Promise<void> }[] = [];
 
 beforeAll(async () => {
-  scene = await Scene.open(
+  testBed = await TwoServers.open(
     { ping_muc_delay: 1, ping_muc_timeout: 5, ping_muc_patience: 0, ping_muc_reenter: true },
     { production: {} },
   );
 });
-afterAll(() => scene.close());
+afterAll(() => testBed.close());
 beforeEach(async () => {
   rooms += 1;
-  room = scene.room(`room-${rooms}`);
-  mercutio = keep(await scene.guest('mercutio'));
+  room = testBed.room(`room-${rooms}`);
+  mercutio = keep(await testBed.guest('mercutio'));
   await mercutio.join(room, 'Mercutio');
 });
 afterEach(async () => {
@@ -37,8 +37,8 @@ function keep<Client extends User | BoshClient>(client: Client): Client {
 const stanzas = (client: User | BoshClient): BoshClient['received'] =>
   client.received.map((received) => ('stanza' in received ? received.stanza : received));
 
-/** What a client got from the room from its n-th stanza on, in words. */
-function heard(client: User | BoshClient, from: number): readonly string[] {
+/** What a client has received from the room from its n-th stanza on, as text. */
+function receivedFrom(client: User | BoshClient, from: number): readonly string[] {
   return stanzas(client)
     .slice(from)
     .filter((stanza) => String(stanza.attrs['from']).startsWith(room))
@@ -52,58 +52,63 @@ function heard(client: User | BoshClient, from: number): readonly string[] {
     });
 }
 
-/** The room forgets a client, something is said, and the streams break. Returns how much the client had heard before. */
+/**
+ * The room drops a client and receives a message, and the streams break. Returns how many stanzas the client had
+ * before.
+ */
 async function lose(client: User | BoshClient): Promise<number> {
   const before = client.received.length;
-  await scene.forget(room, client);
-  await mercutio.say(room, 'missed');
-  const cut = scene.dropStreams();
-  expect(await scene.checkDone(cut)).toMatchObject({ left: 1, reentered: 1, gone: 0, notified: 0 });
+  await testBed.dropOccupant(room, client);
+  await mercutio.sendMessage(room, 'missed');
+  const cut = testBed.dropStreams();
+  expect(await testBed.checkDone(cut)).toMatchObject({ left: 1, reentered: 1, gone: 0, notified: 0 });
   return before;
 }
 
 const BACK = ['there Mercutio', 'there Juliet 110', 'missed', 'subject'];
 
 it.each([
-  ['TCP', () => scene.user('juliet')],
-  ['websocket', () => scene.user('juliet', 'phone', scene.home.websocketService)],
-  ['HTTP (BOSH)', () => BoshClient.connect(scene.lab, scene.home, 'juliet', 'browser')],
-] as const)('a client by %s is back, and hears later lines', async (_way, connect) => {
+  ['TCP', () => testBed.user('juliet')],
+  ['websocket', () => testBed.user('juliet', 'phone', testBed.home.websocketService)],
+  ['HTTP (BOSH)', () => BoshClient.connect(testBed.lab, testBed.home, 'juliet', 'browser')],
+] as const)('a client by %s is back, and receives later messages', async (_way, connect) => {
   const client = keep(await connect());
-  await scene.join(client, room, 'Juliet');
+  await testBed.join(client, room, 'Juliet');
   const before = await lose(client);
-  await until('it is back', () => heard(client, before).includes('subject'));
-  await mercutio.say(room, 'later');
-  await until('it hears', () => heard(client, before).includes('later'));
-  await sleep(AFTERMATH_MS);
-  expect(heard(client, before)).toEqual([...BACK, 'later']);
+  await until('it is back', () => receivedFrom(client, before).includes('subject'));
+  await mercutio.sendMessage(room, 'later');
+  await until('it receives the message', () => receivedFrom(client, before).includes('later'));
+  await sleep(SETTLE_MS);
+  expect(receivedFrom(client, before)).toEqual([...BACK, 'later']);
 });
 
-it('a client that hibernates is back in the room when it comes back to its session, and hears what was said meanwhile', async () => {
-  const juliet = keep(await scene.user('juliet'));
-  await scene.join(juliet, room, 'Juliet');
+it('a hibernating client is back in the room when it resumes, and receives the messages since then', async () => {
+  const juliet = keep(await testBed.user('juliet'));
+  await testBed.join(juliet, room, 'Juliet');
   await juliet.die();
   const before = await lose(juliet);
-  await mercutio.say(room, 'later');
-  await sleep(AFTERMATH_MS);
-  expect(heard(juliet, before)).toEqual([]);
+  await mercutio.sendMessage(room, 'later');
+  await sleep(SETTLE_MS);
+  expect(receivedFrom(juliet, before)).toEqual([]);
   await juliet.resume();
-  await until('it hears', () => heard(juliet, before).includes('later'));
-  await sleep(AFTERMATH_MS);
-  expect(heard(juliet, before)).toEqual([...BACK, 'later']);
-  await juliet.say(room, 'I am here');
-  await until('she is heard', () => stanzas(mercutio).some((stanza) => stanza.getChildText('body') === 'I am here'));
+  await until('it receives the message', () => receivedFrom(juliet, before).includes('later'));
+  await sleep(SETTLE_MS);
+  expect(receivedFrom(juliet, before)).toEqual([...BACK, 'later']);
+  await juliet.sendMessage(room, 'I am here');
+  await until('her message has arrived', () =>
+    stanzas(mercutio).some((stanza) => stanza.getChildText('body') === 'I am here'),
+  );
 });
 
-it('a client that nobody looks at (XEP-0352) is back, without being woken for more than what was said', async () => {
-  const juliet = keep(await scene.user('juliet'));
-  await scene.join(juliet, room, 'Juliet');
-  await juliet.fallInactive();
+it('an inactive client (XEP-0352) is back, and is woken for messages only', async () => {
+  const juliet = keep(await testBed.user('juliet'));
+  await testBed.join(juliet, room, 'Juliet');
+  await juliet.becomeInactive();
   await until('the server knows', async () =>
-    (await scene.home.shell('c2s:show(nil, "jid csi")')).includes('inactive'),
+    (await testBed.home.shell('c2s:show(nil, "jid csi")')).includes('inactive'),
   );
   const before = await lose(juliet);
-  await until('it hears', () => heard(juliet, before).includes('missed'));
-  await sleep(AFTERMATH_MS);
-  expect(heard(juliet, before).filter((what) => what !== 'subject')).toEqual(BACK.slice(0, 3));
+  await until('it receives the message', () => receivedFrom(juliet, before).includes('missed'));
+  await sleep(SETTLE_MS);
+  expect(receivedFrom(juliet, before).filter((what) => what !== 'subject')).toEqual(BACK.slice(0, 3));
 });

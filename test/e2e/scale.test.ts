@@ -2,19 +2,19 @@ import { expect, it } from 'vitest';
 import { Scale } from '../../lab/scale.ts';
 import { ScriptedMuc } from '../../lab/scripted-muc.ts';
 
-/** The same at up to 50,000: npm run bench. */
+/** With up to 50,000 joins: npm run bench. */
 const JOINS = 2000;
 
 it.each([
-  ['everyone is still joined: nobody is told', () => false, 0],
-  ['everyone is lost: each is told exactly once', () => true, JOINS],
-  ['every other one is lost: exactly those are told', (index: number) => index % 2 === 0, JOINS / 2],
+  ['all users are still in: nobody is notified', () => false, 0],
+  ['all users are lost: each is notified exactly once', () => true, JOINS],
+  ['every other user is lost: exactly those are notified', (index: number) => index % 2 === 0, JOINS / 2],
 ])(
   '2,000 joins, both streams cut; %s',
   async (_what, isLost, lost) => {
     const scale = await Scale.open({ joins: JOINS, rooms: 'scripted' });
     const { service } = scale;
-    if (!(service instanceof ScriptedMuc)) throw new Error('this service counts nothing');
+    if (!(service instanceof ScriptedMuc)) throw new Error('this service does not count');
     try {
       await scale.enter();
       const { wrong, missed, double, notices, totals } = await scale.lose(isLost);

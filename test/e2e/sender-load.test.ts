@@ -1,36 +1,37 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { sleep, until } from '../../lab/lab.ts';
-import { type Reported, ScriptedScene } from '../../lab/scripted-scene.ts';
-import { Instead, Tap } from '../../lab/tap.ts';
+import { type Reported, ScriptedRooms } from '../../lab/scripted-rooms.ts';
+import { StubAnswer, RecordingProxy } from '../../lab/recording-proxy.ts';
 import type { User } from '../../lab/user.ts';
 
-/** In what order, how much at a time and how often the module's sender sends, when there is much to say. */
+/** The order, size and rate of the sender's requests under load. */
 const SESSIONS = 5;
-const ROOMS = 960; // of each session; the module watches a thousand
+const ROOMS = 960; // for each session; the module watches up to 1,000
 const JOINS = SESSIONS * ROOMS;
-/** Events in a request, at most. */
+/** The maximum number of events in a request. */
 const FULL = 1000;
 
-let scene: ScriptedScene;
+let testBed: ScriptedRooms;
 let juliet: User;
-/** Another receiver, of which no server has been told. */
-let fresh: Tap;
+/** Another receiver, which no server uses yet. */
+let fresh: RecordingProxy;
 
 interface Request {
-  /** When it came, in milliseconds. */
+  /** When it arrived, in milliseconds. */
   readonly at: number;
   readonly events: readonly Reported[];
 }
 
-/** The receiver takes all. The functions hear nothing of it: they would take their time. */
-const accept = (): Instead => new Instead(200, { 'content-type': 'application/json' }, '{"accepted":1,"rejected":[]}');
+/** The receiver accepts everything. The functions do not receive it, because they would be slow. */
+const accept = (): StubAnswer =>
+  new StubAnswer(200, { 'content-type': 'application/json' }, '{"accepted":1,"rejected":[]}');
 const accepting = { before: accept };
 
-const requestsOf = (tap: Tap, since: number): readonly Request[] =>
-  tap.requests
+const requestsOf = (proxy: RecordingProxy, since: number): readonly Request[] =>
+  proxy.requests
     .filter(({ at }) => at >= since)
     .map(({ at, body }) => ({ at, events: (JSON.parse(body.toString()) as { events: Reported[] }).events }));
-const requests = (since: number): readonly Request[] => requestsOf(scene.webhooks, since);
+const requests = (since: number): readonly Request[] => requestsOf(testBed.webhooks, since);
 const closeIn = ({ events }: Request): boolean => events.some(({ type }) => type === 's2s.closed');
 const keys = (all: readonly Request[]): readonly string[] =>
   all.flatMap(({ events }) =>
@@ -38,53 +39,50 @@ const keys = (all: readonly Request[]): readonly string[] =>
   );
 
 beforeAll(async () => {
-  scene = await ScriptedScene.open({ ping_muc_refresh: 86_400 });
-  scene.webhooks.gate = accepting;
-  fresh = await Tap.start(scene.lab, scene.lab.address(1), 8791, scene.runtime.webhookUrl);
+  testBed = await ScriptedRooms.open({ ping_muc_refresh: 86_400 });
+  testBed.webhooks.interceptor = accepting;
+  fresh = await RecordingProxy.start(testBed.lab, testBed.lab.address(1), 8791, testBed.runtime.webhookUrl);
   const since = Date.now();
   for (let session = 0; session < SESSIONS; session += 1) {
-    const user = await scene.user('juliet', `phone-${session}`);
+    const user = await testBed.user('juliet', `phone-${session}`);
     juliet = user;
-    for (let room = 0; room < ROOMS; room += 1) await user.enter(scene.muc().room(`room-${room}`), `Juliet-${session}`);
+    for (let room = 0; room < ROOMS; room += 1)
+      await user.enter(testBed.muc().room(`room-${room}`), `Juliet-${session}`);
   }
   await until('all joins are reported', () => new Set(keys(requests(since))).size === JOINS, 60_000);
 });
 afterEach(async () => {
-  scene.webhooks.gate = accepting;
-  fresh.gate = accepting;
-  await scene.set({});
+  testBed.webhooks.interceptor = accepting;
+  fresh.interceptor = accepting;
+  await testBed.set({});
   await until(
     'nothing is sent any more',
     async () => {
-      const before = scene.webhooks.requests.length;
+      const before = testBed.webhooks.requests.length;
       await sleep(1500);
-      return scene.webhooks.requests.length === before;
+      return testBed.webhooks.requests.length === before;
     },
     40_000,
   );
 });
-afterAll(() => scene.close());
+afterAll(() => testBed.close());
 
-/** A stream to the rooms stands, and a request of nothing but renewals is under way, or has just been refused. */
+/** Opens a stream to the rooms, and waits until a request with renewals only is in flight, or has been refused. */
 async function renewing(): Promise<void> {
-  await juliet.join(scene.muc().room('visit'), 'visitor');
-  await juliet.leave(scene.muc().room('visit'), 'visitor');
+  await juliet.join(testBed.muc().room('visit'), 'visitor');
+  await juliet.leave(testBed.muc().room('visit'), 'visitor');
   await sleep(1500);
   const since = Date.now();
-  await scene.set({ ping_muc_refresh: 1 });
-  await until(
-    'joins are announced again',
-    () => requests(since).some(({ events }) => events.length > FULL / 2),
-    20_000,
-  );
+  await testBed.set({ ping_muc_refresh: 1 });
+  await until('joins are reported again', () => requests(since).some(({ events }) => events.length > FULL / 2), 20_000);
 }
 
 it('renewals are spread over their interval, each join once', async () => {
   const interval = 6;
-  await scene.set({ ping_muc_refresh: interval });
-  await sleep(2500); // the interval was another, and is counted from before
+  await testBed.set({ ping_muc_refresh: interval });
+  await sleep(2500); // until the previous, longer interval has no effect any more
   const begin = Date.now();
-  await sleep(interval * 1000 + 1200); // and one slice more: what is due in one may be sent in the next
+  await sleep(interval * 1000 + 1200); // and one slice more: a renewal may be sent in the slice after it is due
   const end = Date.now();
   const sent = requests(begin).filter(({ at }) => at < end);
   const renewed = keys(sent);
@@ -92,23 +90,23 @@ it('renewals are spread over their interval, each join once', async () => {
   expect(renewed.length).toBeLessThan((1 + 2.2 / interval) * JOINS);
   for (let second = begin; second < end; second += 1000) {
     const share = keys(sent.filter(({ at }) => at >= second && at < second + 1000)).length;
-    expect(share).toBeLessThan(2.2 * (JOINS / interval)); // two slices may fall into one second, and none into the next
+    expect(share).toBeLessThan(2.2 * (JOINS / interval)); // two slices may be in one second, and none in the next
   }
 });
 
-describe('a close leaves before renewals', () => {
+describe('a close is sent before renewals', () => {
   it('that wait: it is in the next request', async () => {
     await renewing();
-    scene.webhooks.gate = { before: () => sleep(1000).then(accept) };
-    await sleep(3000); // by then all of them wait
-    const cut = scene.dropOutgoing();
-    const user = await scene.user('romeo');
-    const told = await until('the close is reported', () => requests(cut).find(closeIn), 20_000);
-    const before = requests(cut).filter(({ at }) => at < told.at);
-    expect(before.length).toBeLessThanOrEqual(1); // which had left before the close came
-    expect(told.events.length).toBe(FULL); // filled up with renewals
+    testBed.webhooks.interceptor = { before: () => sleep(1000).then(accept) };
+    await sleep(3000); // all of them wait by then
+    const cut = testBed.dropOutgoing();
+    const user = await testBed.user('romeo');
+    const report = await until('the close is reported', () => requests(cut).find(closeIn), 20_000);
+    const before = requests(cut).filter(({ at }) => at < report.at);
+    expect(before.length).toBeLessThanOrEqual(1); // it was sent before the close
+    expect(report.events.length).toBe(FULL); // filled up with renewals
     const entered = Date.now();
-    await user.enter(scene.muc().room('fresh'), 'Romeo');
+    await user.enter(testBed.muc().room('fresh'), 'Romeo');
     const joined = await until(
       'the join is reported',
       () => requests(entered).find(({ events }) => events.some(({ user: who }) => who === user.jid)),
@@ -118,63 +116,67 @@ describe('a close leaves before renewals', () => {
     await user.leaveServer();
   });
 
-  it('whose retry is held up: it is in the next request', async () => {
+  it('whose retry is delayed: it is in the next request', async () => {
     const isRenewal = (body: string): boolean => (JSON.parse(body) as { events: unknown[] }).events.length > FULL / 2;
-    scene.webhooks.gate = { before: (body) => (isRenewal(body) ? new Instead(429, { 'retry-after': '4' }) : accept()) };
+    testBed.webhooks.interceptor = {
+      before: (body) => (isRenewal(body) ? new StubAnswer(429, { 'retry-after': '4' }) : accept()),
+    };
     await renewing();
-    const cut = scene.dropOutgoing();
-    const [first] = await until('it is tried again', () => (requests(cut).length > 0 ? requests(cut) : undefined));
+    const cut = testBed.dropOutgoing();
+    const [first] = await until('the request is repeated', () =>
+      requests(cut).length > 0 ? requests(cut) : undefined,
+    );
     expect(first).toSatisfy(closeIn);
   });
 
-  it('that the receiver is slow to answer: it is sent within seconds', async () => {
+  it('that the receiver does not answer: it is sent within seconds', async () => {
     const mayPass = (body: string): boolean =>
       body.includes('s2s.closed') || body.includes('visitor') || body.includes('muc.left');
-    scene.webhooks.gate = { before: (body) => (mayPass(body) ? accept() : new Promise(() => undefined)) };
+    testBed.webhooks.interceptor = { before: (body) => (mayPass(body) ? accept() : new Promise(() => undefined)) };
     await renewing();
-    const cut = scene.dropOutgoing();
+    const cut = testBed.dropOutgoing();
     const { at } = await until('the close is reported', () => requests(cut).find(closeIn), 30_000);
     expect(at - cut).toBeLessThan(8000);
   });
 });
 
-it('at a new address every join is announced anew, once, as fast as it is taken; and at the old one again', async () => {
-  fresh.gate = accepting;
+it('with a new address every join is reported once, as fast as possible; with the old one again, too', async () => {
+  fresh.interceptor = accepting;
   const since = Date.now();
-  await scene.set({ ping_muc_webhook_url: fresh.url });
-  await until('all joins are announced', () => new Set(keys(requestsOf(fresh, since))).size === JOINS, 40_000);
+  await testBed.set({ ping_muc_webhook_url: fresh.url });
+  await until('all joins are reported', () => new Set(keys(requestsOf(fresh, since))).size === JOINS, 40_000);
   expect(keys(requestsOf(fresh, since))).toHaveLength(JOINS);
   const back = Date.now();
-  await scene.set({});
-  await until('all joins are announced', () => new Set(keys(requests(back))).size === JOINS, 40_000);
+  await testBed.set({});
+  await until('all joins are reported', () => new Set(keys(requests(back))).size === JOINS, 40_000);
 });
 
-it('a reload while they are being announced: the rest follows', async () => {
-  fresh.gate = { before: () => sleep(500).then(accept) };
+it('after a reload during these reports, the rest follows', async () => {
+  fresh.interceptor = { before: () => sleep(500).then(accept) };
   const since = Date.now();
-  await scene.set({ ping_muc_webhook_url: fresh.url });
-  await until('the first leave', () => requestsOf(fresh, since).length > 0);
-  await scene.home.shell(`module:reload("ping_muc_webhook", "${scene.home.host}")`);
-  await until('all joins are announced', () => new Set(keys(requestsOf(fresh, since))).size === JOINS, 40_000);
+  await testBed.set({ ping_muc_webhook_url: fresh.url });
+  await until('the first are sent', () => requestsOf(fresh, since).length > 0);
+  await testBed.home.shell(`module:reload("ping_muc_webhook", "${testBed.home.host}")`);
+  await until('all joins are reported', () => new Set(keys(requestsOf(fresh, since))).size === JOINS, 40_000);
 });
 
-it('after each 503 a batch is half as large, and grows again after each success; nothing is lost', async () => {
+it('after each 503 a batch is half as large, after each success it grows again, and nothing is lost', async () => {
   let count = 0;
-  fresh.gate = { before: () => ((count += 1) <= 2 ? new Instead(503, { 'retry-after': '1' }) : accept()) };
+  fresh.interceptor = { before: () => ((count += 1) <= 2 ? new StubAnswer(503, { 'retry-after': '1' }) : accept()) };
   const since = Date.now();
-  await scene.set({ ping_muc_webhook_url: fresh.url });
-  await until('all joins are announced', () => new Set(keys(requestsOf(fresh, since).slice(2))).size === JOINS, 40_000);
+  await testBed.set({ ping_muc_webhook_url: fresh.url });
+  await until('all joins are reported', () => new Set(keys(requestsOf(fresh, since).slice(2))).size === JOINS, 40_000);
   const sizes = requestsOf(fresh, since).map(({ events }) => events.length);
   expect(sizes.slice(0, 5)).toEqual([FULL, FULL / 2, FULL / 4, FULL / 2, FULL]);
 });
 
-it('staggered events: sixty requests at once, one a second thereafter; none waits for much longer than that', async () => {
+it('staggered events: sixty requests at once, then one a second; no event waits for much longer', async () => {
   const seconds = 15;
   const begin = Date.now();
-  const user = await scene.user('romeo');
+  const user = await testBed.user('romeo');
   let entered = 0;
   while (Date.now() < begin + seconds * 1000) {
-    await user.enter(scene.muc().room(`staggered-${(entered += 1)}`), 'Romeo');
+    await user.enter(testBed.muc().room(`staggered-${(entered += 1)}`), 'Romeo');
     await sleep(40);
   }
   const isOwn = ({ type, user: who }: Reported): boolean => type === 'muc.joined' && who === user.jid;

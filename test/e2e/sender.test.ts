@@ -1,29 +1,29 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { sleep, until } from '../../lab/lab.ts';
-import { ScriptedScene } from '../../lab/scripted-scene.ts';
-import { Instead } from '../../lab/tap.ts';
+import { ScriptedRooms } from '../../lab/scripted-rooms.ts';
+import { StubAnswer } from '../../lab/recording-proxy.ts';
 import type { User } from '../../lab/user.ts';
 
-/** What an operator sees of the module's sender: Prosody's own metrics, the module's status, the log. */
-let scene: ScriptedScene;
+/** What an operator sees of the module's sender: Prosody's metrics, the module's status, the log. */
+let testBed: ScriptedRooms;
 let juliet: User;
 let rooms = 0;
 
 beforeAll(async () => {
-  scene = await ScriptedScene.open({}, 1, 'statistics = "internal"\nstatistics_interval = "manual"');
-  await scene.home.shell(`module:load("http_openmetrics", "${scene.home.host}")`);
-  juliet = await scene.user('juliet');
+  testBed = await ScriptedRooms.open({}, 1, 'statistics = "internal"\nstatistics_interval = "manual"');
+  await testBed.home.shell(`module:load("http_openmetrics", "${testBed.home.host}")`);
+  juliet = await testBed.user('juliet');
 });
 afterEach(async () => {
-  scene.webhooks.gate = {};
-  await scene.webhooks.up();
+  testBed.webhooks.interceptor = {};
+  await testBed.webhooks.up();
   await until('the queue is empty', async () => (await metrics())['queue_length'] === 0, 20_000);
 });
-afterAll(() => scene.close());
+afterAll(() => testBed.close());
 
-/** The module's metrics as a scrape finds them, by the last part of their names. */
+/** The module's metrics, by the last part of their names. */
 async function metrics(): Promise<Readonly<Record<string, number>>> {
-  const response = await fetch(`http://${scene.home.host}:5280/metrics`);
+  const response = await fetch(`http://${testBed.home.host}:5280/metrics`);
   expect(response.status).toBe(200);
   const lines = (await response.text()).matchAll(
     /^prosody_mod_ping_muc_webhook__([a-z_]+?)(?:_total)?(?:\{[^}]*\})? ([0-9.e+-]+)$/gm,
@@ -31,9 +31,9 @@ async function metrics(): Promise<Readonly<Record<string, number>>> {
   return Object.fromEntries([...lines].map(([, name, value]) => [String(name), Number(value)]));
 }
 
-/** How many webhooks were answered, by status. */
+/** The number of answered webhooks, by status. */
 async function answersByStatus(): Promise<Readonly<Record<string, number>>> {
-  const text = await (await fetch(`http://${scene.home.host}:5280/metrics`)).text();
+  const text = await (await fetch(`http://${testBed.home.host}:5280/metrics`)).text();
   const lines = text.matchAll(/^prosody_mod_ping_muc_webhook__webhooks_total\{([^}]*)\} ([0-9.e+-]+)$/gm);
   return Object.fromEntries(
     [...lines].map(([, labels, value]) => [/status="(\d+)"/.exec(String(labels))?.[1] ?? '', Number(value)]),
@@ -41,23 +41,24 @@ async function answersByStatus(): Promise<Readonly<Record<string, number>>> {
 }
 
 const status = async (): Promise<string> =>
-  /status: (.*)/.exec(await scene.home.shell(`module:info("ping_muc_webhook", "${scene.home.host}")`))?.[1] ?? '';
+  /status: (.*)/.exec(await testBed.home.shell(`module:info("ping_muc_webhook", "${testBed.home.host}")`))?.[1] ?? '';
 
-/** Enters so many rooms more: each is an event. */
+/** Enters more rooms: each is an event. */
 async function enter(count: number): Promise<void> {
-  for (let index = 0; index < count; index += 1) await juliet.join(scene.muc().room(`room-${(rooms += 1)}`), 'Juliet');
+  for (let index = 0; index < count; index += 1)
+    await juliet.join(testBed.muc().room(`room-${(rooms += 1)}`), 'Juliet');
 }
 
-it('metrics: queue, age and last answer are right while the endpoint is away, and when it is back', async () => {
+it('metrics: queue, age and last answer are right while the endpoint is down, and when it is up again', async () => {
   await enter(2);
-  await scene.told(scene.muc().room('room-2'), ['joined Juliet']);
+  await testBed.waitForHistory(testBed.muc().room('room-2'), ['joined Juliet']);
   await until('the last answer is 200', async () => (await metrics())['last_answer'] === 200);
   expect(await metrics()).toMatchObject({ queue_length: 0, joins: 2, events_sent: 2 });
 
-  await scene.webhooks.down();
+  await testBed.webhooks.down();
   const first = Date.now();
   await enter(3);
-  await until('nothing is answered', async () => (await metrics())['last_answer'] === 0);
+  await until('there is no answer', async () => (await metrics())['last_answer'] === 0);
   expect(await metrics()).toMatchObject({ queue_length: 3, joins: 5, events_sent: 2 });
   await sleep(1500);
   await enter(2);
@@ -67,24 +68,24 @@ it('metrics: queue, age and last answer are right while the endpoint is away, an
   expect(age).toBeGreaterThan(1.5);
   expect(age).toBeLessThanOrEqual(most);
 
-  await scene.webhooks.up();
+  await testBed.webhooks.up();
   await until('the queue is empty', async () => (await metrics())['queue_length'] === 0, 20_000);
   expect(await metrics()).toMatchObject({ last_answer: 200, oldest_event_age_seconds: 0, joins: 7, events_sent: 7 });
   const answers = await answersByStatus();
-  expect(answers['200']).toBe(scene.webhooks.requests.filter(({ status: code }) => code === 200).length);
+  expect(answers['200']).toBe(testBed.webhooks.requests.filter(({ status: code }) => code === 200).length);
   expect(answers['0']).toBeGreaterThanOrEqual(2);
   expect(await status()).toMatch(/^\[core\] Webhooks are accepted/);
 });
 
-it('a queue that is never emptied does not grow: it holds no more than there is to say', async () => {
-  await scene.webhooks.down();
-  const room = scene.muc().room('in-and-out');
+it('a queue that is never emptied does not grow: newer events replace older ones of the same join', async () => {
+  await testBed.webhooks.down();
+  const room = testBed.muc().room('in-and-out');
   for (let turn = 0; turn < 20; turn += 1) {
     await juliet.join(room, `turn-${turn}`);
     await juliet.leave(room, `turn-${turn}`);
   }
   await sleep(300);
-  expect((await metrics())['queue_length']).toBeLessThanOrEqual(2); // what has been tried, and what came since
+  expect((await metrics())['queue_length']).toBeLessThanOrEqual(2); // the event that is being sent, and the newest one
 });
 
 describe('status and log say what to do', () => {
@@ -100,16 +101,16 @@ describe('status and log say what to do', () => {
       /^\[error\] .*removed \(410\).*Unload mod_ping_muc_webhook, or set a new ping_muc_webhook_url and reload it/,
     ],
     [500, {}, /^\[warn\] .*answers 500/],
-  ])('at %d', async (code, problem, says) => {
-    scene.webhooks.gate.before = () =>
-      new Instead(code, { 'content-type': 'application/problem+json' }, JSON.stringify(problem));
+  ])('at %d', async (code, problem, message) => {
+    testBed.webhooks.interceptor.before = () =>
+      new StubAnswer(code, { 'content-type': 'application/problem+json' }, JSON.stringify(problem));
     await enter(1);
     await until(`the last answer is ${code}`, async () => (await metrics())['last_answer'] === code);
     expect((await answersByStatus())[code]).toBeGreaterThan(0);
-    expect(await status()).toMatch(says);
-    const line = (await scene.home.log()).split('\n').findLast((text) => /\t(error|warn)\t/.test(text)) ?? '';
-    expect(`[${/\t(error|warn)\t/.exec(line)?.[1]}] ${line.split('\t').at(-1)}`).toMatch(says);
-    scene.webhooks.gate = {};
+    expect(await status()).toMatch(message);
+    const line = (await testBed.home.log()).split('\n').findLast((text) => /\t(error|warn)\t/.test(text)) ?? '';
+    expect(`[${/\t(error|warn)\t/.exec(line)?.[1]}] ${line.split('\t').at(-1)}`).toMatch(message);
+    testBed.webhooks.interceptor = {};
     await until('it is accepted again', async () => /accepted/.test(await status()), 20_000);
   });
 });

@@ -4,14 +4,14 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { until } from '../../lab/lab.ts';
-import { ScriptedScene } from '../../lab/scripted-scene.ts';
+import { ScriptedRooms } from '../../lab/scripted-rooms.ts';
 import type { User } from '../../lab/user.ts';
 
-/** What happens to a module that runs when its settings, or its own code, become others. */
+/** What happens when the settings, or the code, of a running module change. */
 const OURS = fileURLToPath(new URL('../../prosody', import.meta.url));
 const DELAY = 1;
-let scene: ScriptedScene;
-/** Comes before our own folder, so that what is in it is loaded instead. */
+let testBed: ScriptedRooms;
+/** This folder comes before our own, so that its modules take precedence. */
 let plugins: string;
 let juliet: User;
 let room: string;
@@ -19,67 +19,67 @@ let rooms = 0;
 
 beforeAll(async () => {
   plugins = await mkdtemp(join(tmpdir(), 'ping-muc-plugins-'));
-  scene = await ScriptedScene.open({ ping_muc_delay: DELAY, plugin_paths: [plugins, OURS] }, 2);
+  testBed = await ScriptedRooms.open({ ping_muc_delay: DELAY, plugin_paths: [plugins, OURS] }, 2);
 });
 afterAll(async () => {
-  await scene.close();
+  await testBed.close();
   await rm(plugins, { recursive: true, force: true });
 });
 
 beforeEach(async () => {
   rooms += 1;
-  room = scene.muc().room(`room-${rooms}`);
-  juliet = await scene.user('juliet');
-  await scene.join(juliet, room, 'Juliet');
+  room = testBed.muc().room(`room-${rooms}`);
+  juliet = await testBed.user('juliet');
+  await testBed.join(juliet, room, 'Juliet');
 });
 afterEach(async () => {
-  scene.webhooks.gate = {};
+  testBed.webhooks.interceptor = {};
   await juliet.leaveServer();
 });
 
 const command = (verb: string, name = 'ping_muc_webhook'): Promise<string> =>
-  scene.home.shell(`module:${verb}("${name}", "${scene.home.host}")`);
-/** Puts other lines for some of the module's settings into the configuration, and has the server read it. */
+  testBed.home.shell(`module:${verb}("${name}", "${testBed.home.host}")`);
+/** Replaces some of the module's settings in the configuration, and reloads it. */
 async function configure(settings: Readonly<Record<string, string>>): Promise<void> {
-  const file = join(scene.lab.directory, `prosody-${scene.home.host}`, 'prosody.cfg.lua');
+  const file = join(testBed.lab.directory, `prosody-${testBed.home.host}`, 'prosody.cfg.lua');
   let config = await readFile(file, 'utf8');
   for (const [name, value] of Object.entries(settings)) {
     config = config
       .replace(new RegExp(`^${name} = .*\n`, 'gm'), '')
-      .replace(`VirtualHost "${scene.home.host}"\n`, (line) => `${line}${name} = ${value}\n`);
+      .replace(`VirtualHost "${testBed.home.host}"\n`, (line) => `${line}${name} = ${value}\n`);
   }
   await writeFile(file, config);
-  await scene.home.shell('config:reload()');
+  await testBed.home.shell('config:reload()');
 }
 const delays = (since: number): readonly unknown[] =>
-  scene.closes(since).map((close) => (close as unknown as { delay: number }).delay);
+  testBed.closes(since).map((close) => (close as unknown as { delay: number }).delay);
 
-describe('a host taken out of ping_muc_exclude', () => {
+describe('a host that is removed from ping_muc_exclude', () => {
   it.each(['by a reload of the module', 'by a reload of the configuration alone'])(
-    '%s: who is in its rooms is watched',
+    '%s: the users in its rooms are watched',
     async (how) => {
       const set = async (hosts: string): Promise<void> => {
         await configure({ ping_muc_exclude: hosts });
         if (!how.includes('alone')) await command('reload');
       };
-      const elsewhere = scene.muc(1).room(`room-${rooms}`);
-      await scene.join(juliet, elsewhere, 'Juliet');
-      await set(`{ "${scene.muc().domain}" }`);
-      await scene.told(room, ['joined Juliet', 'left']);
-      expect(scene.muc().count('ping', room)).toBe(0);
+      const elsewhere = testBed.muc(1).room(`room-${rooms}`);
+      await testBed.join(juliet, elsewhere, 'Juliet');
+      await set(`{ "${testBed.muc().domain}" }`);
+      await testBed.waitForHistory(room, ['joined Juliet', 'left']);
+      expect(testBed.muc().count('ping', room)).toBe(0);
       await set('{}');
-      await scene.told(room, ['joined Juliet', 'left', 'joined Juliet']);
-      expect([scene.muc().count('ping', room), scene.muc(1).count('ping', elsewhere)]).toEqual([1, 0]);
-      expect(scene.story(elsewhere)).toEqual(['joined Juliet']);
+      await testBed.waitForHistory(room, ['joined Juliet', 'left', 'joined Juliet']);
+      expect([testBed.muc().count('ping', room), testBed.muc(1).count('ping', elsewhere)]).toEqual([1, 0]);
+      expect(testBed.history(elsewhere)).toEqual(['joined Juliet']);
     },
   );
 });
 
 describe('settings', () => {
-  it('follow a reload of the configuration alone', async () => {
+  it('change with a reload of the configuration alone', async () => {
     await configure({ ping_muc_delay: '2' });
-    const at = scene.dropOutgoing();
-    await until('the close is reported', () => scene.closes(at).length > 0);
+    const at = testBed.dropOutgoing();
+    await until('the close is reported', () => testBed.closes(at).length > 0);
     expect(delays(at)).toEqual([2]);
     await configure({ ping_muc_delay: String(DELAY) });
   });
@@ -87,23 +87,25 @@ describe('settings', () => {
   it.each(['config:reload()', 'module:reload()'])(
     'that are wrong at a %s: the module says so, and keeps its previous settings',
     async (how) => {
-      const waiting = scene.muc().room(`waiting-${rooms}`);
-      scene.webhooks.gate.before = () => {
-        throw new Error('nobody takes events for now');
+      const waiting = testBed.muc().room(`waiting-${rooms}`);
+      testBed.webhooks.interceptor.before = () => {
+        throw new Error('no events are accepted for now');
       };
       await juliet.join(waiting, 'Juliet');
       await configure({ ping_muc_delay: '"soon"' });
       if (how.startsWith('module')) expect(await command('reload')).toMatch(/OK/);
-      const complaint =
-        /ping_muc_delay must be a whole number of seconds from 1 to 86400, but it is the string "soon". For example: ping_muc_delay = 60/;
-      expect(await scene.home.log()).toMatch(complaint);
-      scene.webhooks.gate = {};
-      await scene.told(waiting, ['joined Juliet']);
-      expect(await command('info')).toMatch(complaint); // whatever became of the webhooks
+      const complaint = new RegExp(
+        'ping_muc_delay must be a whole number of seconds from 1 to 86400, but it is the string "soon". ' +
+          'For example: ping_muc_delay = 60',
+      );
+      expect(await testBed.home.log()).toMatch(complaint);
+      testBed.webhooks.interceptor = {};
+      await testBed.waitForHistory(waiting, ['joined Juliet']);
+      expect(await command('info')).toMatch(complaint); // it does not depend on the webhooks
 
-      scene.muc().forget(room, juliet.jid);
-      const at = scene.dropOutgoing();
-      expect(await scene.checkDone(at, scene.muc().domain)).toMatchObject({ joined: 1, left: 1, notified: 1 });
+      testBed.muc().dropOccupant(room, juliet.jid);
+      const at = testBed.dropOutgoing();
+      expect(await testBed.checkDone(at, testBed.muc().domain)).toMatchObject({ joined: 1, left: 1, notified: 1 });
       expect(delays(at)).toEqual([DELAY]);
 
       await configure({ ping_muc_delay: String(DELAY) });
@@ -111,21 +113,21 @@ describe('settings', () => {
     },
   );
 
-  it('that are wrong when the module is loaded for the first time: it is not', async () => {
+  it('that are invalid when the module is loaded for the first time: it is not loaded', async () => {
     await command('unload');
     await configure({ ping_muc_delay: '"soon"' });
     expect(await command('load').catch(String)).toMatch(/ping_muc_delay must be a whole number of seconds/);
     await configure({ ping_muc_delay: String(DELAY) });
     expect(await command('load')).toMatch(/OK/);
-    await scene.told(room, ['joined Juliet', 'joined Juliet']); // found anew
+    await testBed.waitForHistory(room, ['joined Juliet', 'joined Juliet']); // found again
   });
 });
 
-it('an upgrade by a reload takes over what the release before knew', async () => {
-  const other = scene.muc().room(`other-${rooms}`);
+it('an upgrade by a reload keeps the state of the previous release', async () => {
+  const other = testBed.muc().room(`other-${rooms}`);
   await juliet.join(other, 'Juliet');
   await command('unload');
-  // What that release saved: one join that is known, one whose event has not been sent, and an event that was on its way
+  // The saved state: one known join, one join whose event has not been sent, and one event that was in flight
   const folder = join(plugins, 'mod_ping_muc_webhook');
   await mkdir(folder);
   await writeFile(
@@ -138,12 +140,13 @@ local function event(key, at, of, join)
   return { key = key, kind = "muc.joined", at = at, text = text, since = at / 1e6, join = join };
 end
 function module.save()
-  local known, unsent = { at = at, nick = "Juliet", announced = true }, { at = at + 1, nick = "Juliet", announced = false };
+  local known = { at = at, nick = "Juliet", announced = true };
+  local unsent = { at = at + 1, nick = "Juliet", announced = false };
   local queue = cache.new(2^31);
   queue:set(other.."\\0"..user, event(other.."\\0"..user, at + 1, other, unsent));
   local body = '{"host":"'..module.host..'","events":['..event("", at, room).text..']}';
   return {
-    version = 1, last_at = at + 1e10, remotes = { ["${scene.muc().domain}"] = 2 }, joins = 2, queue = queue,
+    version = 1, last_at = at + 1e10, remotes = { ["${testBed.muc().domain}"] = 2 }, joins = 2, queue = queue,
     tracks = { [user] = { rooms = { [room] = known, [other] = unsent }, count = 2, asks = cache.new(1000) } },
     batch = { id = "msg_before", body = body, since = at / 1e6, events = { event(room.."\\0"..user, at, room) } },
     replays = cache.new(10000, false),
@@ -153,23 +156,28 @@ end
   );
   await command('load');
   await rm(folder, { recursive: true });
-  const [asked, stories] = [scene.muc().count('ping'), [...scene.story(room), ...scene.story(other)].length];
+  const [asked, reports] = [testBed.muc().count('ping'), [...testBed.history(room), ...testBed.history(other)].length];
   await command('reload');
-  await until('both joins are reported', () => [...scene.story(room), ...scene.story(other)].length === stories + 2);
-  expect(scene.webhooks.requests.filter(({ headers }) => headers['webhook-id'] === 'msg_before')).toHaveLength(1);
-  expect(scene.muc().count('ping')).toBe(asked); // nobody had to be found anew
-  const first = scene.reported().length;
+  await until(
+    'both joins are reported',
+    () => [...testBed.history(room), ...testBed.history(other)].length === reports + 2,
+  );
+  expect(testBed.webhooks.requests.filter(({ headers }) => headers['webhook-id'] === 'msg_before')).toHaveLength(1);
+  expect(testBed.muc().count('ping')).toBe(asked); // no join had to be found again
+  const first = testBed.reported().length;
   await juliet.leave(room, 'Juliet');
-  await until('the leave is reported', () => scene.story(room).at(-1) === 'left');
-  expect(scene.reported()[first]?.at).toBeGreaterThan((Date.now() + 9_000_000) * 1000); // moments go on from where they were
+  await until('the leave is reported', () => testBed.history(room).at(-1) === 'left');
+  // times continue from the saved one
+  expect(testBed.reported()[first]?.at).toBeGreaterThan((Date.now() + 9_000_000) * 1000);
 });
 
-describe('mod_ping_muc beside it', () => {
+describe('mod_ping_muc on the same host', () => {
   const warning =
-    'mod_ping_muc is loaded on this host, too, and users would be notified twice. Remove one of the two from modules_enabled';
-  const warnings = async (): Promise<number> => (await scene.home.log()).split(warning).length - 1;
+    'mod_ping_muc is loaded on this host, too, and users would be notified twice. ' +
+    'Remove one of the two from modules_enabled';
+  const warnings = async (): Promise<number> => (await testBed.home.log()).split(warning).length - 1;
 
-  it('is warned of, whichever of the two is loaded last', async () => {
+  it('causes a warning, in whichever order the two are loaded', async () => {
     await mkdir(join(plugins, 'mod_ping_muc'), { recursive: true });
     await writeFile(join(plugins, 'mod_ping_muc', 'mod_ping_muc.lua'), '');
     expect(await warnings()).toBe(0);

@@ -1,115 +1,115 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { sleep, until } from '../../lab/lab.ts';
-import { Scene } from '../../lab/scene.ts';
+import { TwoServers } from '../../lab/two-servers.ts';
 import type { User } from '../../lab/user.ts';
 
-/** Rooms that know their users, and answers that do not come (issue 10): nobody is told. */
+/** Rooms still have their users, but their answers do not arrive (issue 10): nobody is notified. */
 const DELAY = 2;
 const USERS = Array.from({ length: 10 }, (_, index) => `user${index}`);
 /** Longer than the delay and the time-out together. */
 const SILENT_MS = 12_000;
 const SETTINGS = { ping_muc_delay: DELAY, ping_muc_timeout: 3 };
 
-/** Of what the users were told: the occupants that notices came from. */
-function told(users: readonly User[]): readonly unknown[] {
+/** The senders of the notices that the users have received. */
+function noticeSenders(users: readonly User[]): readonly unknown[] {
   return users.flatMap((user) => user.notices().map(({ stanza }) => stanza.attrs['from'] as unknown));
 }
 
 describe.each([
-  ['each direction has its own connection; the patience is what it is by default', false, {}],
-  ['one connection carries both directions; half a minute of patience', true, { ping_muc_patience: 30 }],
+  ['each direction has its own connection, and the patience is the default', false, {}],
+  ['one connection carries both directions, and the patience is 30 s', true, { ping_muc_patience: 30 }],
 ])('%s', (_what, bidi, patience) => {
-  let scene: Scene;
+  let testBed: TwoServers;
   const users: User[] = [];
 
   beforeAll(async () => {
-    scene = await Scene.open({ ...SETTINGS, ...patience }, { production: { bidi }, users: USERS });
-    users.push(...(await Promise.all(USERS.map((name) => scene.user(name)))));
-    await Promise.all(users.map((user, index) => user.join(scene.room(`room-${index % 3}`), USERS[index] ?? '')));
-    await until('all are recorded', () => scene.recorded() >= USERS.length);
+    testBed = await TwoServers.open({ ...SETTINGS, ...patience }, { production: { bidi }, users: USERS });
+    users.push(...(await Promise.all(USERS.map((name) => testBed.user(name)))));
+    await Promise.all(users.map((user, index) => user.join(testBed.room(`room-${index % 3}`), USERS[index] ?? '')));
+    await until('all are recorded', () => testBed.recorded() >= USERS.length);
   });
-  afterAll(() => scene.close());
+  afterAll(() => testBed.close());
 
-  /** Nothing of what rooms say reaches the users' server. What users say reaches the rooms. */
+  /** Stanzas from the rooms do not reach the users' server. Stanzas to the rooms do. */
   function silence(action: 'hold' | 'release'): void {
-    scene.away.links.get(scene.muc)?.[action]('fromServer');
-    for (const link of scene.home.links.values()) link[action]('toServer');
+    testBed.away.links.get(testBed.muc)?.[action]('fromServer');
+    for (const link of testBed.home.links.values()) link[action]('toServer');
   }
 
-  it('the streams are reset, and what rooms say stays away for longer than delay and time-out: nobody is told, all are still known', async () => {
-    const cut = scene.dropStreams();
-    // up again at once, as when somebody says something; the first word comes from the users' side
-    await scene.home.shell(`xmpp:ping("${scene.home.host}", "${scene.muc}")`).catch(() => undefined);
+  it('stanzas from the rooms do not arrive for longer than delay and time-out: nobody is notified', async () => {
+    const cut = testBed.dropStreams();
+    // opens a new stream at once from the users' side, as a message would
+    await testBed.home.shell(`xmpp:ping("${testBed.home.host}", "${testBed.muc}")`).catch(() => undefined);
     silence('hold');
-    const streams = await scene.home.streams(scene.muc);
+    const streams = await testBed.home.streams(testBed.muc);
     expect(streams.map(({ type, dir }) => `${type} ${dir}`)).toContain(bidi ? 's2sout <->' : 's2sout -->');
-    const heard = (): readonly number[] => users.map((user) => user.received.length - user.notices().length);
-    const before = heard();
+    const receivedCounts = (): readonly number[] => users.map((user) => user.received.length - user.notices().length);
+    const before = receivedCounts();
     await sleep(cut + SILENT_MS - Date.now());
-    expect(heard()).toEqual(before);
-    expect(told(users)).toEqual([]);
+    expect(receivedCounts()).toEqual(before);
+    expect(noticeSenders(users)).toEqual([]);
     silence('release');
 
-    expect(await scene.checkDone(cut)).toMatchObject({ joined: USERS.length, left: 0, undecided: 0, notified: 0 });
-    const again = scene.dropStreams();
-    expect(await scene.checkDone(again)).toMatchObject({ joined: USERS.length, left: 0, undecided: 0, notified: 0 });
+    expect(await testBed.checkDone(cut)).toMatchObject({ joined: USERS.length, left: 0, undecided: 0, notified: 0 });
+    const again = testBed.dropStreams();
+    expect(await testBed.checkDone(again)).toMatchObject({ joined: USERS.length, left: 0, undecided: 0, notified: 0 });
     await sleep(500);
-    expect(told(users)).toEqual([]);
+    expect(noticeSenders(users)).toEqual([]);
   });
 });
 
 /** Debian's limit on incoming streams between servers (mod_limits), in bytes a second. */
 const LIMIT = 30 * 1024;
 const TIMES = 4;
-/** What a groupchat message of the test takes on the way to one occupant, at least. */
+/** The minimum size of a groupchat message to one occupant. */
 const COPY_BYTES = 200;
-/** At four times the limit it takes four times as long to be read: longer than delay, time-out and patience together. */
+/** At four times the limit, reading takes four times as long: longer than delay, time-out and patience together. */
 const CHAT_MS = 12_000;
 const SESSIONS = Array.from({ length: 10 }, (_, index) => `user${index}`);
 const ROOMS = Array.from({ length: 50 }, (_, index) => `chat-${index}`);
 const JOINS = SESSIONS.length * ROOMS.length;
 
-describe('a chat at four times what the servers read (clients 10 kb/s, other servers 30 kb/s)', () => {
-  let scene: Scene;
+describe("a chat at four times the servers' limits (clients 10 kb/s, other servers 30 kb/s)", () => {
+  let testBed: TwoServers;
 
   beforeAll(async () => {
     const settings = { ping_muc_delay: DELAY, ping_muc_timeout: 5, ping_muc_patience: 30 };
-    scene = await Scene.open(settings, { production: { bidi: false }, users: SESSIONS });
+    testBed = await TwoServers.open(settings, { production: { bidi: false }, users: SESSIONS });
   });
-  afterAll(() => scene.close());
+  afterAll(() => testBed.close());
 
-  it(`none of ${JOINS} who are in their rooms is told`, async () => {
-    const mercutio = await scene.guest('mercutio');
-    const users = await Promise.all(SESSIONS.map((name) => scene.user(name)));
+  it(`none of ${JOINS} joins that still exist is notified`, async () => {
+    const mercutio = await testBed.guest('mercutio');
+    const users = await Promise.all(SESSIONS.map((name) => testBed.user(name)));
     for (const room of ROOMS) {
-      await mercutio.join(scene.room(room), 'Mercutio');
-      await Promise.all(users.map((user, index) => user.join(scene.room(room), SESSIONS[index] ?? '')));
+      await mercutio.join(testBed.room(room), 'Mercutio');
+      await Promise.all(users.map((user, index) => user.join(testBed.room(room), SESSIONS[index] ?? '')));
     }
-    await until('all are recorded', () => scene.recorded() >= JOINS);
-    // from now on each new stream is limited; what is there would take minutes to enter so many rooms
-    for (const server of [scene.home, scene.away]) await server.shell('module:load("limits", "*")');
+    await until('all are recorded', () => testBed.recorded() >= JOINS);
+    // limits new streams only: over limited streams, entering all these rooms would take minutes
+    for (const server of [testBed.home, testBed.away]) await server.shell('module:load("limits", "*")');
 
-    const cut = scene.dropStreams();
-    // a message into a stream that is just ending would come back, and the room would put its readers out: a loss of its own
+    const cut = testBed.dropStreams();
+    // a message into a stream that is ending would bounce, and the room would remove its recipients
     await sleep(1000);
-    let said = 0;
-    for (; Date.now() < cut + CHAT_MS; said += 1) {
-      await mercutio.say(scene.room(ROOMS[said % ROOMS.length] ?? ''), `word ${said}`);
-      const due = cut + ((said * SESSIONS.length * COPY_BYTES) / (TIMES * LIMIT)) * 1000;
+    let sent = 0;
+    for (; Date.now() < cut + CHAT_MS; sent += 1) {
+      await mercutio.sendMessage(testBed.room(ROOMS[sent % ROOMS.length] ?? ''), `word ${sent}`);
+      const due = cut + ((sent * SESSIONS.length * COPY_BYTES) / (TIMES * LIMIT)) * 1000;
       await sleep(Math.max(0, due - Date.now()));
     }
-    // what was said has not come by far: neither can the answers that are behind it
+    // most messages have not arrived, so the answers behind them have not, either
     const copies = users.flatMap(({ received }) =>
       received.filter(({ at, stanza }) => at >= cut && stanza.is('message')),
     ).length;
-    expect(copies).toBeLessThan((said * SESSIONS.length) / 2);
+    expect(copies).toBeLessThan((sent * SESSIONS.length) / 2);
 
-    expect(await scene.checkDone(cut, scene.muc, 60_000)).toMatchObject({
+    expect(await testBed.checkDone(cut, testBed.muc, 60_000)).toMatchObject({
       joined: JOINS,
       left: 0,
       undecided: 0,
       notified: 0,
     });
-    expect(told(users)).toEqual([]);
+    expect(noticeSenders(users)).toEqual([]);
   }, 150_000);
 });

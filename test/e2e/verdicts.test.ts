@@ -3,49 +3,58 @@ import type { Totals } from '../../functions/core/check-state.ts';
 import { DEFAULT_REASON } from '../../functions/core/stanzas.ts';
 import { sleep, until } from '../../lab/lab.ts';
 import { type Reaction, as, error, held, rawError, result, silence, through } from '../../lab/scripted-muc.ts';
-import { ScriptedScene } from '../../lab/scripted-scene.ts';
+import { ScriptedRooms } from '../../lab/scripted-rooms.ts';
+import type { LinkControls } from '../../lab/threaded-link.ts';
 import type { User } from '../../lab/user.ts';
-import type { Way } from '../../lab/link-apart.ts';
-
-/** Without `ping_muc_reenter`, nobody is brought back. */
-const NO_REENTRY = { reentered: 0, gaps: 0, refused: 0 };
 
 /**
- * Rules 6 to 9 (docs/rules.md): each row of rule 6 through real servers and the whole workflow, what becomes of the undecided, and what
- * the operator wishes. One check asks about all rows; the tests look at what came of each.
+ * Rules 6 to 9 (docs/rules.md), through real servers and the whole workflow: each row of the table in rule 6, undecided
+ * users, and the operator's settings. Each group of tests runs its checks first, and then looks at the results.
  */
 const DELAY = 1;
 const TIMEOUT = 3;
 const PATIENCE = 10;
-/** The chat services, each for what happens to its host. */
+/** Without `ping_muc_reenter`, nobody is brought back. */
+const NO_REENTRY = { reentered: 0, gaps: 0, refused: 0 };
+/** The chat services: each group, and each fault of a host, has its own. */
 const [ROWS_HOST, BACK, OUT, SILENT, IMPATIENT, DRY, EXCLUDED, FALSE] = [0, 1, 2, 3, 4, 5, 6, 7];
-const CROWD = 10;
-const [CROWDED, ENDED, REPLACED, GIVEN_UP] = ['row-crowded', 'row-ended', 'row-replaced', 'row-given-up'];
-let scene: ScriptedScene;
+let testBed: ScriptedRooms;
 let juliet: User;
-const crowd: User[] = [];
+
+beforeAll(async () => {
+  testBed = await ScriptedRooms.open({ ping_muc_delay: DELAY, ping_muc_timeout: TIMEOUT }, 8);
+  juliet = await testBed.user('juliet');
+});
+afterAll(() => testBed.close());
 
 interface Check {
+  /** When its close occurred, and when the next check of the same host was caused, in milliseconds. */
   readonly at: number;
+  readonly end: number;
   readonly totals: Totals;
 }
-/** Without patience. */
-let impatient: Check;
-/** With patience: of the rows, and of hosts that come back, stay out of reach, and are silent. */
-let first: Check;
-let back: Check;
-let out: Check;
-let silent: Check;
-let mended: number;
-/** The next check of the rows, which all rooms answer. */
-let second: Check;
 
-const room = (service: number, name: string): string => scene.muc(service).room(name);
-/** How often the functions asked for a ping in a check. */
-const pinged = (check: Check, to: string): number => {
-  const end = check === first ? second.at : Infinity;
-  return scene.asked(check.at, end).filter((asked) => asked === to || asked.startsWith(`${to}/`)).length;
-};
+const room = (service: number, name: string): string => testBed.muc(service).room(name);
+const linkOf = (service: number): LinkControls | undefined => testBed.away.links.get(testBed.muc(service).domain);
+const joinRooms = (service: number, names: readonly string[]): Promise<unknown> =>
+  Promise.all(names.map((name) => testBed.join(juliet, room(service, name), 'Juliet')));
+/** Waits for the end of the check of a close. */
+const done = async (at: number, service: number): Promise<Check> => ({
+  at,
+  end: Infinity,
+  totals: await testBed.checkDone(at, testBed.muc(service).domain),
+});
+/** Waits for the end of the first round of a check. */
+const firstRound = (at: number, service: number): Promise<unknown> =>
+  until(
+    'the first round is over',
+    () =>
+      ['check will ask again', 'check done'].flatMap((message) => testBed.lines(message, at, testBed.muc(service)))[0],
+    20_000,
+  );
+/** How often the functions asked the server for a ping to an occupant, or to the occupants of a room, in a check. */
+const pinged = ({ at, end }: Check, to: string): number =>
+  testBed.pinged(at, end).filter((occupant) => occupant === to || occupant.startsWith(`${to}/`)).length;
 const notices = (user: User, from: string): ReturnType<User['notices']> =>
   user.notices().filter(({ stanza }) => String(stanza.attrs['from']).startsWith(`${from}/`));
 const reasons = (user: User, from: string): readonly (string | null)[] =>
@@ -53,107 +62,11 @@ const reasons = (user: User, from: string): readonly (string | null)[] =>
     ({ stanza }) =>
       stanza.getChild('x', 'http://jabber.org/protocol/muc#user')?.getChild('item')?.getChildText('reason') ?? null,
   );
-const toldAt = (from: string): number | undefined => notices(juliet, from)[0]?.at;
-const done = async (at: number, service: number): Promise<Check> => ({
-  at,
-  totals: await scene.checkDone(at, scene.muc(service).domain),
-});
+const notifiedAt = (from: string): number | undefined => notices(juliet, from)[0]?.at;
 
-beforeAll(async () => {
-  scene = await ScriptedScene.open({ ping_muc_delay: DELAY, ping_muc_timeout: TIMEOUT }, 8);
-  juliet = await scene.user('juliet');
-  crowd.push(...(await Promise.all(Array.from({ length: CROWD }, (_, n) => scene.user('nurse', `session-${n}`)))));
-  impatient = await withoutPatience();
-  await scene.set({ ping_muc_patience: PATIENCE });
-  await withPatience();
-}, 120_000);
-afterAll(() => scene.close());
-
-async function withoutPatience(): Promise<Check> {
-  await Promise.all(['a-mute', 'busy', 'kept'].map((name) => scene.join(juliet, room(IMPATIENT, name), 'Juliet')));
-  scene.muc(IMPATIENT).script('ping', room(IMPATIENT, 'a-mute'), silence); // asked first, and alone
-  scene.muc(IMPATIENT).script('ping', room(IMPATIENT, 'busy'), error('wait', 'resource-constraint'));
-  return done(scene.dropOutgoing(scene.muc(IMPATIENT)), IMPATIENT);
-}
-
-async function withPatience(): Promise<void> {
-  const muc = scene.muc(ROWS_HOST);
-  const romeo = await scene.user('romeo');
-  for (const row of ROWS) {
-    muc.script('ping', roomOf(row), row.ping);
-    muc.script('disco', roomOf(row), row.disco);
-  }
-  for (const kind of ['ping', 'disco'] as const) muc.script(kind, muc.room(CROWDED), noSuchItem);
-  for (const name of ['mute', 'then-joined', 'then-left'])
-    scene.muc(SILENT).script('ping', room(SILENT, name), silence);
-  await Promise.all([
-    ...[...ROWS.map(roomOf), muc.room(REPLACED), muc.room(GIVEN_UP), room(FALSE, 'warm')].map((to) =>
-      scene.join(juliet, to, 'Juliet'),
-    ),
-    ...crowd.map((user, n) => scene.join(user, muc.room(CROWDED), `nurse ${n}`)),
-    scene.join(romeo, muc.room(ENDED), 'Romeo'),
-    ...['kept', 'lost', 'restarted'].map((name) => scene.join(juliet, room(BACK, name), 'Juliet')),
-    ...['one', 'two'].map((name) => scene.join(juliet, room(OUT, name), 'Juliet')),
-    ...['loud', 'mute', 'then-joined', 'then-left'].map((name) => scene.join(juliet, room(SILENT, name), 'Juliet')),
-  ]);
-
-  const linkOf = (service: number): Way | undefined => scene.away.links.get(scene.muc(service).domain);
-  const begun = Promise.withResolvers<undefined>();
-  const meanwhile = Promise.withResolvers<undefined>();
-  scene.stanzas.gate.before = (body) => {
-    if (!body.includes(muc.domain)) return undefined;
-    begun.resolve(undefined);
-    return meanwhile.promise;
-  };
-  const at = scene.dropOutgoing(muc);
-  for (const service of [BACK, OUT]) await linkOf(service)?.cut();
-  linkOf(SILENT)?.drop();
-  const firstRound = (service: number): Promise<unknown> =>
-    until(
-      'the first round is over',
-      () =>
-        ['check will ask again', 'check done'].flatMap((message) => scene.lines(message, at, scene.muc(service)))[0],
-      20_000,
-    );
-  const checks = Promise.all([ROWS_HOST, BACK, OUT, SILENT].map((service) => done(at, service)));
-  const changes = [
-    async () => {
-      await begun.promise; // the check has read its joins, and asked none: what ends now it does not know
-      await romeo.leaveServer();
-      await scene.join(juliet, muc.room(REPLACED), 'Juliet');
-      await juliet.leave(muc.room(GIVEN_UP), 'Juliet');
-      await scene.told(muc.room(GIVEN_UP), ['joined Juliet', 'left']);
-      meanwhile.resolve(undefined);
-    },
-    async () => {
-      await firstRound(BACK);
-      scene.muc(BACK).forget(room(BACK, 'lost'), juliet.jid);
-      for (const kind of ['ping', 'disco'] as const) scene.muc(BACK).script(kind, room(BACK, 'restarted'), noSuchItem);
-      mended = Date.now();
-      await linkOf(BACK)?.mend();
-    },
-    async () => {
-      await firstRound(SILENT);
-      scene.muc(SILENT).script('ping', room(SILENT, 'then-joined'), result());
-      scene.muc(SILENT).script('ping', room(SILENT, 'then-left'), error('cancel', 'not-acceptable', { text: 'Out' }));
-    },
-  ];
-  await Promise.all(changes.map((change) => change()));
-  [first, back, out, silent] = (await checks) as [Check, Check, Check, Check];
-
-  tooLate.resolve(undefined);
-  await scene.settle(juliet, muc);
-  for (const row of ROWS) muc.script('ping', roomOf(row), result());
-  second = await done(scene.dropOutgoing(muc), ROWS_HOST);
-  for (const service of [ROWS_HOST, SILENT, OUT, BACK]) {
-    await linkOf(service)?.mend();
-    await scene.settle(juliet, scene.muc(service));
-  }
-}
-
-/** Answers to a row's pings that nobody had waited for, and that went on to the client. */
+/** Answers to a row's pings that the server did not accept as such, and that reached the client. */
 function stray(row: { readonly name: string }): readonly { at: number; after: number }[] {
-  const questions = scene.muc().asked.filter(({ kind, room: to }) => kind === 'ping' && to === roomOf(row));
+  const questions = testBed.muc().asked.filter(({ kind, room: to }) => kind === 'ping' && to === roomOf(row));
   return juliet.received.flatMap(({ at, stanza }) => {
     const question = questions.find(({ id }) => id === stanza.attrs['id']);
     return stanza.is('iq') && question !== undefined ? [{ at, after: at - question.at }] : [];
@@ -165,7 +78,7 @@ interface Row {
   readonly ping: Reaction;
   readonly disco?: Reaction;
   readonly verdict: 'joined' | 'left' | 'undecided';
-  /** What the user is told, where it is told: without one, the default. */
+  /** The reason in the notice, if there is a notice; by default DEFAULT_REASON. */
   readonly reason?: string;
 }
 
@@ -173,15 +86,15 @@ const noSuchItem = error('cancel', 'item-not-found');
 const forged =
   (condition: string, more = ''): Reaction =>
   (question) =>
-    error('cancel', condition, { by: scene.home.host, more })(question);
+    error('cancel', condition, { by: testBed.home.host, more })(question);
 const tooLate = Promise.withResolvers<unknown>();
 
-/** Gives each row a room of its own, in their order. */
+/** Gives each row its own room, in the order of the rows. */
 function named(rows: readonly Row[]): readonly (Row & { readonly name: string })[] {
   return rows.map((row, index) => ({ ...row, name: `row-${String(index).padStart(2, '0')}` }));
 }
 
-/** The first one's ping goes alone, and must not speak for its host. */
+/** The first row is pinged alone, so its result must not count for the whole host. */
 const ROWS = named([
   { what: 'a result', ping: result(), verdict: 'joined' },
   {
@@ -189,26 +102,31 @@ const ROWS = named([
     ping: result('<query xmlns="jabber:iq:version"><name>&lt;odd&gt;</name></query><error type="cancel"/>'),
     verdict: 'joined',
   },
-  { what: 'a result that is late, but in time', ping: held(() => sleep(1000), result()), verdict: 'joined' },
+  { what: 'a late result within the time-out', ping: held(() => sleep(1000), result()), verdict: 'joined' },
   { what: 'service-unavailable', ping: error('cancel', 'service-unavailable'), verdict: 'joined' },
   { what: 'feature-not-implemented', ping: error('cancel', 'feature-not-implemented'), verdict: 'joined' },
-  { what: 'item-not-found, and the room is there', ping: noSuchItem, verdict: 'joined' },
+  { what: 'item-not-found, and the room exists', ping: noSuchItem, verdict: 'joined' },
   {
-    what: 'item-not-found, and the room is there, but does not say what it is',
+    what: 'item-not-found, and the room refuses disco#info',
     ping: noSuchItem,
     disco: error('auth', 'forbidden'),
     verdict: 'joined',
   },
   {
-    what: 'item-not-found, and there is no such room',
+    what: 'item-not-found, and the room does not exist',
     ping: error('cancel', 'item-not-found', { text: 'No such room' }),
     disco: noSuchItem,
     verdict: 'left',
     reason: 'No such room',
   },
-  { what: 'item-not-found, and the room is silent', ping: noSuchItem, disco: silence, verdict: 'undecided' },
   {
-    what: 'item-not-found, and the room asks to wait',
+    what: 'item-not-found, and the room does not answer disco#info',
+    ping: noSuchItem,
+    disco: silence,
+    verdict: 'undecided',
+  },
+  {
+    what: 'item-not-found, and the room answers disco#info with an error of type wait',
     ping: noSuchItem,
     disco: error('wait', 'resource-constraint'),
     verdict: 'undecided',
@@ -222,7 +140,7 @@ const ROWS = named([
     reason: 'Busy',
   },
   {
-    what: 'an error of type wait with a condition that would be a loss',
+    what: 'an error of type wait with not-acceptable',
     ping: error('wait', 'not-acceptable'),
     verdict: 'undecided',
   },
@@ -236,12 +154,12 @@ const ROWS = named([
   { what: 'a result from the room itself', ping: as(({ room }) => room, result()), verdict: 'undecided' },
   {
     what: 'a result with the right id from another host',
-    ping: (question) => through(scene.muc(FALSE), result())(question),
+    ping: (question) => through(testBed.muc(FALSE), result())(question),
     verdict: 'undecided',
   },
   { what: 'not-acceptable', ping: error('cancel', 'not-acceptable'), verdict: 'left' },
   {
-    what: 'not-acceptable with a text of the room',
+    what: 'not-acceptable with a text',
     ping: error('cancel', 'not-acceptable', { text: '  You are not in here  ' }),
     verdict: 'left',
     reason: 'You are not in here',
@@ -254,7 +172,7 @@ const ROWS = named([
   { what: 'not-allowed', ping: error('cancel', 'not-allowed'), verdict: 'left' },
   { what: 'bad-request', ping: error('modify', 'bad-request'), verdict: 'left' },
   { what: 'forbidden', ping: error('auth', 'forbidden'), verdict: 'left' },
-  { what: 'an error that no RFC knows', ping: error('cancel', 'gone-fishing'), verdict: 'left' },
+  { what: 'an unknown error', ping: error('cancel', 'gone-fishing'), verdict: 'left' },
   { what: 'an error without a condition', ping: rawError('<error type="cancel"/>'), verdict: 'left' },
   { what: 'an iq of type error without an error', ping: rawError(''), verdict: 'left' },
   {
@@ -278,7 +196,8 @@ const ROWS = named([
   {
     what: 'an error with elements in its text',
     ping: rawError(
-      '<error type="cancel"><not-acceptable xmlns="urn:ietf:params:xml:ns:xmpp-stanzas"/><text xmlns="urn:ietf:params:xml:ns:xmpp-stanzas">You<b>!</b></text></error>',
+      '<error type="cancel"><not-acceptable xmlns="urn:ietf:params:xml:ns:xmpp-stanzas"/>' +
+        '<text xmlns="urn:ietf:params:xml:ns:xmpp-stanzas">You<b>!</b></text></error>',
     ),
     verdict: 'left',
     reason: 'You',
@@ -296,62 +215,133 @@ const ROWS = named([
   },
 ]);
 
-const roomOf = ({ name }: { readonly name: string }): string => scene.muc().room(name);
-/** Those whose answer is there in time, but not from whom it should be. */
+const roomOf = ({ name }: { readonly name: string }): string => testBed.muc().room(name);
+/** Rows whose answer arrives in time, but from another sender. */
 const FALSE_ROWS = ROWS.filter(({ what }) => what.startsWith('a result from') || what.endsWith('from another host'));
 const withVerdict = (verdict: Row['verdict']): number => ROWS.filter((row) => row.verdict === verdict).length;
 
+/** More joins on the host of the rows. */
+const NURSES = 10;
+const [FULL, ENDED, REPLACED, GIVEN_UP] = ['row-full', 'row-ended', 'row-replaced', 'row-given-up'];
+
 describe('the answer to a ping', () => {
+  const nurses: User[] = [];
+  let romeo: User;
+  /** The check of all rows, and the next one, which all rooms answer. */
+  let first: Check;
+  let second: Check;
+
+  async function enterRows(): Promise<void> {
+    const muc = testBed.muc(ROWS_HOST);
+    romeo = await testBed.user('romeo');
+    const sessions = Array.from({ length: NURSES }, (_, n) => testBed.user('nurse', `session-${n}`));
+    nurses.push(...(await Promise.all(sessions)));
+    await Promise.all([
+      joinRooms(ROWS_HOST, [...ROWS.map(({ name }) => name), REPLACED, GIVEN_UP]),
+      joinRooms(FALSE, ['warm']),
+      ...nurses.map((user, n) => testBed.join(user, muc.room(FULL), `nurse ${n}`)),
+      testBed.join(romeo, muc.room(ENDED), 'Romeo'),
+    ]);
+  }
+
+  function scriptRows(): void {
+    const muc = testBed.muc(ROWS_HOST);
+    for (const row of ROWS) {
+      muc.script('ping', roomOf(row), row.ping);
+      muc.script('disco', roomOf(row), row.disco);
+    }
+    for (const kind of ['ping', 'disco'] as const) muc.script(kind, muc.room(FULL), noSuchItem);
+  }
+
+  /** Joins that end, or are replaced, after the check has read them. */
+  async function endJoins(): Promise<void> {
+    await romeo.leaveServer();
+    await joinRooms(ROWS_HOST, [REPLACED]);
+    await juliet.leave(room(ROWS_HOST, GIVEN_UP), 'Juliet');
+    await testBed.waitForHistory(room(ROWS_HOST, GIVEN_UP), ['joined Juliet', 'left']);
+  }
+
+  /** Closes the stream, and does something when the check has read its joins, and before it pings. */
+  async function checkRows(beforePings: () => Promise<void>): Promise<Check> {
+    const muc = testBed.muc(ROWS_HOST);
+    const begun = Promise.withResolvers<undefined>();
+    const mayPing = Promise.withResolvers<undefined>();
+    testBed.stanzas.interceptor.before = (body) => {
+      if (!body.includes(muc.domain)) return undefined;
+      begun.resolve(undefined);
+      return mayPing.promise;
+    };
+    const at = testBed.dropOutgoing(muc);
+    await begun.promise;
+    await beforePings();
+    mayPing.resolve(undefined);
+    return done(at, ROWS_HOST);
+  }
+
+  beforeAll(async () => {
+    const muc = testBed.muc(ROWS_HOST);
+    await testBed.set({ ping_muc_patience: PATIENCE });
+    scriptRows();
+    await enterRows();
+    const check = await checkRows(endJoins);
+    tooLate.resolve(undefined);
+    await testBed.settle(juliet, muc);
+    for (const row of ROWS) muc.script('ping', roomOf(row), result());
+    second = await done(testBed.dropOutgoing(muc), ROWS_HOST);
+    first = { ...check, end: second.at };
+    await testBed.settle(juliet, muc);
+  }, 120_000);
+
   it.each(ROWS.map((row): [string, string, (typeof ROWS)[number]] => [row.what, row.verdict, row]))(
     '%s means: %s',
     (_what, verdict, row) => {
-      const told = verdict !== 'joined';
-      expect(reasons(juliet, roomOf(row))).toEqual(told ? [row.reason ?? DEFAULT_REASON] : []);
+      const isNotified = verdict !== 'joined';
+      expect(reasons(juliet, roomOf(row))).toEqual(isNotified ? [row.reason ?? DEFAULT_REASON] : []);
       if (verdict === 'undecided')
-        expect(pinged(first, roomOf(row))).toBeGreaterThan(1); // it is asked again, and told at the end
+        expect(pinged(first, roomOf(row))).toBeGreaterThan(1); // pinged again, and notified in the end
       else expect(pinged(first, roomOf(row))).toBe(1);
-      expect(pinged(second, roomOf(row))).toBe(told ? 0 : 1); // who was told is forgotten
+      expect(pinged(second, roomOf(row))).toBe(isNotified ? 0 : 1); // the join of a notified user has ended
     },
   );
 
   it.each(FALSE_ROWS.map((row): [string, { name: string }] => [row.what, row]))(
-    '%s came in time, and was not taken',
+    '%s arrived in time, and was not accepted',
     (_what, row) => {
       expect(stray(row)[0]?.after).toBeLessThan(TIMEOUT * 1000);
     },
   );
 
-  it('a result after the time-out came at last, and went to the client', () => {
+  it('a result after the time-out was passed to the client', () => {
     const [late] = ROWS.filter(({ what }) => what === 'a result after the time-out').flatMap(stray);
     expect(late?.after).toBeGreaterThan(TIMEOUT * 1000);
   });
 
-  it('item-not-found with ten occupants in a room is settled by one disco#info: all are told, once', () => {
-    expect(scene.muc().count('disco', room(ROWS_HOST, CROWDED))).toBe(1);
-    expect(crowd.map((user) => reasons(user, room(ROWS_HOST, CROWDED)))).toEqual(crowd.map(() => [DEFAULT_REASON]));
-    expect(pinged(first, room(ROWS_HOST, CROWDED))).toBe(CROWD);
-    expect(pinged(second, room(ROWS_HOST, CROWDED))).toBe(0);
+  it('item-not-found for ten occupants of a room causes one disco#info: all are notified, once', () => {
+    expect(testBed.muc().count('disco', room(ROWS_HOST, FULL))).toBe(1);
+    expect(nurses.map((user) => reasons(user, room(ROWS_HOST, FULL)))).toEqual(nurses.map(() => [DEFAULT_REASON]));
+    expect(pinged(first, room(ROWS_HOST, FULL))).toBe(NURSES);
+    expect(pinged(second, room(ROWS_HOST, FULL))).toBe(0);
   });
 
-  it('item-not-found alone has the room asked, once a round', () => {
+  it('only item-not-found causes disco#info, once in each round', () => {
     const unsure = ROWS.filter(({ what }) => what.startsWith('item-not-found'));
     const asked = new Set(
-      scene
+      testBed
         .muc()
         .asked.filter(({ kind }) => kind === 'disco')
         .map(({ to }) => to),
     );
-    expect([...asked].sort()).toEqual([...unsure.map(roomOf), room(ROWS_HOST, CROWDED)].sort());
-    for (const row of unsure) expect(scene.muc().count('disco', roomOf(row))).toBe(pinged(first, roomOf(row)));
+    expect([...asked].sort()).toEqual([...unsure.map(roomOf), room(ROWS_HOST, FULL)].sort());
+    for (const row of unsure) expect(testBed.muc().count('disco', roomOf(row))).toBe(pinged(first, roomOf(row)));
   });
 
-  it('recipient-unavailable of our own server means: gone; the session is not asked about again', () => {
+  it('recipient-unavailable of the local server means: gone; the session is not pinged again', () => {
     expect(first.totals.gone).toBe(1);
-    expect(scene.muc().count('ping', room(ROWS_HOST, ENDED))).toBe(0);
+    expect(testBed.muc().count('ping', room(ROWS_HOST, ENDED))).toBe(0);
     expect([pinged(first, room(ROWS_HOST, ENDED)), pinged(second, room(ROWS_HOST, ENDED))]).toEqual([1, 0]);
   });
 
-  it('conflict of our own server means: stale; nobody is told, and the next check asks about the newer join, if there is one', () => {
+  it('conflict of the local server means: stale; there is no notice, and the next check pings the newer join', () => {
     expect(first.totals.stale).toBe(2);
     const [replaced, givenUp] = [room(ROWS_HOST, REPLACED), room(ROWS_HOST, GIVEN_UP)];
     expect([...reasons(juliet, replaced), ...reasons(juliet, givenUp)]).toEqual([]);
@@ -359,13 +349,13 @@ describe('the answer to a ping', () => {
       [1, 1],
       [1, 0],
     ]);
-    expect([scene.muc().count('ping', replaced), scene.muc().count('ping', givenUp)]).toEqual([1, 0]);
+    expect([testBed.muc().count('ping', replaced), testBed.muc().count('ping', givenUp)]).toEqual([1, 0]);
   });
 
-  it('is counted', () => {
-    const [joined, left, undecided] = [withVerdict('joined'), withVerdict('left') + CROWD, withVerdict('undecided')];
+  it('is counted in the totals', () => {
+    const [joined, left, undecided] = [withVerdict('joined'), withVerdict('left') + NURSES, withVerdict('undecided')];
     expect(first.totals).toMatchObject({ joined, left, undecided, gone: 1, stale: 2, notified: left + undecided });
-    expect(first.totals.pinged).toBeGreaterThanOrEqual(ROWS.length + CROWD + 3 + undecided);
+    expect(first.totals.pinged).toBeGreaterThanOrEqual(ROWS.length + NURSES + 3 + undecided);
     expect(second.totals).toEqual({
       pinged: joined + 1,
       joined: joined + 1,
@@ -380,8 +370,20 @@ describe('the answer to a ping', () => {
   });
 });
 
-describe('the undecided', () => {
-  it('without patience are told at once', () => {
+describe('undecided users without patience', () => {
+  let impatient: Check;
+
+  beforeAll(async () => {
+    const muc = testBed.muc(IMPATIENT);
+    await testBed.set({});
+    await joinRooms(IMPATIENT, ['a-mute', 'busy', 'kept']);
+    muc.script('ping', muc.room('a-mute'), silence); // pinged first, and alone
+    muc.script('ping', muc.room('busy'), error('wait', 'resource-constraint'));
+    impatient = await done(testBed.dropOutgoing(muc), IMPATIENT);
+    await testBed.settle(juliet, muc);
+  });
+
+  it('are notified at once', () => {
     expect(impatient.totals).toEqual({
       pinged: 3,
       joined: 1,
@@ -400,16 +402,63 @@ describe('the undecided', () => {
     ]);
   });
 
-  it('whose room alone is silent do not speak for their host, be they the first that are asked', () => {
+  it('do not make the other rooms of the host undecided, even if they are pinged first', () => {
     expect(['busy', 'kept'].map((name) => pinged(impatient, room(IMPATIENT, name)))).toEqual([1, 1]);
   });
+});
 
-  it('whose host comes back are asked again soon after, and told only if they are lost', () => {
-    expect(toldAt(room(BACK, 'kept'))).toBeUndefined();
+describe('undecided users with patience', () => {
+  /** The checks of a host that becomes reachable again, of one that stays out of reach, and of silent rooms. */
+  let back: Check;
+  let out: Check;
+  let silent: Check;
+  let mended: number;
+
+  async function hostComesBack(): Promise<Check> {
+    const muc = testBed.muc(BACK);
+    await joinRooms(BACK, ['kept', 'lost', 'restarted']);
+    const at = Date.now();
+    await linkOf(BACK)?.cut();
+    await firstRound(at, BACK);
+    muc.dropOccupant(muc.room('lost'), juliet.jid);
+    for (const kind of ['ping', 'disco'] as const) muc.script(kind, muc.room('restarted'), noSuchItem);
+    mended = Date.now();
+    await linkOf(BACK)?.mend();
+    return done(at, BACK);
+  }
+
+  async function hostStaysOut(): Promise<Check> {
+    await joinRooms(OUT, ['one', 'two']);
+    const at = Date.now();
+    await linkOf(OUT)?.cut();
+    return done(at, OUT);
+  }
+
+  async function roomsAreSilent(): Promise<Check> {
+    const muc = testBed.muc(SILENT);
+    for (const name of ['mute', 'then-joined', 'then-left']) muc.script('ping', muc.room(name), silence);
+    await joinRooms(SILENT, ['loud', 'mute', 'then-joined', 'then-left']);
+    const at = testBed.dropOutgoing(muc);
+    await firstRound(at, SILENT);
+    muc.script('ping', muc.room('then-joined'), result());
+    muc.script('ping', muc.room('then-left'), error('cancel', 'not-acceptable', { text: 'Out' }));
+    return done(at, SILENT);
+  }
+
+  beforeAll(async () => {
+    await testBed.set({ ping_muc_patience: PATIENCE });
+    [back, out, silent] = await Promise.all([hostComesBack(), hostStaysOut(), roomsAreSilent()]);
+    await linkOf(OUT)?.mend();
+    for (const service of [BACK, OUT, SILENT]) await testBed.settle(juliet, testBed.muc(service));
+    await testBed.set({});
+  });
+
+  it('whose host is reachable again are pinged soon after, and notified only if they are lost', () => {
+    expect(notifiedAt(room(BACK, 'kept'))).toBeUndefined();
     for (const name of ['lost', 'restarted']) {
       expect(reasons(juliet, room(BACK, name))).toEqual([DEFAULT_REASON]);
-      expect(toldAt(room(BACK, name))).toBeGreaterThan(mended);
-      expect(toldAt(room(BACK, name))).toBeLessThan(mended + 9000);
+      expect(notifiedAt(room(BACK, name))).toBeGreaterThan(mended);
+      expect(notifiedAt(room(BACK, name))).toBeLessThan(mended + 9000);
     }
     expect(back.totals).toEqual({
       pinged: 4,
@@ -421,51 +470,51 @@ describe('the undecided', () => {
       stale: 0,
       notified: 2,
       ...NO_REENTRY,
-    }); // one ping spoke for the host
+    }); // one ping counted for the whole host
   });
 
-  it('whose host stays out of reach are told when patience is over, and not before', () => {
+  it('whose host stays out of reach are notified when patience ends, and not before', () => {
     for (const name of ['one', 'two']) {
       expect(reasons(juliet, room(OUT, name))).toEqual([DEFAULT_REASON]);
-      expect(toldAt(room(OUT, name))).toBeGreaterThan(out.at + (DELAY + PATIENCE) * 1000);
-      expect(toldAt(room(OUT, name))).toBeLessThan(out.at + (DELAY + PATIENCE + 10) * 1000);
+      expect(notifiedAt(room(OUT, name))).toBeGreaterThan(out.at + (DELAY + PATIENCE) * 1000);
+      expect(notifiedAt(room(OUT, name))).toBeLessThan(out.at + (DELAY + PATIENCE + 10) * 1000);
     }
     expect(out.totals).toMatchObject({ joined: 0, left: 0, undecided: 2, notified: 2 });
-    expect(pinged(out, room(OUT, 'two'))).toBe(0); // the first one spoke for the host in each round
+    expect(pinged(out, room(OUT, 'two'))).toBe(0); // the first one counted for the whole host in each round
     expect(out.totals.pinged).toBe(pinged(out, room(OUT, 'one')));
   });
 
-  it('whose room is silent on a host that answers are asked again; the others are not', () => {
+  it('whose room is silent, on a host that answers, are pinged again; others are not', () => {
     const pings = ['loud', 'then-joined', 'then-left'].map((name) =>
-      scene.muc(SILENT).count('ping', room(SILENT, name)),
+      testBed.muc(SILENT).count('ping', room(SILENT, name)),
     );
     expect(pings).toEqual([1, 2, 2]);
-    expect(scene.muc(SILENT).count('ping', room(SILENT, 'mute'))).toBeGreaterThan(2);
+    expect(testBed.muc(SILENT).count('ping', room(SILENT, 'mute'))).toBeGreaterThan(2);
   });
 
-  it('whose room answers at last are what it says; those whose room does not are told when patience is over', () => {
+  it('whose room answers in time get its verdict; the others are notified when patience ends', () => {
     expect(['loud', 'then-joined', 'then-left', 'mute'].map((name) => reasons(juliet, room(SILENT, name)))).toEqual([
       [],
       [],
       ['Out'],
       [DEFAULT_REASON],
     ]);
-    expect(toldAt(room(SILENT, 'then-left'))).toBeLessThan(toldAt(room(SILENT, 'mute')) ?? 0);
-    expect(toldAt(room(SILENT, 'mute'))).toBeGreaterThan(silent.at + (DELAY + PATIENCE) * 1000);
+    expect(notifiedAt(room(SILENT, 'then-left'))).toBeLessThan(notifiedAt(room(SILENT, 'mute')) ?? 0);
+    expect(notifiedAt(room(SILENT, 'mute'))).toBeGreaterThan(silent.at + (DELAY + PATIENCE) * 1000);
     expect(silent.totals).toMatchObject({ joined: 2, left: 1, undecided: 1, notified: 2 });
   });
 });
 
-describe('as the operator wishes', () => {
-  it('ping_muc_dry_run: everything but the notice, which is counted; once it is over, users are told', async () => {
-    const muc = scene.muc(DRY);
+describe("the operator's settings", () => {
+  it('ping_muc_dry_run: notices are only counted; without it, users are notified', async () => {
+    const muc = testBed.muc(DRY);
     const [kept, lost, mute] = ['kept', 'lost', 'mute'].map((name) => muc.room(name)) as [string, string, string];
-    await scene.set({ ping_muc_dry_run: true });
-    for (const room of [kept, lost, mute]) await scene.join(juliet, room, 'Juliet');
-    muc.forget(lost, juliet.jid);
+    await testBed.set({ ping_muc_dry_run: true });
+    for (const room of [kept, lost, mute]) await testBed.join(juliet, room, 'Juliet');
+    muc.dropOccupant(lost, juliet.jid);
     muc.script('ping', mute, error('cancel', 'remote-server-not-found'));
-    const dry = scene.dropOutgoing(muc);
-    expect(await scene.checkDone(dry, muc.domain)).toEqual({
+    const dry = testBed.dropOutgoing(muc);
+    expect(await testBed.checkDone(dry, muc.domain)).toEqual({
       pinged: 3,
       joined: 1,
       proved: 0,
@@ -476,13 +525,13 @@ describe('as the operator wishes', () => {
       notified: 2,
       ...NO_REENTRY,
     });
-    await scene.settle(juliet, muc);
+    await testBed.settle(juliet, muc);
     expect([kept, lost, mute].map((room) => reasons(juliet, room))).toEqual([[], [], []]);
-    expect(scene.story(lost)).toEqual(['joined Juliet']); // neither has the server ended the join
+    expect(testBed.history(lost)).toEqual(['joined Juliet']); // the server has not ended the join, either
 
-    await scene.set({});
-    const wet = scene.dropOutgoing(muc);
-    expect(await scene.checkDone(wet, muc.domain)).toEqual({
+    await testBed.set({});
+    const wet = testBed.dropOutgoing(muc);
+    expect(await testBed.checkDone(wet, muc.domain)).toEqual({
       pinged: 3,
       joined: 1,
       proved: 0,
@@ -493,21 +542,21 @@ describe('as the operator wishes', () => {
       notified: 2,
       ...NO_REENTRY,
     });
-    await scene.settle(juliet, muc);
+    await testBed.settle(juliet, muc);
     expect([kept, lost, mute].map((room) => reasons(juliet, room).length)).toEqual([0, 1, 1]);
   });
 
-  it('ping_muc_exclude: of a host in it nothing is reported, and what was reported ends', async () => {
-    const [muc, other] = [scene.muc(EXCLUDED), scene.muc(DRY)];
-    await scene.join(juliet, muc.room('before'), 'Juliet');
-    await scene.set({ ping_muc_exclude: muc.domain });
+  it('ping_muc_exclude: nothing is reported for its hosts, and their known joins end', async () => {
+    const [muc, other] = [testBed.muc(EXCLUDED), testBed.muc(DRY)];
+    await testBed.join(juliet, muc.room('before'), 'Juliet');
+    await testBed.set({ ping_muc_exclude: muc.domain });
     await juliet.join(muc.room('excluded'), 'Juliet');
-    await scene.told(muc.room('before'), ['joined Juliet', 'left']);
-    const at = scene.dropOutgoing(muc);
-    scene.dropOutgoing(other);
-    await scene.checkDone(at, other.domain);
-    expect(scene.story(muc.room('excluded'))).toEqual([]);
-    expect(scene.closes(at, muc)).toEqual([]);
-    expect(scene.closes(at, other)).toHaveLength(1);
+    await testBed.waitForHistory(muc.room('before'), ['joined Juliet', 'left']);
+    const at = testBed.dropOutgoing(muc);
+    testBed.dropOutgoing(other);
+    await testBed.checkDone(at, other.domain);
+    expect(testBed.history(muc.room('excluded'))).toEqual([]);
+    expect(testBed.closes(at, muc)).toEqual([]);
+    expect(testBed.closes(at, other)).toHaveLength(1);
   });
 });

@@ -2,24 +2,26 @@ import type { Totals } from '../functions/core/check-state.ts';
 import { Lab } from './lab.ts';
 import { type Production, Prosody } from './prosody.ts';
 import { Runtime } from './runtime.ts';
-import { Stage } from './stage.ts';
+import { TestBed } from './test-bed.ts';
 import type { User } from './user.ts';
 
-export interface SceneOptions {
-  /** What the runtime is started with, beside this process's own environment. */
+export interface TwoServersOptions {
+  /** Variables for the runtime, in addition to the environment of this process. */
   readonly environment?: NodeJS.ProcessEnv;
-  /** Both servers are as in production. */
+  /** Both servers are configured as in production. */
   readonly production?: Production;
-  /** Who has an account on the users' own server. */
+  /** Accounts on the users' server. */
   readonly users?: readonly string[];
-  /** Who has an account on the chat server. */
+  /** Accounts on the chat server. */
   readonly guests?: readonly string[];
   /** Configuration of the chat service. */
   readonly forMucs?: string;
 }
 
-/** The usual scene: the functions, the users' own server, configured by what the functions printed, and a chat server. */
-export class Scene extends Stage {
+/**
+ * The usual test bed: the functions, the users' server, configured with what the functions printed, and a chat server.
+ */
+export class TwoServers extends TestBed {
   /** The domain of the chat service. */
   readonly muc: string;
 
@@ -28,7 +30,7 @@ export class Scene extends Stage {
     this.muc = muc;
   }
 
-  /** @param settings of the module, where they are not to be as printed; the delay is two seconds unless set */
+  /** @param settings of the module that differ from what the functions print; the delay is two seconds by default */
   static async open(
     settings: Readonly<Record<string, string | number | boolean>> = {},
     {
@@ -37,8 +39,8 @@ export class Scene extends Stage {
       users = ['juliet', 'romeo', 'nurse'],
       guests = ['mercutio'],
       forMucs = '',
-    }: SceneOptions = {},
-  ): Promise<Scene> {
+    }: TwoServersOptions = {},
+  ): Promise<TwoServers> {
     const lab = await Lab.open();
     try {
       const runtime = await Runtime.start(lab, { environment });
@@ -57,7 +59,7 @@ export class Scene extends Stage {
         users: guests,
         ...(production && { production }),
       });
-      return new Scene(lab, runtime, home, away, muc);
+      return new TwoServers(lab, runtime, home, away, muc);
     } catch (error) {
       await lab.close();
       throw error;
@@ -68,8 +70,8 @@ export class Scene extends Stage {
     return `${name}@${this.muc}`;
   }
 
-  /** The chat server dies, and comes back having forgotten its rooms. Returns the moment of its death. */
-  async restartAway(): Promise<number> {
+  /** Kills the chat server and starts it again: its rooms are lost. Returns the time at which it was killed. */
+  async restartChatServer(): Promise<number> {
     await this.away.kill();
     const moment = Date.now();
     await this.away.start();
@@ -80,15 +82,13 @@ export class Scene extends Stage {
     return super.checkDone(since, remote, milliseconds);
   }
 
-  /** The chat server forgets an occupant without telling anybody. */
-  async forget(room: string, user: Pick<User, 'jid'>): Promise<void> {
-    await this.atRoom(
-      room,
-      `local occupant = room:get_occupant_by_real_jid("${user.jid}"); occupant:remove_session("${user.jid}"); room:save_occupant(occupant)`,
-    );
+  /** The chat server drops an occupant without notifying anybody. */
+  async dropOccupant(room: string, user: Pick<User, 'jid'>): Promise<void> {
+    const find = `local occupant = room:get_occupant_by_real_jid("${user.jid}")`;
+    await this.atRoom(room, `${find}; occupant:remove_session("${user.jid}"); room:save_occupant(occupant)`);
   }
 
-  /** Runs Lua on the chat server about a `room`, which is nil where there is none. Returns what the shell says. */
+  /** Runs Lua on the chat server; `room` is nil if the room does not exist. Returns the output of the shell. */
   atRoom(room: string, code: string): Promise<string> {
     const muc = `require"core.modulemanager".get_module("${this.muc}", "muc")`;
     return this.away.shell(`>local room = ${muc}.get_room_from_jid("${room.replaceAll('\\', '\\\\')}"); ${code}`);

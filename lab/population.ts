@@ -5,13 +5,13 @@ import { type Lab, until } from './lab.ts';
 import type { Prosody } from './prosody.ts';
 import { User, statusCodes } from './user.ts';
 
-/** Rooms that one session is in: the module watches 1,000. */
+/** Rooms of one session; the module watches up to 1,000. */
 const ROOMS_PER_SESSION = 500;
-/** Occupants of a room, unless set: each hears of the others, as in real rooms. */
+/** Default number of occupants of a room: each receives the others' presence, as in real rooms. */
 const PER_ROOM = 2;
-/** Presences that are on their way into rooms at a time. */
+/** Joins that are under way at a time. */
 const JOINING = 1000;
-/** What one of them may take on a busy machine, in a room of a few; in a larger one, for each so many occupants. */
+/** How long one join may take on a busy machine, for each `A_FEW` occupants of the room. */
 const MS_PER_JOIN = 20;
 const A_FEW = 5;
 
@@ -19,73 +19,73 @@ export interface Member {
   readonly user: User;
   readonly room: string;
   readonly nick: string;
-  /** As its client believes. */
+  /** Whether it is in the room, as its client sees it. */
   isIn: boolean;
-  /** Notices, and self-presences that let it in, that came since the last loss. */
+  /** Notices and entries (available self-presences) since the last loss. */
   notices: number;
   entries: number;
-  /** The service has forgotten it. */
+  /** The service has dropped it. */
   isLost: boolean;
-  /** Who is in the room, as its client believes. */
+  /** The occupants of the room, as its client sees them. */
   readonly list: Set<string>;
 }
 
-/** A chat service that can be made to forget. */
-export interface ForgetfulService {
+/** A chat service that can drop occupants. */
+export interface ChatService {
   room(name: string): string;
-  /** Takes members for occupants no longer, without a word. */
-  forgetThem(members: readonly Member[]): Promise<void>;
+  /** Drops members from their rooms without notifying them. */
+  dropMembers(members: readonly Member[]): Promise<void>;
 }
 
-/** What clients were told of one loss. */
-export interface Told {
-  /** Notices to joins that the service still knew. */
+/** The notices of one loss, counted by what is wrong with them. */
+export interface NoticeCounts {
+  /** Notices for joins that the service still knew. */
   readonly wrong: number;
   /** Lost joins without a notice. */
   readonly missed: number;
-  /** Notices beyond the first for one lost join, summed up; and the most that one of them got. */
+  /** Notices after the first for a lost join, in total, and the highest number for one join. */
   readonly double: number;
   readonly most: number;
   readonly notices: number;
 }
 
-/** What has become of each member, by the rooms and by the clients. */
-export interface Fates {
-  /** Of the lost: in the room again, by its server, in which the client agrees, and not told. */
+/** The outcome of a loss for all members, as the rooms and the clients see it. */
+export interface Outcomes {
+  /** Lost members that are in the room again, as the room and the client agree, and were not notified. */
   readonly back: number;
-  /** Of the lost: told once, and not in the room. */
-  readonly told: number;
-  /** Of the lost: neither in the room nor told. */
-  readonly forgotten: number;
-  /** Whatever should not be; each with what it is in `examples`, as far as there is room. */
+  /** Lost members that were notified once, and are not in the room. */
+  readonly notified: number;
+  /** Lost members that are neither in the room nor notified. */
+  readonly unresolved: number;
+  /** Members in any other state, which is an error. `examples` describes the first ones. */
   readonly wrong: number;
-  /** Members whom the room let in, or was asked to let in, more often than once. It is wrong where the link held. */
+  /** Members that entered, or asked to enter, more than once. This is an error if the link did not break. */
   readonly twice: number;
-  /** Of those who are back: those whose client's list of occupants is not the room's. */
+  /** Members that are back, but whose client's list of occupants differs from the room's. */
   readonly lists: number;
   readonly examples: readonly string[];
 }
 
 const MAX_EXAMPLES = 10;
 
-/** Many joins on one chat service, 500 a session. */
-export class Crowd {
+/** Many joins on one chat service, up to 500 for each session. */
+export class Population {
   readonly members: readonly Member[];
-  /** When the last notice came, and the last self-presence that let someone in, in milliseconds. */
+  /** The times of the last notice and the last entry, in milliseconds. */
   lastNotice = 0;
   lastEntry = 0;
-  /** Presences that clients got since the last loss. */
+  /** Presences that clients have received since the last loss. */
   presences = 0;
-  readonly #service: ForgetfulService;
+  readonly #service: ChatService;
   readonly #msPerJoin: number;
 
-  private constructor(service: ForgetfulService, members: readonly Member[], perRoom: number) {
+  private constructor(service: ChatService, members: readonly Member[], perRoom: number) {
     this.#service = service;
     this.members = members;
-    this.#msPerJoin = Crowd.msPerJoin(perRoom);
+    this.#msPerJoin = Population.msPerJoin(perRoom);
   }
 
-  /** What one join may take on a busy machine, in milliseconds. */
+  /** How long one join may take on a busy machine, in milliseconds. */
   static msPerJoin(perRoom = PER_ROOM): number {
     return MS_PER_JOIN * Math.max(1, perRoom / A_FEW);
   }
@@ -94,25 +94,25 @@ export class Crowd {
     return Math.min(ROOMS_PER_SESSION, Math.ceil(size / perRoom));
   }
 
-  /** The users that a crowd of so many joins is made of. */
+  /** The users of a population with this number of joins. */
   static users(size: number, perRoom = PER_ROOM): readonly string[] {
     return Array.from(
-      { length: Math.ceil(size / Crowd.#roomsPerSession(size, perRoom)) },
+      { length: Math.ceil(size / Population.#roomsPerSession(size, perRoom)) },
       (_, index) => `user${index}`,
     );
   }
 
-  /** Logs in the sessions; nobody is in a room yet. @param home has the crowd's users */
+  /** Logs in the sessions; nobody is in a room yet. @param home the server of these users */
   static async open(
     lab: Lab,
     home: Prosody,
-    service: ForgetfulService,
+    service: ChatService,
     size: number,
     perRoom = PER_ROOM,
-  ): Promise<Crowd> {
-    const roomsPerSession = Crowd.#roomsPerSession(size, perRoom);
+  ): Promise<Population> {
+    const roomsPerSession = Population.#roomsPerSession(size, perRoom);
     const users: User[] = [];
-    for (const name of Crowd.users(size, perRoom)) users.push(await User.connect(lab, home, name, 'phone'));
+    for (const name of Population.users(size, perRoom)) users.push(await User.connect(lab, home, name, 'phone'));
     const members = Array.from({ length: size }, (_, index): Member => {
       const session = Math.floor(index / roomsPerSession);
       const room = service.room(`room-${Math.floor(session / perRoom)}-${index % roomsPerSession}`);
@@ -127,23 +127,23 @@ export class Crowd {
         list: new Set(),
       };
     });
-    const crowd = new Crowd(service, members, perRoom);
+    const population = new Population(service, members, perRoom);
     const own = Map.groupBy(members, ({ user }) => user);
     for (const user of users) {
       const byRoom = new Map(own.get(user)?.map((member) => [member.room, member]));
       user.watch((stanza) => {
-        user.received.length = 0; // many come; what they say is kept here
+        user.received.length = 0; // there are many; what matters is recorded here
         if (!stanza.is('presence')) return;
         const [room = '', nick = ''] = String(stanza.attrs['from']).split('/');
         const member = byRoom.get(room);
-        if (member !== undefined) crowd.#take(member, nick, stanza);
+        if (member !== undefined) population.#record(member, nick, stanza);
       });
     }
-    return crowd;
+    return population;
   }
 
-  /** What a room says of one who is in it, or was. */
-  #take(member: Member, nick: string, presence: Element): void {
+  /** Records the presence of an occupant, as a member's client receives it. */
+  #record(member: Member, nick: string, presence: Element): void {
     const type = presence.attrs['type'] as string | undefined;
     this.presences += 1;
     if (type === undefined) member.list.add(nick);
@@ -164,7 +164,7 @@ export class Crowd {
     }
   }
 
-  /** Everyone who is not in enters. Returns how many that were, when their rooms have confirmed them. */
+  /** All members who are not in their room enter it. Returns their number, when the rooms have confirmed them. */
   async enter(progress: (entered: number) => void = () => undefined): Promise<number> {
     const entering = this.members.filter(({ isIn }) => !isIn);
     const underWay = (sent: number): number =>
@@ -179,7 +179,7 @@ export class Crowd {
     return entering.length;
   }
 
-  /** Everyone leaves who is in, or some, by their index. */
+  /** Members leave, by their index: all by default. */
   async leave(leaves: (index: number) => boolean = () => true): Promise<void> {
     for (const [index, member] of this.members.entries()) {
       if (!member.isIn || !leaves(index)) continue;
@@ -188,7 +188,7 @@ export class Crowd {
     }
   }
 
-  /** The service forgets some of those who are in, by their index. What clients are told is counted from here. */
+  /** The service drops some members, by their index. Notices and entries are counted from here. */
   async lose(isLost: (index: number) => boolean): Promise<void> {
     this.presences = 0;
     this.members.forEach((member, index) => {
@@ -197,49 +197,57 @@ export class Crowd {
       member.entries = 0;
     });
     const lost = this.members.filter((member) => member.isLost);
-    if (lost.length > 0) await this.#service.forgetThem(lost);
+    if (lost.length > 0) await this.#service.dropMembers(lost);
     for (const member of lost) member.isIn = false;
   }
 
-  /** What clients have been told since the last loss. */
-  told(): Told {
-    const told = { wrong: 0, missed: 0, double: 0, most: 0, notices: 0 };
+  /** The notices since the last loss. */
+  noticeCounts(): NoticeCounts {
+    const counts = { wrong: 0, missed: 0, double: 0, most: 0, notices: 0 };
     for (const { isLost, notices } of this.members) {
-      told.notices += notices;
-      if (!isLost) told.wrong += notices;
-      else if (notices === 0) told.missed += 1;
-      else told.double += notices - 1;
-      if (isLost) told.most = Math.max(told.most, notices);
+      counts.notices += notices;
+      if (!isLost) counts.wrong += notices;
+      else if (notices === 0) counts.missed += 1;
+      else counts.double += notices - 1;
+      if (isLost) counts.most = Math.max(counts.most, notices);
     }
-    return told;
+    return counts;
   }
 
-  /** What has become of each since the last loss: what clients were told, beside what the rooms say. */
-  fates({ occupants, asked }: RoomsSide): Fates {
-    const fates = { back: 0, told: 0, forgotten: 0, wrong: 0, twice: 0, lists: 0, examples: [] as string[] };
+  /** The outcome of the last loss: what the clients received, compared with what the rooms say. */
+  outcomes({ occupants, asked }: RoomsSide): Outcomes {
+    const outcomes = {
+      back: 0,
+      notified: 0,
+      unresolved: 0,
+      wrong: 0,
+      twice: 0,
+      lists: 0,
+      examples: [] as string[],
+    };
     for (const member of this.members) {
       const { user, room, nick, isLost, isIn, notices, entries } = member;
       const there = occupants.get(room) ?? [];
       const nicks = there.filter(({ jid }) => jid === user.jid).map((session) => session.nick);
-      const questions = asked.get(`${room} ${user.jid}`) ?? 0;
-      if (entries > 1 || questions > 1) fates.twice += 1;
+      const requests = asked.get(`${room} ${user.jid}`) ?? 0;
+      if (entries > 1 || requests > 1) outcomes.twice += 1;
       const isThere = isIn && nicks.length === 1 && nicks[0] === nick;
       const isOut = !isIn && nicks.length === 0;
-      const isLeftInPeace = !isLost && notices === 0 && entries === 0 && questions === 0;
-      if (isLeftInPeace && (isThere || isOut)) continue;
+      const isUntouched = !isLost && notices === 0 && entries === 0 && requests === 0;
+      if (isUntouched && (isThere || isOut)) continue;
       if (isLost && isThere && notices === 0) {
-        fates.back += 1;
+        outcomes.back += 1;
         const names = new Set(there.map((session) => session.nick));
         if (names.size === member.list.size && [...names].every((name) => member.list.has(name))) continue;
-        fates.lists += 1;
+        outcomes.lists += 1;
       } else if (isLost && isOut && notices === 1) {
-        fates.told += 1;
+        outcomes.notified += 1;
         continue;
-      } else if (isLost && isOut && notices === 0) fates.forgotten += 1;
-      else fates.wrong += 1;
-      if (fates.examples.length >= MAX_EXAMPLES) continue;
+      } else if (isLost && isOut && notices === 0) outcomes.unresolved += 1;
+      else outcomes.wrong += 1;
+      if (outcomes.examples.length >= MAX_EXAMPLES) continue;
       const missing = there.filter((session) => !member.list.has(session.nick)).length;
-      fates.examples.push(
+      outcomes.examples.push(
         JSON.stringify({
           user: user.jid,
           room,
@@ -249,27 +257,27 @@ export class Crowd {
           notices,
           entries,
           nicks,
-          questions,
+          requests,
           list: member.list.size,
           there: there.length,
           missing,
         }),
       );
     }
-    return fates;
+    return outcomes;
   }
 }
 
-/** What the rooms' own server knows. */
+/** What the rooms know. */
 export interface RoomsSide {
   /** The sessions in each room. */
   readonly occupants: ReadonlyMap<string, readonly { readonly jid: string; readonly nick: string }[]>;
-  /** How often a session has asked to enter a room since `watch`: `<room> <user>` → count. */
+  /** How often a session has asked to enter a room since `countEntries`: `<room> <user>` → count. */
   readonly asked: ReadonlyMap<string, number>;
 }
 
 /** The rooms of a real server. */
-export class RealRooms implements ForgetfulService {
+export class RealRooms implements ChatService {
   readonly #server: Prosody;
   readonly #domain: string;
   readonly #file: string;
@@ -281,19 +289,20 @@ export class RealRooms implements ForgetfulService {
     this.#file = join(lab.directory, `rooms-${domain}`);
   }
 
-  /** Counts from here who asks to enter. */
-  async watch(): Promise<void> {
+  /** From here on, counts the requests to enter a room. */
+  async countEntries(): Promise<void> {
     const count = [
       'local stanza = event.stanza',
       'if stanza.attr.type or not stanza:get_child("x", "http://jabber.org/protocol/muc") then return end',
       'local key = stanza.attr.to:match("^[^/]+").." "..stanza.attr.from',
       'prosody.lab_asked[key] = (prosody.lab_asked[key] or 0) + 1',
     ];
-    const hook = `prosody.hosts["${this.#domain}"].events.add_handler("presence/full", function (event) ${count.join('; ')} end, 1000)`;
+    const handler = `function (event) ${count.join('; ')} end`;
+    const hook = `prosody.hosts["${this.#domain}"].events.add_handler("presence/full", ${handler}, 1000)`;
     await this.#server.shell(`>if not prosody.lab_asked then ${hook} end; prosody.lab_asked = {}`);
   }
 
-  /** What the rooms know, who are asked as their server would be by its operator. */
+  /** Reads what the rooms know, through the shell of their server. */
   async ask(): Promise<RoomsSide> {
     const rooms = `for room in require"core.modulemanager".get_module("${this.#domain}", "muc").all_rooms() do`;
     const sessions = 'for nick, occupant in room:each_occupant() do for jid in occupant:each_session() do';
@@ -322,13 +331,16 @@ export class RealRooms implements ForgetfulService {
     return `${name}@${this.#domain}`;
   }
 
-  async forgetThem(members: readonly Member[]): Promise<void> {
+  async dropMembers(members: readonly Member[]): Promise<void> {
     await writeFile(this.#file, members.map(({ room, user }) => `${room} ${user.jid}\n`).join(''));
     const muc = `require"core.modulemanager".get_module("${this.#domain}", "muc")`;
-    const forget =
-      'local occupant = room:get_occupant_by_real_jid(user); occupant:remove_session(user); room:save_occupant(occupant)';
-    await this.#server.shell(
-      `>for line in io.lines("${this.#file}") do local room, user = line:match("^(%S+) (%S+)$"); room = ${muc}.get_room_from_jid(room); ${forget} end`,
-    );
+    const steps = [
+      'local jid, user = line:match("^(%S+) (%S+)$")',
+      `local room = ${muc}.get_room_from_jid(jid)`,
+      'local occupant = room:get_occupant_by_real_jid(user)',
+      'occupant:remove_session(user)',
+      'room:save_occupant(occupant)',
+    ];
+    await this.#server.shell(`>for line in io.lines("${this.#file}") do ${steps.join('; ')} end`);
   }
 }

@@ -13,25 +13,25 @@ import { Prosody } from '../../lab/prosody.ts';
 import { type Reply, type SignedRequest, post } from '../../lab/requests.ts';
 import { Runtime } from '../../lab/runtime.ts';
 import { ScriptedMuc, silence } from '../../lab/scripted-muc.ts';
-import { Tap } from '../../lab/tap.ts';
+import { RecordingProxy } from '../../lab/recording-proxy.ts';
 import { User } from '../../lab/user.ts';
 
-/** The two doors: the webhook on our side, the stanza API on the server's. What does not belong in does not get in. */
+/** The two HTTP endpoints, the functions' webhook and the server's stanza API: they refuse what is not allowed. */
 const WRONG = `whsec_${Buffer.alloc(32, 7).toString('base64')}`;
 const FRESH = `whsec_${Buffer.alloc(32, 8).toString('base64')}`;
 let lab: Lab;
 let runtime: Runtime;
 let home: Prosody;
-let tap: Tap;
+let proxy: RecordingProxy;
 let juliet: User;
 let muc: string;
-/** A chat service that can be told to be silent. */
+/** A scripted chat service, which can be silent. */
 let quiet: ScriptedMuc;
 
 beforeAll(async () => {
   lab = await Lab.open();
   runtime = await Runtime.start(lab);
-  tap = await Tap.start(lab, lab.address(1), 8788, runtime.webhookUrl);
+  proxy = await RecordingProxy.start(lab, lab.address(1), 8788, runtime.webhookUrl);
   home = await Prosody.start(lab, {
     host: lab.address(2),
     users: ['juliet', 'romeo'],
@@ -46,14 +46,14 @@ afterAll(() => lab.close());
 
 function settings(secret: string | readonly string[] = runtime.secret): { global: string; forHost: string } {
   return runtime.prosodySettings({
-    ping_muc_webhook_url: tap.url,
+    ping_muc_webhook_url: proxy.url,
     ping_muc_secret: secret,
     ping_muc_delay: 1,
     ping_muc_timeout: 2,
   });
 }
 
-/** What the table holds, each row as text, but for when it expires. */
+/** The rows of the table, as text, without their expiry. */
 async function rows(): Promise<readonly string[]> {
   await runtime.end('SIGTERM');
   const { tables } = await readAssembly(process.env['PING_MUC_ASSEMBLY'] ?? '');
@@ -83,39 +83,46 @@ interface Sent {
   readonly nick?: string;
 }
 
-/** What the module has sent. */
+/** The events that the module has sent. */
 const events = (): Sent[] =>
-  tap.requests.flatMap(({ body }) => (JSON.parse(body.toString()) as { events: Sent[] }).events);
+  proxy.requests.flatMap(({ body }) => (JSON.parse(body.toString()) as { events: Sent[] }).events);
 
-/** A notice in every detail, but for what it should not have. */
+const JOIN = '<join xmlns="urn:ping-muc:0" at="1"/>';
+const PING = '<ping xmlns="urn:xmpp:ping"/>';
+const DISCO_INFO = '<query xmlns="http://jabber.org/protocol/disco#info"/>';
+
+/** A complete notice, with additions that it must not have. */
 function noticeXml(from: string, to: string, { reason = 'gone', item = '', more = '', beside = '' } = {}): string {
-  const x = `<item affiliation="none" role="none" ${item}><reason>${reason}</reason></item><status code="110"/><status code="330"/><status code="333"/>${more}`;
-  return `<presence type="unavailable" id="m" from="${from}" to="${to}"><x xmlns="http://jabber.org/protocol/muc#user">${x}</x><join xmlns="urn:ping-muc:0" at="1"/>${beside}</presence>`;
+  const statuses = '<status code="110"/><status code="330"/><status code="333"/>';
+  const content = `<item affiliation="none" role="none" ${item}><reason>${reason}</reason></item>${statuses}${more}`;
+  const x = `<x xmlns="http://jabber.org/protocol/muc#user">${content}</x>`;
+  return `<presence type="unavailable" id="m" from="${from}" to="${to}">${x}${JOIN}${beside}</presence>`;
 }
 
-/** A re-entry in every detail, but for what it should not have. */
+/** A complete re-entry, with additions that it must not have. */
 function reentryXml(from: string, to: string, within = '', beside = ''): string {
-  return `<presence id="m" from="${from}" to="${to}"><x xmlns="http://jabber.org/protocol/muc">${within}</x><join xmlns="urn:ping-muc:0" at="1"/>${beside}</presence>`;
+  const x = `<x xmlns="http://jabber.org/protocol/muc">${within}</x>`;
+  return `<presence id="m" from="${from}" to="${to}">${x}${JOIN}${beside}</presence>`;
 }
 
 const detail = (reply: Reply): string => (JSON.parse(reply.body) as { detail: string }).detail;
 
-/** One signed request under `id`, the same however often it is sent: it is signed once, in one second. */
+/** A request that is signed once under `id`, so that it stays the same when it is sent again. */
 const exactly = (id: string, body: string): Partial<SignedRequest> => ({
   headers: { ...sign([decodeSecret(runtime.secret)], id, Math.floor(Date.now() / 1000), Buffer.from(body)) },
 });
 
 const BAD_SIGNATURES: readonly [string, (secret: string) => Partial<SignedRequest>, RegExp][] = [
-  ['unsigned', () => ({}), /webhook-signature are required/],
-  ['wrongly signed', () => ({ secret: WRONG }), /secret/],
-  ['301 seconds old', (secret) => ({ secret, off: -301 }), /clock/],
-  ['from 302 seconds ahead', (secret) => ({ secret, off: 302 }), /clock/],
+  ['without a signature', () => ({}), /webhook-signature are required/],
+  ['signed with a wrong secret', () => ({ secret: WRONG }), /secret/],
+  ['that is 301 seconds old', (secret) => ({ secret, off: -301 }), /clock/],
+  ['with a timestamp 302 seconds ahead', (secret) => ({ secret, off: 302 }), /clock/],
   [
-    'with a timestamp that is no number',
+    'with a timestamp that is not a number',
     (secret) => ({ secret, headers: { 'webhook-timestamp': '12x' } }),
     /timestamp/,
   ],
-  ['with a body that was changed', (secret) => ({ secret, headers: { 'webhook-signature': 'v1,AAAA' } }), /secret/],
+  ['with a changed body', (secret) => ({ secret, headers: { 'webhook-signature': 'v1,AAAA' } }), /secret/],
 ];
 
 describe('the webhook', () => {
@@ -126,7 +133,7 @@ describe('the webhook', () => {
     ],
   });
 
-  it.each(BAD_SIGNATURES)('refuses what is %s with 401', async (_what, request, says) => {
+  it.each(BAD_SIGNATURES)('refuses a request %s with 401', async (_what, request, message) => {
     const reply = await post({
       url: runtime.webhookUrl,
       body: JSON.stringify(joined(home.host)),
@@ -134,27 +141,27 @@ describe('the webhook', () => {
     });
     expect(reply.status).toBe(401);
     expect(reply.headers.get('content-type')).toBe('application/problem+json');
-    expect(detail(reply)).toMatch(says);
+    expect(detail(reply)).toMatch(message);
   });
 
   it.each([
-    ['not JSON', '{"host":', /JSON/],
-    ['not an object', '[]', /object/],
+    ['that is not JSON', '{"host":', /JSON/],
+    ['that is not an object', '[]', /object/],
     ['without a host', '{"events":[]}', /host/],
     ['without events', '{"host":"example.net"}', /events/],
     ['with more than 1,000 events', JSON.stringify({ host: 'example.net', events: Array(1001).fill(0) }), /1000/],
-  ])('answers 400 to what is %s', async (_what, body, says) => {
+  ])('answers 400 to a body %s', async (_what, body, message) => {
     const reply = await post({ url: runtime.webhookUrl, secret: runtime.secret, body });
     expect(reply.status).toBe(400);
-    expect(detail(reply)).toMatch(says);
+    expect(detail(reply)).toMatch(message);
   });
 
-  it('answers 413 to what is too large', async () => {
+  it('answers 413 to a body that is too large', async () => {
     const reply = await post({ url: runtime.webhookUrl, secret: runtime.secret, body: Buffer.alloc(262_145, ' ') });
     expect(reply.status).toBe(413);
   });
 
-  it('lets one bad event block none of the good ones, and says what is wrong with it', async () => {
+  it('rejects bad events one by one, with a reason for each', async () => {
     const body = {
       host: home.host,
       events: [{ type: 'muc.joined' }, { ...(joined(home.host) as { events: object[] }).events[0], room: 'room' }],
@@ -166,12 +173,12 @@ describe('the webhook', () => {
     expect(answer.rejected.map(({ index, error }) => `${index} ${error.split(':')[0]}`)).toEqual(['0 at', '1 room']);
   });
 
-  it('has stored nothing of all that, nor logged the secret', async () => {
+  it('has stored none of these events, and has not logged the secret', async () => {
     expect(await rows()).toEqual([]);
     expect(await logs()).not.toContain(runtime.secret.slice('whsec_'.length));
   });
 
-  it('is not moved by replays: the same bytes, again and in another order, change no row and start nothing', async () => {
+  it('ignores replays: repeated requests, in any order, change no row and start no check', async () => {
     const now = Math.floor(Date.now() / 1000);
     const at = now * 1_000_000;
     const known = { user: `eve@${home.host}/x`, room: 'room@elsewhere.example' };
@@ -207,7 +214,7 @@ describe('the webhook', () => {
     expect({ rows: await rows(), started: started() }).toEqual(before);
   });
 
-  it('takes what is signed with either of two secrets while they rotate, and with the old one no longer', async () => {
+  it('accepts both secrets during a rotation, and only the new one after it', async () => {
     const old = runtime.secret;
     const statuses = async (): Promise<number[]> => {
       const body = JSON.stringify({ host: home.host, events: [] });
@@ -236,16 +243,16 @@ describe('the stanza API', () => {
   const join = (at = 1): Parameters<typeof ping>[0] => ({
     host: home.host,
     remote: muc,
-    room: `door@${muc}`,
+    room: `endpoint@${muc}`,
     user: juliet.jid,
     nick: 'Juliet',
     at,
   });
 
-  it.each(BAD_SIGNATURES)('refuses what is %s with 401', async (_what, request, says) => {
+  it.each(BAD_SIGNATURES)('refuses a request %s with 401', async (_what, request, message) => {
     const reply = await send(requestBody([notice(join(), undefined)], 1), request(runtime.secret));
     expect(reply.status).toBe(401);
-    expect(detail(reply)).toMatch(says);
+    expect(detail(reply)).toMatch(message);
   });
 
   it.each([
@@ -253,18 +260,18 @@ describe('the stanza API', () => {
     ['cut short', '<xmpp timeout="1"><iq'],
     ['another root', '<stream/>'],
     ['a document type with entities', '<!DOCTYPE x [<!ENTITY e "e">]><xmpp timeout="1">&e;</xmpp>'],
-    ['more markup than is taken', `<xmpp timeout="1">${'<a/>'.repeat(30_000)}</xmpp>`, /markup/],
+    ['too much markup', `<xmpp timeout="1">${'<a/>'.repeat(30_000)}</xmpp>`, /markup/],
     ['more than 1,000 stanzas', `<xmpp timeout="1">${'<iq/>'.repeat(1001)}</xmpp>`, /1000 stanzas/],
     ['an id of 129 bytes', `<xmpp timeout="1"><iq id="${'x'.repeat(129)}"/></xmpp>`, /stanza 1 needs an id/],
-    ['an id that comes twice', '<xmpp timeout="1"><iq id="x"/><iq id="x"/></xmpp>', /stanza 2 has the id/],
+    ['a repeated id', '<xmpp timeout="1"><iq id="x"/><iq id="x"/></xmpp>', /stanza 2 has the id/],
     ['a time-out of 301 seconds', '<xmpp timeout="301"/>', /timeout/],
-  ])('answers 400 to %s', async (_what, body, says = /XML|root/) => {
+  ])('answers 400 to %s', async (_what, body, message = /XML|root/) => {
     const reply = await send(body);
     expect(reply.status).toBe(400);
-    expect(detail(reply)).toMatch(says);
+    expect(detail(reply)).toMatch(message);
   });
 
-  it('answers 413 to what is larger than 1 MiB by a byte, and takes what is not', async () => {
+  it('accepts a body of 1 MiB, and answers 413 to one byte more', async () => {
     const body = (bytes: number): string => `<xmpp timeout="1">${' '.repeat(bytes - 25)}</xmpp>`;
     expect((await send(body(1_048_576))).status).toBe(200);
     expect((await send(body(1_048_577))).status).toBe(413);
@@ -277,65 +284,53 @@ describe('the stanza API', () => {
   it.each([
     ['a message', '<message id="m" from="FROM" to="ROOM"><body>hello</body></message>'],
     ['an iq of type set', '<iq type="set" id="m" from="FROM" to="ROOM/Juliet"><ping xmlns="urn:xmpp:ping"/></iq>'],
-    [
-      'a ping to a local room',
-      '<iq type="get" id="m" from="FROM" to="room@HOST/x"><ping xmlns="urn:xmpp:ping"/><join xmlns="urn:ping-muc:0" at="1"/></iq>',
-    ],
+    ['a ping to a local room', `<iq type="get" id="m" from="FROM" to="room@HOST/x">${PING}${JOIN}</iq>`],
     [
       'a ping from a foreign session',
-      '<iq type="get" id="m" from="a@b.example/c" to="ROOM/Juliet"><ping xmlns="urn:xmpp:ping"/><join xmlns="urn:ping-muc:0" at="1"/></iq>',
+      `<iq type="get" id="m" from="a@b.example/c" to="ROOM/Juliet">${PING}${JOIN}</iq>`,
     ],
     ['a version query', '<iq type="get" id="m" from="FROM" to="ROOM/Juliet"><query xmlns="jabber:iq:version"/></iq>'],
     ['an available presence', '<presence id="m" from="ROOM/Juliet" to="FROM"/>'],
     ['a presence without a notice', '<presence type="unavailable" id="m" from="ROOM/Juliet" to="FROM"/>'],
+    ['a disco query to a local room', `<iq type="get" id="m" from="FROM" to="room@HOST">${DISCO_INFO}</iq>`],
+    ['a disco query to an occupant', `<iq type="get" id="m" from="FROM" to="ROOM/Juliet">${DISCO_INFO}</iq>`],
+    ['a disco query to a host', `<iq type="get" id="m" from="FROM" to="elsewhere.example">${DISCO_INFO}</iq>`],
     [
-      'a question to a local room',
-      '<iq type="get" id="m" from="FROM" to="room@HOST"><query xmlns="http://jabber.org/protocol/disco#info"/></iq>',
-    ],
-    [
-      'a question to an occupant',
-      '<iq type="get" id="m" from="FROM" to="ROOM/Juliet"><query xmlns="http://jabber.org/protocol/disco#info"/></iq>',
-    ],
-    [
-      'a question to a host',
-      `<iq type="get" id="m" from="FROM" to="elsewhere.example"><query xmlns="http://jabber.org/protocol/disco#info"/></iq>`,
-    ],
-    [
-      'a ping with something in it',
-      '<iq type="get" id="m" from="FROM" to="ROOM/Juliet"><ping xmlns="urn:xmpp:ping"><a/></ping><join xmlns="urn:ping-muc:0" at="1"/></iq>',
+      'a ping with content',
+      `<iq type="get" id="m" from="FROM" to="ROOM/Juliet"><ping xmlns="urn:xmpp:ping"><a/></ping>${JOIN}</iq>`,
     ],
     ['a ping without a join', '<iq type="get" id="m" from="FROM" to="ROOM/Juliet"><ping xmlns="urn:xmpp:ping"/></iq>'],
     [
       'an occupant of 3,072 bytes',
-      `<iq type="get" id="m" from="FROM" to="ROOM/${'x'.repeat(3072)}"><ping xmlns="urn:xmpp:ping"/><join xmlns="urn:ping-muc:0" at="1"/></iq>`,
+      `<iq type="get" id="m" from="FROM" to="ROOM/${'x'.repeat(3072)}">${PING}${JOIN}</iq>`,
     ],
     ['a notice from a local room', noticeXml('room@HOST/Juliet', 'FROM')],
     ['a notice to a foreign session', noticeXml('ROOM/Juliet', 'a@b.example/c')],
-    ['a notice to a user at large', noticeXml('ROOM/Juliet', 'juliet@HOST')],
+    ['a notice to a bare JID', noticeXml('ROOM/Juliet', 'juliet@HOST')],
     ['a notice with a reason of 1,025 bytes', noticeXml('ROOM/Juliet', 'FROM', { reason: 'x'.repeat(1025) })],
-    ['a notice that says more than a notice does', noticeXml('ROOM/Juliet', 'FROM', { more: '<status code="307"/>' })],
-    ['a notice that names an address', noticeXml('ROOM/Juliet', 'FROM', { item: 'jid="eve@b.example"' })],
+    ['a notice with another status', noticeXml('ROOM/Juliet', 'FROM', { more: '<status code="307"/>' })],
+    ['a notice with an address', noticeXml('ROOM/Juliet', 'FROM', { item: 'jid="eve@b.example"' })],
     ['a re-entry into a local room', reentryXml('FROM', 'room@HOST/Juliet')],
     ['a re-entry of a foreign session', reentryXml('a@b.example/c', 'ROOM/Juliet')],
-    ['a re-entry of a user at large', reentryXml('juliet@HOST', 'ROOM/Juliet')],
+    ['a re-entry of a bare JID', reentryXml('juliet@HOST', 'ROOM/Juliet')],
     ['a re-entry into a room without a nick', reentryXml('FROM', 'ROOM')],
-    ['a re-entry that says something', reentryXml('FROM', 'ROOM/Juliet', '', '<status>words</status>')],
-    ['a re-entry that shows something', reentryXml('FROM', 'ROOM/Juliet', '', '<show>away</show>')],
+    ['a re-entry with a status', reentryXml('FROM', 'ROOM/Juliet', '', '<status>words</status>')],
+    ['a re-entry with <show/>', reentryXml('FROM', 'ROOM/Juliet', '', '<show>away</show>')],
     ['a re-entry with a password', reentryXml('FROM', 'ROOM/Juliet', '<password>swordfish</password>')],
-    ['a re-entry that asks for a history of its own', reentryXml('FROM', 'ROOM/Juliet', '<history maxstanzas="0"/>')],
-    ['a re-entry with words in it', reentryXml('FROM', 'ROOM/Juliet', 'words')],
+    ['a re-entry with its own history request', reentryXml('FROM', 'ROOM/Juliet', '<history maxstanzas="0"/>')],
+    ['a re-entry with text', reentryXml('FROM', 'ROOM/Juliet', 'words')],
     [
       'a re-entry without a join',
       '<presence id="m" from="FROM" to="ROOM/Juliet"><x xmlns="http://jabber.org/protocol/muc"/></presence>',
     ],
-    [
-      'a probe',
-      '<presence type="probe" id="m" from="FROM" to="ROOM/Juliet"><x xmlns="http://jabber.org/protocol/muc"/><join xmlns="urn:ping-muc:0" at="1"/></presence>',
-    ],
-    ['a notice with something beside it', noticeXml('ROOM/Juliet', 'FROM', { beside: '<status>hello</status>' })],
+    ['a presence probe', reentryXml('FROM', 'ROOM/Juliet').replace('<presence', '<presence type="probe"')],
+    ['a notice with another child', noticeXml('ROOM/Juliet', 'FROM', { beside: '<status>hello</status>' })],
   ])('answers policy-violation to %s, and sends nothing', async (_what, stanza) => {
     const before = juliet.received.length;
-    const xml = stanza.replaceAll('FROM', juliet.jid).replaceAll('ROOM', `door@${muc}`).replaceAll('HOST', home.host);
+    const xml = stanza
+      .replaceAll('FROM', juliet.jid)
+      .replaceAll('ROOM', `endpoint@${muc}`)
+      .replaceAll('HOST', home.host);
     const reply = await send(`<xmpp timeout="1">${xml}</xmpp>`);
     expect(reply.status).toBe(200);
     expect(readAnswers(reply.body).get('m')).toMatchObject({ condition: 'policy-violation', by: home.host });
@@ -343,7 +338,7 @@ describe('the stanza API', () => {
     expect(juliet.received.slice(before)).toEqual([]);
   });
 
-  it('answers conflict to a notice for a room in which the session is not, and recipient-unavailable where there is no session', async () => {
+  it('answers conflict to a notice for another room, and recipient-unavailable for an unknown session', async () => {
     const here = notice(join(), undefined);
     const gone = notice({ ...join(2), user: `juliet@${home.host}/gone` }, undefined);
     const answers = readAnswers((await send(requestBody([here, gone], 1))).body);
@@ -352,7 +347,7 @@ describe('the stanza API', () => {
     expect(juliet.notices()).toEqual([]);
   });
 
-  it('takes a request once: its replay is refused', async () => {
+  it('accepts a request once, and refuses its replay', async () => {
     const body = requestBody([ping(join())], 1);
     const request = exactly('msg_replayed', body);
     const [first, second] = [await send(body, request), await send(body, request)];
@@ -360,8 +355,8 @@ describe('the stanza API', () => {
     expect(readAnswers(first.body).get(stanzaId(join()))).toMatchObject({ condition: 'conflict' });
   });
 
-  describe('about a session that is in a room', () => {
-    /** Enters a room under a nick, and learns what the join is called. */
+  describe('for a session that is in a room', () => {
+    /** Enters a room under a nick, and returns the join as it was reported. */
     const enter = async (room: string, nick: string): Promise<Parameters<typeof ping>[0]> => {
       await juliet.join(room, nick);
       const { at } = await until('the join is sent', () =>
@@ -369,12 +364,12 @@ describe('the stanza API', () => {
       );
       return { host: home.host, remote: room.split('@')[1] ?? '', room, user: juliet.jid, nick, at };
     };
-    const told = (room: string): number =>
+    const noticeCount = (room: string): number =>
       juliet.notices().filter(({ stanza }) => String(stanza.attrs['from']).startsWith(`${room}/`)).length;
     const answer = async (stanza: { id: string; xml: string }): Promise<unknown> =>
       readAnswers((await send(requestBody([stanza], 5))).body).get(stanza.id);
 
-    it('tells nobody by another moment, another nick, another room or another session, and asks no room', async () => {
+    it('sends nothing if the time, nick, room or session differs', async () => {
       const room = quiet.room('recorded');
       const here = await enter(room, 'Juliet');
       const romeo = await User.connect(lab, home, 'romeo', 'phone');
@@ -393,43 +388,49 @@ describe('the stanza API', () => {
           });
       }
       expect(await answer(roomQuery({ ...here, room: quiet.room('other') }))).toMatchObject({ condition: 'conflict' });
-      expect(told(room) + romeo.notices().length).toBe(0);
+      expect(noticeCount(room) + romeo.notices().length).toBe(0);
       expect(quiet.asked.length).toBe(asked);
       expect(await answer(ping(here))).toEqual({ kind: 'result' });
       await romeo.leaveServer();
     });
 
-    it('sends nothing twice: a replay is refused, a retry of a notice is a conflict', async () => {
+    it('sends nothing twice: it refuses a replay, and answers conflict to a repeated notice', async () => {
       const room = quiet.room('replayed');
       const here = await enter(room, 'Juliet');
-      const asking = requestBody([ping(here)], 5);
-      const asked = exactly('msg_twice', asking);
-      expect([await send(asking, asked), await send(asking, asked)].map(({ status }) => status)).toEqual([200, 401]);
+      const pingBatch = requestBody([ping(here)], 5);
+      const asked = exactly('msg_twice', pingBatch);
+      expect([await send(pingBatch, asked), await send(pingBatch, asked)].map(({ status }) => status)).toEqual([
+        200, 401,
+      ]);
       expect(quiet.count('ping', room)).toBe(1);
-      const telling = requestBody([notice(here, undefined)], 5);
+      const noticeBatch = requestBody([notice(here, undefined)], 5);
       await sleep(1100); // the same id in the same second would be a replay already
-      const tells = exactly('msg_twice', telling);
-      expect([await send(telling, tells), await send(telling, tells)].map(({ status }) => status)).toEqual([200, 401]);
+      const noticeRequest = exactly('msg_twice', noticeBatch);
+      expect(
+        [await send(noticeBatch, noticeRequest), await send(noticeBatch, noticeRequest)].map(({ status }) => status),
+      ).toEqual([200, 401]);
       await sleep(1100);
-      expect(readAnswers((await send(telling, exactly('msg_twice', telling))).body).get(stanzaId(here))).toMatchObject({
+      expect(
+        readAnswers((await send(noticeBatch, exactly('msg_twice', noticeBatch))).body).get(stanzaId(here)),
+      ).toMatchObject({
         condition: 'conflict',
       });
-      expect(told(room)).toBe(1);
+      expect(noticeCount(room)).toBe(1);
     });
 
-    it('enters no room again unless ping_muc_reenter says so', async () => {
+    it('enters no room again without ping_muc_reenter', async () => {
       const here = await enter(quiet.room('entered'), 'Juliet');
       const entries = quiet.count('enter');
       expect(await answer(reentry(here))).toMatchObject({ condition: 'feature-not-implemented', by: home.host });
       expect(quiet.count('enter')).toBe(entries);
     });
 
-    it('is not misled by a nick that looks like markup', async () => {
+    it('accepts a nick that looks like markup', async () => {
       const here = await enter(quiet.room('markup'), ' xmlns:a=<&'.repeat(90));
       expect(await answer(ping(here))).toEqual({ kind: 'result' });
     });
 
-    it('holds 6 requests about one room for one remote host, 8 in all, and asks the next to come later; another host is no matter', async () => {
+    it('holds up to 6 requests for one room and 8 for one remote host, and answers 429 to the next ones', async () => {
       const [room, second, elsewhere] = [quiet.room('silent'), quiet.room('silent-too'), `silent@${muc}`];
       const here = await enter(room, 'Juliet');
       const hereToo = await enter(second, 'Juliet');
@@ -437,14 +438,14 @@ describe('the stanza API', () => {
       for (const silent of [room, second]) quiet.script('ping', silent, silence);
       const before = quiet.count('ping', room);
       const held = Array.from({ length: 6 }, () => send(requestBody([ping(here)], 4)));
-      await until('they are all held', () => quiet.count('ping', room) - before === 6);
+      await until('all are held', () => quiet.count('ping', room) - before === 6);
       const refused = async (body: string): Promise<void> => {
         const late = await send(body);
         expect([late.status, Number(late.headers.get('retry-after'))]).toEqual([429, 1]);
       };
       await refused(requestBody([ping(here)], 4));
       held.push(...Array.from({ length: 2 }, () => send(requestBody([ping(here), ping(hereToo)], 4))));
-      await until('they are all held', () => quiet.count('ping', room) - before === 8);
+      await until('all are held', () => quiet.count('ping', room) - before === 8);
       await refused(requestBody([ping(here), ping(hereToo)], 4));
       expect(await answer(ping(there))).toEqual({ kind: 'result' });
       for (const reply of await Promise.all(held)) {
@@ -457,7 +458,7 @@ describe('the stanza API', () => {
       expect((await send(requestBody([], 2))).status).toBe(200);
     });
 
-    it('has no more than 1,000 pings in flight to one host, however they come; another host is no matter', async () => {
+    it('has at most 1,000 pings in flight to one host, and answers 429 beyond that', async () => {
       const [room, elsewhere] = [quiet.room('crowded'), `crowded@${muc}`];
       const here = await enter(room, 'Juliet');
       const there = await enter(elsewhere, 'Juliet');
@@ -467,11 +468,11 @@ describe('the stanza API', () => {
           Array.from({ length: count }, (_, n) => ({ id: '', xml: ping(here).xml.replace(stanzaId(here), `p${n}`) })),
           4,
         );
-      const atOnce = [send(pings(600)), send(pings(600))]; // the second comes while the first is still being sent
+      const atOnce = [send(pings(600)), send(pings(600))]; // the second arrives while the first is still being sent
       const refused = await Promise.race(atOnce);
       expect([refused.status, Number(refused.headers.get('retry-after'))]).toEqual([429, 1]);
       const rest = send(pings(400));
-      await until('a thousand are asked', () => quiet.count('ping', room) === 1000);
+      await until('1,000 pings have arrived', () => quiet.count('ping', room) === 1000);
       expect((await send(pings(1))).status).toBe(429);
       expect(await answer(ping(there))).toEqual({ kind: 'result' });
       const replies = [...(await Promise.all(atOnce)).filter(({ status }) => status === 200), await rest];
@@ -480,7 +481,7 @@ describe('the stanza API', () => {
     });
   });
 
-  it('takes what is signed with either of two secrets while they rotate, and with the old one no longer', async () => {
+  it('accepts both secrets during a rotation, and only the new one after it', async () => {
     const old = runtime.secret;
     const statuses = async (): Promise<number[]> => [
       (await send('<xmpp timeout="1"/>', { secret: old })).status,
@@ -490,7 +491,9 @@ describe('the stanza API', () => {
     await home.reload(settings([FRESH, old]).forHost);
     expect(await statuses()).toEqual([200, 200]);
     await juliet.join(`rotating@${muc}`, 'Juliet');
-    const sent = await until('it is reported', () => tap.requests.find(({ body }) => body.includes(`rotating@${muc}`)));
+    const sent = await until('it is reported', () =>
+      proxy.requests.find(({ body }) => body.includes(`rotating@${muc}`)),
+    );
     for (const secret of [FRESH, old])
       expect(() =>
         verify([decodeSecret(secret)], sent.headers as Record<string, string>, sent.body, Date.now() / 1000),
@@ -505,9 +508,9 @@ describe('the stanza API', () => {
   });
 });
 
-describe('what the module really sends', () => {
+describe('a webhook of the module', () => {
   it('is signed, ordered, and valid by the schema of the contract', async () => {
-    const room = `tapped@${muc}`;
+    const room = `schema@${muc}`;
     const nicks = (): (string | undefined)[] =>
       events()
         .filter((event) => event.room === room)
@@ -528,7 +531,7 @@ describe('what the module really sends', () => {
       await readFile(new URL('../../protocol/webhook.schema.json', import.meta.url), 'utf8'),
     ) as object;
     const validate = new Ajv2020({ strict: false }).compile(schema);
-    for (const { headers, body } of tap.requests) {
+    for (const { headers, body } of proxy.requests) {
       expect(validate(JSON.parse(body.toString())), JSON.stringify(validate.errors)).toBe(true);
       expect(() =>
         verify([decodeSecret(runtime.secret)], headers as Record<string, string>, body, Date.now() / 1000),
@@ -539,6 +542,6 @@ describe('what the module really sends', () => {
   });
 });
 
-it('leaves no file behind but its own', async () => {
+it('the runtime leaves only its own files', async () => {
   expect((await readdir(runtime.data)).sort()).toEqual(['dynamodb', 'executions', 'secret']);
 });

@@ -2,19 +2,19 @@ import { once } from 'node:events';
 import { MessageChannel, type MessagePort, Worker, isMainThread, parentPort, workerData } from 'node:worker_threads';
 import { type Direction, Link } from './link.ts';
 
-/** What a test does to the way to a server. */
-export type Way = Pick<Link, 'mend' | 'cut' | 'drop' | 'hold' | 'release' | 'stop'>;
+/** What a test does with the connections to a server. */
+export type LinkControls = Pick<Link, 'mend' | 'cut' | 'drop' | 'hold' | 'release' | 'stop'>;
 
-type Order =
+type Command =
   readonly [what: 'mend' | 'cut' | 'drop' | 'stop'] | readonly [what: 'hold' | 'release', direction: Direction];
 
-interface Asked {
-  readonly order: Order;
+interface PendingCommand {
+  readonly command: Command;
   readonly reply: MessagePort;
 }
 
-/** A link in a thread of its own: what passes does not wait for what the test itself has to do. */
-export class LinkApart implements Way {
+/** A link in a thread of its own, so that stanzas do not wait while the test is busy. */
+export class ThreadedLink implements LinkControls {
   readonly #worker: Worker;
 
   constructor(address: string, from: number, to: number) {
@@ -25,33 +25,33 @@ export class LinkApart implements Way {
   }
 
   mend(): Promise<void> {
-    return this.#order('mend');
+    return this.#send('mend');
   }
 
   cut(): Promise<void> {
-    return this.#order('cut');
+    return this.#send('cut');
   }
 
   drop(): void {
-    void this.#order('drop');
+    void this.#send('drop');
   }
 
   hold(direction: Direction): void {
-    void this.#order('hold', direction);
+    void this.#send('hold', direction);
   }
 
   release(direction: Direction): void {
-    void this.#order('release', direction);
+    void this.#send('release', direction);
   }
 
   async stop(): Promise<void> {
-    await this.#order('stop');
+    await this.#send('stop');
     await this.#worker.terminate();
   }
 
-  async #order(...order: Order): Promise<void> {
+  async #send(...command: Command): Promise<void> {
     const { port1, port2 } = new MessageChannel();
-    this.#worker.postMessage({ order, reply: port2 } satisfies Asked, [port2]);
+    this.#worker.postMessage({ command, reply: port2 } satisfies PendingCommand, [port2]);
     await once(port1, 'message');
     port1.close();
   }
@@ -59,10 +59,10 @@ export class LinkApart implements Way {
 
 if (!isMainThread && parentPort !== null) {
   const link = new Link(...(workerData as ConstructorParameters<typeof Link>));
-  const obey = async ({ order: [what, direction], reply }: Asked): Promise<void> => {
+  const execute = async ({ command: [what, direction], reply }: PendingCommand): Promise<void> => {
     if (what === 'hold' || what === 'release') link[what](direction);
     else await link[what]();
     reply.postMessage('done');
   };
-  parentPort.on('message', (asked: Asked) => void obey(asked));
+  parentPort.on('message', (pending: PendingCommand) => void execute(pending));
 }

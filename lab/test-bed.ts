@@ -4,8 +4,8 @@ import type { Prosody } from './prosody.ts';
 import type { LogLine, Runtime } from './runtime.ts';
 import { User } from './user.ts';
 
-/** What every scene has: the functions, the users' own server, and another with chat rooms. */
-export class Stage {
+/** What all test beds have: the functions, the users' server (`home`), and a server with chat rooms (`away`). */
+export class TestBed {
   readonly lab: Lab;
   readonly runtime: Runtime;
   readonly home: Prosody;
@@ -18,12 +18,12 @@ export class Stage {
     this.away = away;
   }
 
-  /** @param service where it logs in, where that is not by TCP */
+  /** @param service the address at which it logs in, if not by TCP */
   user(name: string, resource = 'phone', service?: string): Promise<User> {
     return User.connect(this.lab, this.home, name, resource, service);
   }
 
-  /** A user of the other server, who is in its rooms as a neighbour. */
+  /** A user of the chat server. */
   guest(name: string): Promise<User> {
     return User.connect(this.lab, this.away, name, 'phone');
   }
@@ -39,12 +39,12 @@ export class Stage {
     await until(`${user.jid} in ${room} is recorded`, () => this.recorded() > recorded);
   }
 
-  /** How many joins have been recorded, in all. */
+  /** The number of joins that have been recorded since the start. */
   recorded(): number {
     return this.runtime.lines.reduce((sum, line) => sum + Number(line['JoinsRecorded'] ?? 0), 0);
   }
 
-  /** Cuts all streams; new ones pass. Returns the moment, in milliseconds. */
+  /** Resets all streams; new ones can be opened. Returns the time, in milliseconds. */
   dropStreams(): number {
     const moment = Date.now();
     for (const server of [this.home, this.away]) for (const link of server.links.values()) link.drop();

@@ -5,20 +5,20 @@ import { TABLE_KEYS } from '../functions/names.ts';
 import { type FunctionDefinition, readAssembly } from '../local/assembly.ts';
 import { type Lab, until } from './lab.ts';
 import type { LogLine, Settings } from './runtime.ts';
-import { ScriptedScene } from './scripted-scene.ts';
-import { Tap } from './tap.ts';
+import { ScriptedRooms } from './scripted-rooms.ts';
+import { RecordingProxy } from './recording-proxy.ts';
 
 /** From a close to its check, in seconds. */
 export const DELAY = 2;
 /** Seconds that the server waits for a room's answer. */
 const TIMEOUT = 5;
-/** Long enough for a ping whose answer a fault has swallowed to be asked again: nobody who is still in is told. */
+/** Long enough to repeat a ping whose answer a fault has dropped, so that no user who is still in is notified. */
 const PATIENCE = 60;
 
 /**
- * The stacks that faults are played on: copies of the synthesized one, in which only times differ, and in which the check
- * function dies when it is told to. `brisk` tries an unreachable server again within one second instead of 5 to 300.
- * In `brief` a check function lives 25 seconds, too, instead of 900, so that a fault can outlast it.
+ * The stacks that faults run on: copies of the synthesized one, in which only times differ, and in which a test can end
+ * the check function. `brisk` retries an unreachable server after one second instead of 5 to 300. In `brief` the
+ * time-out of the check function is also 25 seconds instead of 900, so that a fault can outlast an invocation.
  */
 type Stack = 'brisk' | 'brief';
 const BRIEF_SECONDS = 25;
@@ -32,50 +32,55 @@ export interface Row {
   readonly expires: number;
 }
 
-/** The scene in which faults are played: what passes between server and functions, and between functions and AWS, can be tampered with. */
-export class FaultScene {
-  readonly scene: ScriptedScene;
-  /** On the way from the functions to AWS. */
-  readonly aws: Tap;
+/** The test bed for faults: interceptors between server and functions, and between functions and AWS. */
+export class FaultTestBed {
+  readonly base: ScriptedRooms;
+  /** Between the functions and AWS. */
+  readonly aws: RecordingProxy;
   readonly #stacks: Readonly<Record<Stack, string>>;
   readonly #trigger: string;
 
-  private constructor(scene: ScriptedScene, aws: Tap, stacks: Readonly<Record<Stack, string>>, trigger: string) {
-    this.scene = scene;
+  private constructor(
+    base: ScriptedRooms,
+    aws: RecordingProxy,
+    stacks: Readonly<Record<Stack, string>>,
+    trigger: string,
+  ) {
+    this.base = base;
     this.aws = aws;
     this.#stacks = stacks;
     this.#trigger = trigger;
   }
 
-  static async open(): Promise<FaultScene> {
-    const made = Promise.withResolvers<[Tap, Readonly<Record<Stack, string>>, string]>();
+  static async open(): Promise<FaultTestBed> {
+    const made = Promise.withResolvers<[RecordingProxy, Readonly<Record<Stack, string>>, string]>();
     const settings = { ping_muc_delay: DELAY, ping_muc_timeout: TIMEOUT, ping_muc_patience: PATIENCE };
-    const scene = await ScriptedScene.open(settings, 1, '', async (lab) => {
+    const base = await ScriptedRooms.open(settings, 1, '', async (lab) => {
       const trigger = join(lab.directory, 'die');
       const stacks = { brisk: await copyStack(lab, 'brisk', trigger), brief: await copyStack(lab, 'brief', trigger) };
-      const aws = await Tap.start(lab, lab.address(1), 8790);
+      const aws = await RecordingProxy.start(lab, lab.address(1), 8790);
       made.resolve([aws, stacks, trigger]);
       return { PING_MUC_AWS_RELAY: aws.url, PING_MUC_ASSEMBLY: stacks.brisk };
     });
-    return new FaultScene(scene, ...(await made.promise));
+    return new FaultTestBed(base, ...(await made.promise));
   }
 
-  /** Has the runtime run another stack. */
+  /** Restarts the runtime with another stack, if it does not run it already. */
   async use(stack: Stack): Promise<void> {
     const directory = this.#stacks[stack];
-    if (this.scene.runtime.environment['PING_MUC_ASSEMBLY'] !== directory)
-      await this.scene.runtime.restart({ PING_MUC_ASSEMBLY: directory });
+    if (this.base.runtime.environment['PING_MUC_ASSEMBLY'] !== directory)
+      await this.base.runtime.restart({ PING_MUC_ASSEMBLY: directory });
   }
 
-  /** The check function dies, in the midst of whatever it does. */
+  /** Ends the process of the check function, whatever it is doing. */
   async killCheckFunction(): Promise<void> {
     await writeFile(this.#trigger, '');
     await until('the function is dead', async () =>
-      (await readdir(this.scene.lab.directory)).every((file) => file !== 'die'),
+      (await readdir(this.base.lab.directory)).every((file) => file !== 'die'),
     );
   }
 
-  /** What the table holds of joins on a chat service. */
+  /** The rows of joins in the table. */
   async rows(): Promise<readonly Row[]> {
     const client = this.#table();
     const rows: Row[] = [];
@@ -104,33 +109,33 @@ export class FaultScene {
     client.destroy();
   }
 
-  /** How many executions have a status, or there are. */
+  /** The number of executions with a status, or of all executions. */
   async executions(status?: 'RUNNING' | 'FAILED'): Promise<number> {
-    const folder = join(this.scene.runtime.data, 'executions');
+    const folder = join(this.base.runtime.data, 'executions');
     const names = (await readdir(folder)).filter((name) => name.endsWith('.json'));
     if (status === undefined) return names.length;
     const files = await Promise.all(names.map((name) => readFile(join(folder, name), 'utf8')));
     return files.filter((text) => text.includes(`"status":"${status}"`)).length;
   }
 
-  /** Log lines of the runtime that were written after so many. */
+  /** Log lines of the runtime with a message, without the first `after` lines of the log. */
   lines(message: string, after: number): readonly LogLine[] {
-    return this.scene.runtime.lines.slice(after).filter((line) => line['message'] === message);
+    return this.base.runtime.lines.slice(after).filter((line) => line['message'] === message);
   }
 
   set(changes: Settings): Promise<void> {
-    return this.scene.set(changes);
+    return this.base.set(changes);
   }
 
   close(): Promise<void> {
-    return this.scene.close();
+    return this.base.close();
   }
 
   async #tableName(): Promise<string> {
     return (await readAssembly(this.#stacks.brisk)).tables[0]?.name ?? '';
   }
 
-  /** A client that goes past the relay. */
+  /** A client that does not use the proxy. */
   #table(): DynamoDBClient {
     const [host] =
       this.aws.requests
@@ -145,14 +150,15 @@ export class FaultScene {
   }
 }
 
-/** @param trigger the file at whose appearance the check function dies */
+/** @param trigger the check function ends when this file appears */
 async function copyStack(lab: Lab, stack: Stack, trigger: string): Promise<string> {
   const directory = join(lab.directory, stack);
   await cp(process.env['PING_MUC_ASSEMBLY'] ?? '', directory, { recursive: true });
   const { functions } = await readAssembly(directory);
   const check = functions.find(({ name }) => name.startsWith('Check')) as FunctionDefinition;
-  const suicide = `setInterval(() => { try { process.getBuiltinModule('node:fs').unlinkSync(${JSON.stringify(trigger)}); } catch { return; } process.exit(1); }, 5).unref();\n`;
-  await writeFile(check.file, suicide + (await readFile(check.file, 'utf8')));
+  const remove = `process.getBuiltinModule('node:fs').unlinkSync(${JSON.stringify(trigger)})`;
+  const exitOnTrigger = `setInterval(() => { try { ${remove}; } catch { return; } process.exit(1); }, 5).unref();\n`;
+  await writeFile(check.file, exitOnTrigger + (await readFile(check.file, 'utf8')));
 
   const file = join(directory, 'PingMuc.template.json');
   const template = JSON.parse(await readFile(file, 'utf8')) as {
@@ -160,17 +166,17 @@ async function copyStack(lab: Lab, stack: Stack, trigger: string): Promise<strin
   };
   if (stack === 'brief')
     (template.Resources[check.name] as { Properties: Record<string, unknown> }).Properties['Timeout'] = BRIEF_SECONDS;
-  // the first rule is that of the unreachable server; its attempts last as long as before
-  const patience = JSON.stringify('"IntervalSeconds":5,"MaxAttempts":150,"BackoffRate":2,"MaxDelaySeconds":300').slice(
+  // the first Retry is for the unreachable server; the total time of its attempts stays the same
+  const retry = JSON.stringify('"IntervalSeconds":5,"MaxAttempts":150,"BackoffRate":2,"MaxDelaySeconds":300').slice(
     1,
     -1,
   );
   const text = JSON.stringify(template);
-  if (!text.includes(patience))
-    throw new Error('the workflow has another patience with an unreachable server than this test knows');
+  if (!text.includes(retry))
+    throw new Error('the Retry for an unreachable server in the workflow is not the one that this test knows');
   await writeFile(
     file,
-    text.replace(patience, patience.replace(':5,', ':1,').replace(':150,', ':50000,').replace(':300', ':1')),
+    text.replace(retry, retry.replace(':5,', ':1,').replace(':150,', ':50000,').replace(':300', ':1')),
   );
   return directory;
 }

@@ -9,20 +9,19 @@ import {
 import { readRequestBody } from '../local/http.ts';
 import type { Lab } from './lab.ts';
 
-interface Tapped {
-  /** When it came, in milliseconds. */
+interface RecordedRequest {
+  /** When it arrived, in milliseconds. */
   readonly at: number;
   readonly path: string;
   readonly headers: IncomingHttpHeaders;
   readonly body: Buffer;
-  /** What was answered, once it has been. */
+  /** The body and the status of the answer, once there is one. */
   answer?: string;
-  /** With what status. */
   status?: number;
 }
 
-/** An answer that is not from where the request was sent. */
-export class Instead {
+/** An answer that the proxy gives itself, instead of the target's. */
+export class StubAnswer {
   readonly status: number;
   readonly headers: Readonly<Record<string, string>>;
   readonly body: string;
@@ -35,27 +34,27 @@ export class Instead {
 }
 
 /**
- * What a test does to the requests that pass. What it returns is waited for; an `Instead` is answered in the place of
- * what would have been; where it throws, the connection is reset.
+ * What a test does with the requests. The proxy waits for what an interceptor returns, and answers with it if it is a
+ * `StubAnswer`. If the interceptor throws, the connection is reset.
  */
-export interface Gate {
-  /** A request has come, and has not been passed on. */
+export interface Interceptor {
+  /** Called before a request is forwarded. */
   before?(body: string, headers: IncomingHttpHeaders): unknown;
-  /** It has been answered, and its answer has not been passed back. */
+  /** Called when the target has answered, before its answer is returned. */
   after?(body: string, answer: string, headers: IncomingHttpHeaders): unknown;
 }
 
-/** A relay in front of HTTP endpoints, which keeps what passes. */
-export class Tap {
+/** A proxy in front of HTTP endpoints, which records the requests and their answers. */
+export class RecordingProxy {
   readonly url: string;
-  readonly requests: Tapped[] = [];
-  gate: Gate = {};
+  readonly requests: RecordedRequest[] = [];
+  interceptor: Interceptor = {};
   readonly #server: Server;
   readonly #address: string;
   readonly #port: number;
   readonly #target: string | undefined;
 
-  #listener: ((passed: Tapped & { readonly answer: string }) => void) | undefined;
+  #listener: ((recorded: RecordedRequest & { readonly answer: string }) => void) | undefined;
 
   private constructor(address: string, port: number, target: string | undefined) {
     this.#address = address;
@@ -63,19 +62,22 @@ export class Tap {
     this.#target = target;
     this.url = `http://${address}:${port}${target === undefined ? '' : new URL(target).pathname}`;
     this.#server = createServer((request, response) => {
-      this.#relay(request, response).catch(() => request.socket.resetAndDestroy());
+      this.#forward(request, response).catch(() => request.socket.resetAndDestroy());
     });
   }
 
-  /** @param target the URL to which everything goes; undefined: the path begins with the host and port, as it does behind PING_MUC_AWS_RELAY */
-  static async start(lab: Lab, address: string, port: number, target?: string): Promise<Tap> {
-    const tap = new Tap(address, port, target);
-    await tap.up();
-    return lab.keep(tap);
+  /**
+   * @param target the URL to which every request goes; if undefined, the path begins with the host and port, as it does
+   * with PING_MUC_AWS_RELAY
+   */
+  static async start(lab: Lab, address: string, port: number, target?: string): Promise<RecordingProxy> {
+    const proxy = new RecordingProxy(address, port, target);
+    await proxy.up();
+    return lab.keep(proxy);
   }
 
-  /** Calls back for every request that has been answered. */
-  watch(listener: (passed: Tapped & { readonly answer: string }) => void): void {
+  /** Calls the listener for every request that the target has answered. */
+  watch(listener: (recorded: RecordedRequest & { readonly answer: string }) => void): void {
     this.#listener = listener;
   }
 
@@ -96,31 +98,34 @@ export class Tap {
     return this.down();
   }
 
-  async #relay(request: IncomingMessage, response: ServerResponse): Promise<void> {
+  async #forward(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const body = await readRequestBody(request, 10_000_000);
-    const passed: Tapped = { at: Date.now(), path: request.url ?? '', headers: request.headers, body };
-    this.requests.push(passed);
-    const instead = await this.gate.before?.(body.toString(), request.headers);
-    if (instead instanceof Instead) return answer(response, instead);
+    const recorded: RecordedRequest = { at: Date.now(), path: request.url ?? '', headers: request.headers, body };
+    this.requests.push(recorded);
+    const stub = await this.interceptor.before?.(body.toString(), request.headers);
+    if (stub instanceof StubAnswer) return answer(response, stub);
     const { host: _host, connection: _connection, 'content-length': _length, ...headers } = request.headers;
     const reply = await fetch(this.#target ?? `http:/${request.url}`, {
       method: 'POST',
       body,
       headers: headers as Record<string, string>,
     });
-    passed.answer = await reply.text();
-    passed.status = reply.status;
-    this.#listener?.(passed as Tapped & { readonly answer: string });
-    const replaced = await this.gate.after?.(body.toString(), passed.answer, request.headers);
+    recorded.answer = await reply.text();
+    recorded.status = reply.status;
+    this.#listener?.(recorded as RecordedRequest & { readonly answer: string });
+    const replaced = await this.interceptor.after?.(body.toString(), recorded.answer, request.headers);
     const retryAfter = reply.headers.get('retry-after');
-    const passedBack = {
+    const returned = {
       'content-type': reply.headers.get('content-type') ?? '',
       ...(retryAfter === null ? {} : { 'retry-after': retryAfter }),
     };
-    answer(response, replaced instanceof Instead ? replaced : new Instead(reply.status, passedBack, passed.answer));
+    answer(
+      response,
+      replaced instanceof StubAnswer ? replaced : new StubAnswer(reply.status, returned, recorded.answer),
+    );
   }
 }
 
-function answer(response: ServerResponse, { status, headers, body }: Instead): void {
+function answer(response: ServerResponse, { status, headers, body }: StubAnswer): void {
   response.writeHead(status, headers).end(body);
 }
