@@ -492,7 +492,7 @@ function seeds(world: World): Readonly<Record<string, string | Buffer>> {
     'wrong namespaces': `<xmpp xmlns="urn:x" timeout="2">${pingXml}${close}`,
     'the namespace of servers': `${open}${pingXml.replace('<iq', '<iq xmlns="jabber:server"')}${close}`,
     'a prefix that is not bound': `${open}<x:iq id="a"/>${close}`,
-    'the prefix xml bound anew': `${open}<iq xmlns:xml="urn:x" id="a"/>${close}`,
+    'the prefix xml bound again': `${open}<iq xmlns:xml="urn:x" id="a"/>${close}`,
     'a stanza by a prefix': `<c:xmpp xmlns:c="jabber:client" timeout="2">${pingXml.replaceAll('iq', 'c:iq')}</c:xmpp>`,
     'two roots': `${open}${close}${open}${close}`,
     'text around the root': `x${open}${close}y`,

@@ -16,7 +16,7 @@ it(
     });
     expect(violations).toEqual([]);
     expect(Object.keys(answers).sort()).toEqual(['200', '400', '401', '413']);
-    expect(Math.min(rows, events.accepted, events.rejected)).toBeGreaterThan(0); // some were nearly right, and a few were
+    expect(Math.min(rows, events.accepted, events.rejected)).toBeGreaterThan(0); // a few were right
   },
   MOST_MS,
 );

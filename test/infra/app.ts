@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { App } from 'aws-cdk-lib';
 import { afterAll } from 'vitest';
 
-/** Where the apps of a test file write. Without `outdir`, each App leaves a folder `cdk.out…` in the temporary directory. */
+/** Where the apps of a test file write. Without `outdir`, each leaves a folder `cdk.out…` among the temporary files. */
 const folder = mkdtempSync(join(tmpdir(), 'ping-muc-infra-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 

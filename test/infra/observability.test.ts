@@ -76,7 +76,7 @@ describe('the alarms', () => {
     }
   });
 
-  it('each says how urgent it is and what users notice, and tells somebody, when it is raised and when it is over', () => {
+  it('each states its severity and what users notice, and notifies when it is raised and when it is over', () => {
     for (const { AlarmName, AlarmDescription, AlarmActions, OKActions } of properties('AWS::CloudWatch::Alarm')) {
       expect(AlarmName).toMatch(/^PingMuc: /);
       expect(AlarmDescription).toMatch(/^Severity (high|low)\. \S.{20,}\. What to do: https:\/\/\S+#[a-z-]+$/);

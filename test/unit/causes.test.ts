@@ -57,7 +57,7 @@ describe('a check of one room', () => {
     expect(lost.every((join) => world.noticesTo(join) === 1)).toBe(true);
   });
 
-  it('brings back whoever is out, and counts it as any other check does', async () => {
+  it('brings back users who are out, and counts them as any other check does', async () => {
     const { world, here } = lostCrowd();
     const { state } = await world.check(doubt(world, { reenter: true }));
     expect(state.totals).toMatchObject({ left: 3, reentered: 3, notified: 0 });

@@ -1,7 +1,7 @@
 import { describe, expect, it, vi } from 'vitest';
 import { runCheck } from '../../functions/core/check.ts';
 import type { Join } from '../../functions/core/events.ts';
-import { NO_REENTRY, crowd, notifiedOtherwise, settled } from './crowd.ts';
+import { NO_REENTRY, worldWith, notifiedOtherwise, settled } from './world-with.ts';
 import { Crash, HOST, World } from './world.ts';
 
 /** How a check reads, pings and writes many joins, and how it continues in the next invocation. */
@@ -10,7 +10,7 @@ vi.setConfig({ testTimeout: 60_000 }); // a second or two, on a machine that doe
 
 describe('a check reads joins in batches', () => {
   it('pings 2,300 joins once each: 246 in a request, 4 requests in flight, 16 re-entries besides', async () => {
-    const { world, joins } = crowd(2300);
+    const { world, joins } = worldWith(2300);
     const lost = joins.filter((_, index) => index % 3 === 0);
     lost.forEach((join) => world.lose(join));
     const { state } = await world.check(world.close());
@@ -37,14 +37,14 @@ describe('a check reads joins in batches', () => {
   });
 
   it('holds at most a page of joins and those in flight, however many there are', async () => {
-    const { world } = crowd(6000);
+    const { world } = worldWith(6000);
     await world.check(world.close());
     expect(world.most.held).toBeGreaterThan(1000);
     expect(world.most.held).toBeLessThanOrEqual(1000 + 1000 + 250);
   });
 
   it('reads one page ahead of the pings, but only after the host has answered once', async () => {
-    const { world } = crowd(2500);
+    const { world } = worldWith(2500);
     const story: string[] = [];
     world.hook = ({ port, phase }) => void story.push(`${port} ${phase}`);
     await world.check(world.close());
@@ -56,7 +56,7 @@ describe('a check reads joins in batches', () => {
   });
 
   it('reads one page if the host is out of reach, and reads nothing any more when it has failed', async () => {
-    const { world } = crowd(2500);
+    const { world } = worldWith(2500);
     let [begun, ended] = [0, 0];
     world.hook = ({ port, phase }) => {
       if (port === 'readJoins' && phase === 'before') begun += 1;
@@ -74,7 +74,7 @@ describe('a check reads joins in batches', () => {
   });
 
   it('notifies all users at once even if the table is slow, but is at most 6,000 joins ahead of it', async () => {
-    const { world, joins } = crowd(12_000);
+    const { world, joins } = worldWith(12_000);
     joins.forEach((join) => world.lose(join));
     const slow = Promise.withResolvers<undefined>();
     world.hook = ({ port, phase }) => (port === 'deleteJoin' && phase === 'before' ? slow.promise : undefined);
@@ -93,7 +93,7 @@ describe('a check reads joins in batches', () => {
   });
 
   it('begins no more batches when a write has failed, and lets those in flight end', async () => {
-    const { world, joins } = crowd(12_000);
+    const { world, joins } = worldWith(12_000);
     joins.forEach((join) => world.lose(join));
     let [begun, inFlight] = [0, 0];
     world.hook = ({ port, phase }) => {
@@ -111,7 +111,7 @@ describe('a check reads joins in batches', () => {
   });
 
   it('sends the first ping alone, and the others when it is answered', async () => {
-    const { world } = crowd(5);
+    const { world } = worldWith(5);
     const sizes: number[] = [];
     let flying = 0;
     world.hook = ({ port, phase, stanzas }) => {
@@ -128,7 +128,7 @@ describe('a check reads joins in batches', () => {
   it.each(['remote-server-not-found', 'remote-server-timeout'] as const)(
     'sends one ping if it gets %s, and notifies all users at once',
     async (link) => {
-      const { world, joins } = crowd(1200);
+      const { world, joins } = worldWith(1200);
       world.server.link = link;
       const { state } = await world.check(world.close());
       expect(world.server.pings).toHaveLength(1);
@@ -148,14 +148,14 @@ describe('a check reads joins in batches', () => {
   );
 
   it('continues after a first room that is silent while its host is not', async () => {
-    const { world, joins } = crowd(300);
+    const { world, joins } = worldWith(300);
     world.server.room(joins[0]?.room ?? '').script = (_kind, user) => (user === joins[0]?.user ? 'silence' : undefined);
     const { state } = await world.check(world.close());
     expect(state.totals).toMatchObject({ pinged: 300, joined: 299, undecided: 1, notified: 1 });
   });
 
   it('continues if only one ping of a batch is answered with an out-of-reach error', async () => {
-    const { world, joins } = crowd(1300);
+    const { world, joins } = worldWith(1300);
     const lost = { type: 'wait', condition: 'remote-server-timeout', by: HOST };
     world.server.room(joins[0]?.room ?? '').script = (_kind, user) => (user === joins[10]?.user ? lost : undefined);
     const { state } = await world.check(world.close());
@@ -163,7 +163,7 @@ describe('a check reads joins in batches', () => {
   });
 
   it('stops asking a host that goes out of reach in between', async () => {
-    const { world } = crowd(6000);
+    const { world } = worldWith(6000);
     world.hook = ({ phase }) => {
       if (phase === 'after' && world.server.pings.length > 1000) world.server.link = 'remote-server-timeout';
       return undefined;
@@ -176,7 +176,7 @@ describe('a check reads joins in batches', () => {
   });
 
   it('leaves a cursor when the time of an invocation runs out, and continues after it', async () => {
-    const { world, joins } = crowd(3000);
+    const { world, joins } = worldWith(3000);
     joins.filter((_, index) => index % 5 === 0).forEach((join) => world.lose(join));
     world.limit = 241_000; // what must be left is 240 s: two time-outs and two minutes
     world.latency = 400;
@@ -199,7 +199,7 @@ describe('a check reads joins in batches', () => {
   });
 
   it('checks at least one join in each invocation, however little time there is', async () => {
-    const { world, joins } = crowd(4);
+    const { world, joins } = worldWith(4);
     world.lose(joins[2] as Join);
     world.limit = 1000;
     const { state, invocations } = await world.check(world.close());

@@ -1,7 +1,7 @@
 import { describe, expect, it, vi } from 'vitest';
 import { runCheck } from '../../functions/core/check.ts';
 import type { Close, Join } from '../../functions/core/events.ts';
-import { crowd, notifiedOtherwise } from './crowd.ts';
+import { worldWith, notifiedOtherwise } from './world-with.ts';
 import { Crash, HOST, REMOTE, type World } from './world.ts';
 
 /** Rule 5 (docs/rules.md): a check that has begun leaves what it cannot decide to a newer close. */
@@ -40,7 +40,7 @@ describe('a newer close during a check', () => {
   it.each(Object.entries(closes))(
     'takes over all users who were being asked, without patience: no notice before its check (%s)',
     async (_how, isReported) => {
-      const { world, joins } = crowd(1200);
+      const { world, joins } = worldWith(1200);
       const lost = joins.filter((_, index) => index % 2 === 0).map((join) => world.lose(join));
       const second = broken(world, isReported);
       const { state } = await world.check(world.close());
@@ -60,7 +60,7 @@ describe('a newer close during a check', () => {
     const {
       world,
       joins: [join],
-    } = crowd(1);
+    } = worldWith(1);
     world.server.room((join as Join).room).script = () => 'silence';
     const first = world.close({ patience: 300 });
     let second: Close | undefined;
@@ -80,7 +80,7 @@ describe('a newer close during a check', () => {
     const {
       world,
       joins: [join],
-    } = crowd(1);
+    } = worldWith(1);
     const row = (): number | undefined => [...world.table.rows.values()][0]?.undecidedBy;
     world.server.room((join as Join).room).script = () => 'silence';
     const first = world.close({ patience: 600 });
@@ -94,7 +94,7 @@ describe('a newer close during a check', () => {
   });
 
   it('that had begun when joins were passed on does not count against closes of another day', () => {
-    const { world } = crowd(3);
+    const { world } = worldWith(3);
     const first = world.close();
     const second = world.close();
     world.table.claimClose(second, world.table.readClose(second) ?? { at: 0, delay: 0 }, second.at);
@@ -108,7 +108,7 @@ describe('a newer close during a check', () => {
     const {
       world,
       joins: [join],
-    } = crowd(1);
+    } = worldWith(1);
     const first = world.close();
     world.now += 100_000;
     const second = world.close();
@@ -124,7 +124,7 @@ describe('a newer close during a check', () => {
   });
 
   it('does not postpone the notices to users whose room has answered', async () => {
-    const { world, joins } = crowd(3);
+    const { world, joins } = worldWith(3);
     const [lost, kept, silent] = joins as [Join, Join, Join];
     world.lose(lost);
     world.server.room(lost.room).script = (_kind, user) => (user === silent.user ? 'broken' : undefined);
@@ -135,7 +135,7 @@ describe('a newer close during a check', () => {
   });
 
   it('five times in a row, while all are asked, without patience: no user is notified wrongly', async () => {
-    const { world, joins } = crowd(600);
+    const { world, joins } = worldWith(600);
     const lost = joins.filter((_, index) => index % 2 === 0).map((join) => world.lose(join));
     let close = world.close({ delay: 5, timeout: 5 });
     for (let again = 0; again < 4; again += 1) {
@@ -161,7 +161,7 @@ describe('a newer close during a check', () => {
     const {
       world,
       joins: [join],
-    } = crowd(1);
+    } = worldWith(1);
     let close = world.close();
     let checks = 0;
     for (; world.noticesTo(join as Join) === 0 && checks < 20; checks += 1) {
@@ -183,7 +183,7 @@ describe('a newer close during a check', () => {
     const {
       world,
       joins: [join],
-    } = crowd(1);
+    } = worldWith(1);
     world.server.link = 'remote-server-timeout';
     const close = world.close({ patience: 30 });
     world.server.closed = close.at; // its own
@@ -195,14 +195,14 @@ describe('a newer close during a check', () => {
     const {
       world,
       joins: [join],
-    } = crowd(1);
+    } = worldWith(1);
     const room = world.server.room((join as Join).room);
     room.script = () => 'broken';
     const { waits, state } = await world.check(world.close({ timeout: 20 }));
     expect(waits.length).toBeGreaterThan(0);
     expect(waits.reduce((sum, wait) => sum + wait, 0)).toBeLessThanOrEqual(60);
     expect(state.totals).toMatchObject({ undecided: 1, notified: 1 });
-    const other = crowd(1);
+    const other = worldWith(1);
     other.world.server.room((join as Join).room).script = () => 'broken';
     other.world.onWait = () => delete other.world.server.room((join as Join).room).script;
     expect((await other.world.check(other.world.close({ timeout: 20 }))).state.totals).toMatchObject({

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it, vi } from 'vitest';
 import { runCheck } from '../../functions/core/check.ts';
 import type { Close, Join } from '../../functions/core/events.ts';
-import { crowd, notifiedOtherwise, settled } from './crowd.ts';
+import { worldWith, notifiedOtherwise, settled } from './world-with.ts';
 import { Crash, REMOTE, World } from './world.ts';
 
 /** Rule 5 (docs/rules.md): no user is notified twice, or overlooked, whatever happens to the check. */
@@ -95,7 +95,7 @@ describe('each lost user is notified once', () => {
 
   it('even if a check of many batches dies several times', async () => {
     for (let n = 1; n < 300; n += 59) {
-      const { world, joins } = crowd(1200);
+      const { world, joins } = worldWith(1200);
       const lost = joins.filter((_, index) => index % 2 === 1).map((join) => world.lose(join));
       world.hook = (call) => {
         if (call.n % 300 === n && call.phase === 'after') throw new Crash();
@@ -108,7 +108,7 @@ describe('each lost user is notified once', () => {
   });
 
   it('when one batch fails, no other begins, and those in flight end', async () => {
-    const { world } = crowd(5000);
+    const { world } = worldWith(5000);
     let begun = 0;
     let inFlight = 0;
     world.hook = ({ port, phase }) => {
@@ -124,7 +124,7 @@ describe('each lost user is notified once', () => {
   });
 
   it('by one of two checks of the same hosts that run at the same time', async () => {
-    const { world, joins } = crowd(900);
+    const { world, joins } = worldWith(900);
     const lost = joins.filter((_, index) => index % 2 === 0).map((join) => world.lose(join));
     const [one, other] = [world.close(), world.close()];
     // neither has begun when the other does
@@ -137,7 +137,7 @@ describe('each lost user is notified once', () => {
   });
 
   it('but not if the user rejoins between ping and notice', async () => {
-    const { world, joins } = crowd(3);
+    const { world, joins } = worldWith(3);
     const [back, lost] = joins as [Join, Join];
     world.lose(back);
     world.lose(lost);
@@ -157,7 +157,7 @@ describe('each lost user is notified once', () => {
     const {
       world,
       joins: [join],
-    } = crowd(1);
+    } = worldWith(1);
     world.server.link = 'remote-server-timeout';
     world.onWait = ({ round }) => {
       if (round !== 2) return;
@@ -170,7 +170,7 @@ describe('each lost user is notified once', () => {
   });
 
   it('even if the join is renewed or reported again during patience', async () => {
-    const { world, joins } = crowd(3);
+    const { world, joins } = worldWith(3);
     const [join] = joins as [Join];
     world.server.room(join.room).script = (_kind, user) => (user === join.user ? 'silence' : undefined);
     world.onWait = () => world.table.record({ type: 'muc.joined', ...join });

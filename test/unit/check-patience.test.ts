@@ -1,7 +1,7 @@
 import { describe, expect, it, vi } from 'vitest';
 import { runCheck } from '../../functions/core/check.ts';
 import type { Join } from '../../functions/core/events.ts';
-import { NO_REENTRY, crowd, notifiedOtherwise } from './crowd.ts';
+import { NO_REENTRY, worldWith, notifiedOtherwise } from './world-with.ts';
 import type { World } from './world.ts';
 
 /** Rule 7 (docs/rules.md): undecided joins. */
@@ -11,7 +11,7 @@ vi.setConfig({ testTimeout: 60_000 }); // a second or two, on a machine that doe
 describe('patience', () => {
   /** A world whose room answers only these users. */
   function silent(count: number, ...answering: number[]): { world: World; joins: Join[] } {
-    const scene = crowd(count);
+    const scene = worldWith(count);
     const named = new Set(answering.map((index) => scene.joins[index]?.user));
     scene.world.server.room(scene.joins[0]?.room ?? '').script = (_kind, user) =>
       named.has(user) ? undefined : 'silence';
@@ -62,7 +62,7 @@ describe('patience', () => {
   });
 
   it('asks soon after the host is back, and then notifies the users whom it no longer knows', async () => {
-    const { world, joins } = crowd(600);
+    const { world, joins } = worldWith(600);
     const lost = joins.filter((_, index) => index % 4 === 0).map((join) => world.lose(join));
     world.server.link = 'remote-server-not-found';
     const close = world.close({ patience: 3600 });
@@ -87,7 +87,7 @@ describe('patience', () => {
   });
 
   it('writes no mark for each join while the host is out of reach: one key stands for all', async () => {
-    const { world } = crowd(2000);
+    const { world } = worldWith(2000);
     world.server.link = 'remote-server-timeout';
     let marks = 0;
     world.hook = ({ port, phase }) => {
@@ -101,7 +101,7 @@ describe('patience', () => {
   });
 
   it('asks about every open join if the host goes out of reach during a later round', async () => {
-    const { world, joins } = crowd(3000);
+    const { world, joins } = worldWith(3000);
     const lost = joins.filter((_, index) => index % 2 === 0).map((join) => world.lose(join));
     world.server.link = 'remote-server-timeout';
     let comesAndGoes = 0;
@@ -121,7 +121,7 @@ describe('patience', () => {
   });
 
   it('notifies all users of a host that never comes back, once, when it ends', async () => {
-    const { world, joins } = crowd(700);
+    const { world, joins } = worldWith(700);
     world.server.link = 'remote-server-not-found';
     const { state } = await world.check(world.close({ patience: 300 }));
     expect(state.totals).toMatchObject({ undecided: 700, notified: 700 });
@@ -144,7 +144,7 @@ describe('patience', () => {
   });
 
   it('covers the joins that an earlier invocation of the round left open', async () => {
-    const { world, joins } = crowd(1500);
+    const { world, joins } = worldWith(1500);
     const silent = new Set(joins.filter((_, index) => index < 700 && index % 50 === 7).map(({ user }) => user));
     world.server.room(joins[0]?.room ?? '').script = (_kind, user) => (silent.has(user) ? 'silence' : undefined);
     world.limit = 241_000;
@@ -157,7 +157,7 @@ describe('patience', () => {
   });
 
   it('does not ask again about joins that are decided, even if the host was out of reach in between', async () => {
-    const { world, joins } = crowd(3000);
+    const { world, joins } = worldWith(3000);
     const room = world.server.room(joins[0]?.room ?? '');
     room.script = (_kind, user) => (user === joins[10]?.user ? 'silence' : undefined);
     world.hook = ({ phase }) => {
@@ -191,7 +191,7 @@ describe('a session that is entering the room again', () => {
     const {
       world,
       joins: [join],
-    } = crowd(1);
+    } = worldWith(1);
     const { room, user } = world.lose(join as Join);
     world.server.rejoining.add(`${room} ${user}`);
     world.onWait = () => world.server.rejoining.clear();
@@ -205,7 +205,7 @@ describe('a session that is entering the room again', () => {
     const {
       world,
       joins: [join],
-    } = crowd(1);
+    } = worldWith(1);
     const { room, user } = world.lose(join as Join);
     world.server.rejoining.add(`${room} ${user}`);
     const { state, waits } = await world.check(world.close({ timeout: 20 }));

@@ -1,7 +1,7 @@
 import { describe, expect, it, vi } from 'vitest';
 import { runCheck } from '../../functions/core/check.ts';
 import type { CheckState } from '../../functions/core/check-state.ts';
-import { NO_REENTRY, crowd, notifiedOtherwise } from './crowd.ts';
+import { NO_REENTRY, worldWith, notifiedOtherwise } from './world-with.ts';
 import type { Run } from './world.ts';
 
 /** The state that a check hands from one invocation to the next, also across releases. */
@@ -10,7 +10,7 @@ vi.setConfig({ testTimeout: 60_000 }); // a second or two, on a machine that doe
 
 describe('an execution of an earlier release', () => {
   it('continues, and counts from its own totals', async () => {
-    const { world, joins } = crowd(600);
+    const { world, joins } = worldWith(600);
     world.limit = 1000;
     const half = await runCheck(world.start(world.close()), world.ports());
     expect(half.next).toBe('page');
@@ -26,7 +26,7 @@ describe('an execution of an earlier release', () => {
   });
 
   it('without re-entry continues, with notices', async () => {
-    const { world, joins } = crowd(600);
+    const { world, joins } = worldWith(600);
     joins.forEach((join) => world.lose(join));
     world.limit = 1000;
     const half = await runCheck(world.start(world.close()), world.ports());
@@ -43,7 +43,7 @@ describe('an execution of an earlier release', () => {
   });
 
   it('that is of a later release fails, and says so', async () => {
-    const { world } = crowd(1);
+    const { world } = worldWith(1);
     await expect(runCheck({ ...world.start(world.close()), version: 99 }, world.ports())).rejects.toThrow(
       /version 99.*deploy the newer release again/,
     );
@@ -52,7 +52,7 @@ describe('an execution of an earlier release', () => {
 
 describe('the state of an execution', () => {
   it('holds all that the next invocation needs, and can be written as JSON', async () => {
-    const { world } = crowd(3);
+    const { world } = worldWith(3);
     world.limit = 1000;
     const close = world.close({ patience: 5 });
     const state: CheckState = await runCheck(world.start(close), world.ports());

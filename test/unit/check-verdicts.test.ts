@@ -1,7 +1,7 @@
 import { describe, expect, it, vi } from 'vitest';
 import { runCheck } from '../../functions/core/check.ts';
 import type { Join } from '../../functions/core/events.ts';
-import { NO_REENTRY, crowd, notifiedOtherwise, users } from './crowd.ts';
+import { NO_REENTRY, worldWith, notifiedOtherwise, users } from './world-with.ts';
 import { Crash, HOST, REMOTE, World } from './world.ts';
 
 /** Rules 4, 6, 8 and 9 (docs/rules.md): whom a check asks about, what it concludes, and what it sends and deletes. */
@@ -10,7 +10,7 @@ vi.setConfig({ testTimeout: 60_000 }); // a second or two, on a machine that doe
 
 describe('a check', () => {
   it('notifies the users whom the room does not know, and no others', async () => {
-    const { world, joins } = crowd(6);
+    const { world, joins } = worldWith(6);
     const lost = joins.filter((_, index) => index % 2 === 0).map((join) => world.lose(join));
     const { state } = await world.check(world.close());
     expect(world.server.notices.map(({ user }) => user).sort()).toEqual(lost.map(({ user }) => user));
@@ -31,7 +31,7 @@ describe('a check', () => {
     const {
       world,
       joins: [join],
-    } = crowd(1);
+    } = worldWith(1);
     world.server.room(join?.room ?? '').script = () => ({
       type: 'auth',
       condition: 'forbidden',
@@ -47,7 +47,7 @@ describe('a check', () => {
     const {
       world,
       joins: [join],
-    } = crowd(1);
+    } = worldWith(1);
     world.server.room(join?.room ?? '').script = () => ({
       type: 'wait',
       condition: 'remote-server-timeout',
@@ -59,7 +59,7 @@ describe('a check', () => {
   });
 
   it('deletes the rows of users who are notified, gone or stale, and keeps those of the joined', async () => {
-    const { world, joins } = crowd(4);
+    const { world, joins } = worldWith(4);
     const [joined, left, gone, stale] = joins as [Join, Join, Join, Join];
     world.lose(left);
     world.server.sessions.delete(gone.user);
@@ -98,7 +98,7 @@ describe('a check', () => {
   });
 
   it('in a dry run counts the notices instead of sending them, and keeps the rows', async () => {
-    const { world, joins } = crowd(5);
+    const { world, joins } = worldWith(5);
     joins.slice(1, 4).forEach((join) => world.lose(join));
     world.server.room(joins[0]?.room ?? '').script = (_kind, user) => (user === joins[0]?.user ? 'silence' : undefined);
     const { state } = await world.check(world.close({ dryRun: true }));
@@ -121,7 +121,7 @@ describe('a check', () => {
     const {
       world,
       joins: [join],
-    } = crowd(1);
+    } = worldWith(1);
     world.lose(join as Join);
     world.hook = ({ stanzas, phase }) => {
       if (phase === 'before' && stanzas?.includes('<presence')) world.server.sessions.clear();
@@ -135,7 +135,7 @@ describe('a check', () => {
 
 describe('a room that says item-not-found', () => {
   it('is asked once, however many occupants and batches there are', async () => {
-    const { world, joins } = crowd(1500);
+    const { world, joins } = worldWith(1500);
     const others = users(3).map((user) => world.join(user, 'another'));
     world.server.room(joins[0]?.room ?? '').exists = false;
     const { state } = await world.check(world.close());
@@ -145,7 +145,7 @@ describe('a room that says item-not-found', () => {
   });
 
   it('and exists nevertheless has changed the nick: no user is notified', async () => {
-    const { world, joins } = crowd(400);
+    const { world, joins } = worldWith(400);
     for (const { room, user } of joins) world.server.room(room).occupants.set(user, 'renamed');
     const { state } = await world.check(world.close());
     expect(world.server.queries).toHaveLength(1);
@@ -153,7 +153,7 @@ describe('a room that says item-not-found', () => {
   });
 
   it('is asked through another occupant if the first one has ended', async () => {
-    const { world, joins } = crowd(5);
+    const { world, joins } = worldWith(5);
     const [, second] = joins as [Join, Join];
     world.server.room(second.room).script = (kind, user) => {
       if (kind === 'disco') return undefined;
@@ -165,7 +165,7 @@ describe('a room that says item-not-found', () => {
   });
 
   it('is asked by a later batch if no session of an earlier one could ask', async () => {
-    const { world, joins } = crowd(3);
+    const { world, joins } = worldWith(3);
     const [first, second, third] = joins as [Join, Join, Join];
     world.server.room(first.room).script = (kind, user) => {
       if (user === first.user) world.server.sessions.delete(user);
@@ -179,7 +179,7 @@ describe('a room that says item-not-found', () => {
     const {
       world,
       joins: [join],
-    } = crowd(1);
+    } = worldWith(1);
     world.server.room(join?.room ?? '').script = (kind) =>
       kind === 'ping' ? { type: 'cancel', condition: 'item-not-found' } : 'silence';
     expect((await world.check(world.close())).state.totals).toMatchObject({ undecided: 1, notified: 1 });
@@ -243,7 +243,7 @@ describe('a host is out of reach', () => {
   });
 
   it('if it was silent to a batch: nothing more is sent in this round, and all are asked when it is back', async () => {
-    const { world, joins } = crowd(2000);
+    const { world, joins } = worldWith(2000);
     const [join] = joins as [Join];
     world.server.room(join.room).script = () => 'host silence';
     world.onWait = () => delete world.server.room(join.room).script;

@@ -128,7 +128,7 @@ describe('openapi.yaml', () => {
 describe('the time that a webhook may take', () => {
   const { answerWithinSeconds, functionTimeoutSeconds, gatewaySeconds, senderWaitsSeconds } = WEBHOOK_TIME;
 
-  it('grows from whoever is inside to whoever waits', () => {
+  it('grows from the inner limit to the outer one', () => {
     const limits = [answerWithinSeconds, functionTimeoutSeconds, gatewaySeconds, senderWaitsSeconds];
     for (const [index, limit] of limits.slice(1).entries())
       expect(limit - (limits[index] ?? 0)).toBeGreaterThanOrEqual(5);

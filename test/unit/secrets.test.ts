@@ -96,7 +96,7 @@ describe('the live secrets', () => {
     expect(looks()).toBe(2);
   });
 
-  it('that could not be had are asked for anew by who comes next', async () => {
+  it('that could not be fetched are fetched again for the next request', async () => {
     const { secrets } = await holding(undefined, stored(ONE));
     await expect(secrets.keys()).rejects.toThrow('no such secret');
     expect(await secrets.keys()).toEqual([decodeSecret(ONE)]);

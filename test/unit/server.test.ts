@@ -141,7 +141,7 @@ describe('a server that asks to wait', () => {
     expect(endpoint.received).toHaveLength(3);
   }, 10_000);
 
-  it('is waited for anew once something has got through', async () => {
+  it('is waited for again once a request has succeeded', async () => {
     let passed = 0;
     const now = Date.now.bind(Date);
     vi.spyOn(Date, 'now').mockImplementation(() => now() + passed);

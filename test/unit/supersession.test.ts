@@ -4,7 +4,7 @@ import { runCheck } from '../../functions/core/check.ts';
 import type { Totals } from '../../functions/core/check-state.ts';
 import type { Close, Join } from '../../functions/core/events.ts';
 import { isNewerToDecide, isSuperseded, waitSeconds } from '../../functions/core/supersession.ts';
-import { crowd } from './crowd.ts';
+import { worldWith } from './world-with.ts';
 import { BEGINNING, HOST, REMOTE, World } from './world.ts';
 
 /** Rules 3 and 5 (docs/rules.md): when a check is due, and when a newer one supersedes it. */
@@ -122,7 +122,7 @@ describe('isSuperseded', () => {
     const {
       world,
       joins: [join],
-    } = crowd(1);
+    } = worldWith(1);
     world.lose(join as Join);
     const last = world.close();
     world.table.closes.clear();
@@ -133,7 +133,7 @@ describe('isSuperseded', () => {
     const {
       world,
       joins: [join],
-    } = crowd(1);
+    } = worldWith(1);
     world.lose(join as Join);
     const [older, newer] = [world.close(), world.close()];
     const { state } = await world.check(older);
@@ -143,7 +143,7 @@ describe('isSuperseded', () => {
   });
 
   it('a newer close does not stop a check that has pinged already', async () => {
-    const { world } = crowd(3);
+    const { world } = worldWith(3);
     world.limit = 1000;
     const first = world.close();
     const state = await runCheck(world.start(first), world.ports());
@@ -157,7 +157,7 @@ describe('isSuperseded', () => {
     const {
       world,
       joins: [join],
-    } = crowd(1);
+    } = worldWith(1);
     world.server.link = 'remote-server-timeout';
     const first = world.close({ patience: 30 });
     let second: Close | undefined;
@@ -178,7 +178,7 @@ describe('isSuperseded', () => {
   });
 
   it('a close between reading and claiming is noticed', async () => {
-    const { world } = crowd(1);
+    const { world } = worldWith(1);
     const first = world.close();
     world.hook = ({ port, phase, n }) => {
       if (port === 'readClose' && phase === 'after' && n === 1) world.close();
@@ -188,7 +188,7 @@ describe('isSuperseded', () => {
   });
 
   it('closes that come faster than they can be read do not stop the check', async () => {
-    const { world } = crowd(1);
+    const { world } = worldWith(1);
     const first = world.close({ delay: 1 });
     world.now += 10_000;
     world.hook = ({ port, phase }) => {

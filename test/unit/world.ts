@@ -251,7 +251,7 @@ export class Server {
     return error(stanza, { type: 'cancel', condition: room.occupants.has(user) ? 'item-not-found' : 'not-acceptable' });
   }
 
-  /** A room lets in whoever comes, and comes to be if it was gone: a new join. */
+  /** A room admits everyone who enters, and is created if it was gone: a new join. */
   #enter(stanza: Element, jid: string, user: string, nick: string): string {
     const room = this.room(jid);
     room.exists = true;
@@ -284,7 +284,7 @@ type PortName = Exclude<keyof CheckPorts, 'now' | 'remaining'>;
 interface Call {
   readonly port: PortName;
   readonly phase: 'before' | 'after';
-  /** The how manieth call of all it is, from 1. */
+  /** The number of this call among all calls, from 1. */
   readonly n: number;
   readonly stanzas?: string;
 }

@@ -8,7 +8,7 @@ export const users = (count: number): string[] =>
   Array.from({ length: count }, (_, index) => `user${String(index).padStart(6, '0')}`);
 
 /** A world in which so many users are in one room. */
-export function crowd(count: number, room = 'room'): { world: World; joins: Join[] } {
+export function worldWith(count: number, room = 'room'): { world: World; joins: Join[] } {
   const world = new World();
   return { world, joins: users(count).map((user) => world.join(user, room)) };
 }
