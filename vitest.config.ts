@@ -1,4 +1,5 @@
 import { defineConfig } from 'vitest/config';
+import { SlowFirst } from './test/slow-first.ts';
 
 /** Those that keep the processor busy; the others mostly wait. */
 const BUSY = ['faults', 'flap', 'fuzz', 'reentry-scale', 'scale', 'sender-load'].map(
@@ -8,6 +9,7 @@ const E2E = { globalSetup: ['lab/assembly.ts'], testTimeout: 60_000, hookTimeout
 
 export default defineConfig({
   test: {
+    sequence: { sequencer: SlowFirst },
     reporters: ['default', './test/count-reporter.ts'],
     projects: [
       { test: { name: 'unit', include: ['test/unit/**/*.test.ts'] } },
@@ -27,7 +29,7 @@ export default defineConfig({
           name: 'e2e',
           include: ['test/e2e/**/*.test.ts'],
           exclude: BUSY,
-          maxWorkers: 6,
+          maxWorkers: 8,
           sequence: { groupOrder: 1 },
         },
       },
