@@ -146,7 +146,7 @@ function scenarios.errors(_, hosts, rooms, users, how)
 	for _, times in pairs(world.asked) do assert(times == 1); end
 	print(table.concat(found, " "));
 	pass(24 * 3600);
-	print(next(world.state.allowances) == nil and "forgotten" or "kept");
+	print(next(world.state.check_allowances) == nil and "forgotten" or "kept");
 end
 
 -- The same with a reload after each minute: how many are checked in the first quarter of an hour, and in total.

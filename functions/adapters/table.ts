@@ -113,6 +113,7 @@ export class Table {
         new QueryCommand({
           TableName: this.#name,
           KeyConditionExpression: `pk = :pk${close.room === undefined ? '' : ' AND begins_with(sk, :room)'}`,
+          // joins made before the close (rule 4 in docs/rules.md)
           FilterExpression: '#state = :joined AND #at < :close AND #expires >= :now',
           ExpressionAttributeNames: { '#state': 'state', '#at': 'at', '#expires': 'expires' },
           ExpressionAttributeValues: {

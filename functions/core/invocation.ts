@@ -43,8 +43,9 @@ interface Pinged<AVerdict extends PingVerdict = PingVerdict> {
  *
  * The steps after a dotted arrow do not hold up the others: the next batch is pinged at the same time.
  *
- * Two things only put a user out: an answer of the room; or a host that is out of reach until patience ends, with no
- * newer close in between (rules 6 and 7 in docs/rules.md). A newer close takes over the joins that are undecided then.
+ * A user counts as out of the room in two cases only: the room has answered so, or nothing could be learned until
+ * patience ended, with no newer close in between (rules 6 and 7 in docs/rules.md). A newer close takes over the joins
+ * that are undecided then.
  */
 export class Invocation {
   readonly #state: CheckState;

@@ -19,7 +19,7 @@ export type NoticeOutcome =
   /** The session is entering the room again at this moment (rule 7 in docs/rules.md). */
   | 'rejoining';
 
-/** Sends notices (rule 8 in docs/rules.md), and returns what each came to. A dry run sends none. */
+/** Sends notices (rule 8 in docs/rules.md), and returns what each came to. A dry run sends none (rule 9). */
 export async function sendNotices(
   those: readonly Lost[],
   isDryRun: boolean,

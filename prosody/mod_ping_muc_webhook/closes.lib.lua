@@ -1,4 +1,4 @@
--- Closes: which s2s streams of this host began and ended, and which ends are reported
+-- Closes: which s2s streams of this host began and ended, and which ends are reported (rule 2 in docs/rules.md)
 
 local jid = require "util.jid";
 local time_now = require "util.time".now;

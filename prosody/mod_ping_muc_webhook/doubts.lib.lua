@@ -1,4 +1,5 @@
 -- Doubts: reasons to doubt that this host's sessions are still in a room, although no stream closed
+-- (rule 11 in docs/rules.md)
 --
 -- Either the room says to one of them that it is not in it, or the room has been silent for long. In both cases the
 -- module requests a check of that room. It does not decide whether the users are out.
@@ -39,8 +40,8 @@ return function (settings, state, sender, rosters, closes, next_at)
 	local doubts = state.doubts;
 	-- Kind and name → { left, at }: how many checks errors of rooms may still cause, and when that was the number.
 	-- Without an entry, the allowance is full. So there are at most as many entries as checks.
-	state.allowances = state.allowances or {};
-	local allowances = state.allowances;
+	state.check_allowances = state.check_allowances or {};
+	local allowances = state.check_allowances;
 	-- Remote host → { at, count }: when checks of silent rooms there were requested, and how many since anything arrived
 	-- from the host
 	state.unheard = state.unheard or {};

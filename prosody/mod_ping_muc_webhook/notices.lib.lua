@@ -1,4 +1,4 @@
--- Notices: the presence that informs a client that it is out of a room
+-- Notices: the presence that informs a client that it is out of a room (rule 8 in docs/rules.md)
 
 local st = require "util.stanza";
 

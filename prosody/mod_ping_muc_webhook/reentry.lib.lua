@@ -1,5 +1,5 @@
 -- Re-entry: the server enters a room again on behalf of a session that is out of it. The client sees only what the room
--- then sends.
+-- then sends. Rule 10 in docs/rules.md.
 --
 -- One at a time for each join, in join.entry: { phase, id, occupant, remote, begun, deadline, earlier, known,
 -- snapshot, announced, announced_count, lines, came_back, overdue, withdrawn, over, filter_until, finished }.

@@ -1,4 +1,5 @@
--- Tracking: how joins follow from the stanzas between sessions and rooms, and what these prove
+-- Tracking: how joins follow from the stanzas between sessions and rooms (rule 1 in docs/rules.md), and what these
+-- prove (rule 6)
 
 local jid = require "util.jid";
 local time = require "util.time";

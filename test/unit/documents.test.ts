@@ -55,6 +55,12 @@ describe('the rules', () => {
     expect(citing.filter((path) => !/rules\.md/.test(read(path)))).toEqual([]);
   });
 
+  it('are each cited where the product implements them', () => {
+    const product = files.filter((path) => /^(?:functions|infra|local|prosody)\/.*\.(?:ts|lua)$/.test(path));
+    const found = new Set(product.flatMap((path) => cited(read(path))));
+    expect([...headings].filter((rule) => !found.has(rule))).toEqual([]);
+  });
+
   it('are linked from Markdown by headings that are there', () => {
     const anchors = new Set(
       [...read('docs/rules.md').matchAll(/^#+ (.*)$/gm)].map(([, heading = '']) =>

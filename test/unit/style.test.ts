@@ -27,6 +27,17 @@ it('a file of the product has at most 300 lines', () => {
   expect(product.filter((path) => linesOf(path).length > 300)).toEqual([]);
 });
 
+it('each field of the state that outlives a reload of the module belongs to one of its files', () => {
+  const owners = sources
+    .filter((path) => path.startsWith('prosody/'))
+    .flatMap((path) => {
+      const fields = linesOf(path).flatMap((line) => [...line.matchAll(/\bstate\.(\w+) = state\.\1 or\b/g)]);
+      return fields.map(([, field = '']) => field);
+    });
+  expect(owners.length).toBeGreaterThan(15);
+  expect(owners.filter((field, index) => owners.indexOf(field) !== index)).toEqual([]);
+});
+
 /** Words of our own, for things that have a name in the field. */
 const PRIVATE = /\b(?:anew|whoever|whomever|manieth|theatre|comfort|crowd|trail)\b/i;
 
