@@ -9,7 +9,7 @@ package.path = "/usr/lib/prosody/?.lua;"..package.path;
 
 local function stand_in(name, value) package.preload[name] = function () return value; end; end
 
-local clock = 1795355000.123456;
+local clock = assert(loadfile((arg[0]:match("^.*/") or "").."lua-clock.lua"))()(1795355000.123456);
 local digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 local function same(text) return text; end
 local base64 = {};
@@ -47,7 +47,7 @@ local taken = 0;
 stand_in("util.random", {
 	bytes = function (n) taken = taken + 1; return (("%016d"):format(taken)):rep(2):sub(-n); end;
 });
-local function tick() clock = clock + 1e-6; return clock; end
+local function tick() clock.at = clock.at + 1e-6; return clock.at; end
 stand_in("util.time", { now = tick, monotonic = tick });
 stand_in("util.table", {
 	pack = function (...) return { n = select("#", ...); ... }; end;
@@ -87,7 +87,7 @@ local options = {
 	ping_muc_reenter = true; ping_muc_webhook_url = "http://127.0.0.1/webhooks";
 	ping_muc_secret = "whsec_"..base64.encode(("k"):rep(32)):gsub("=", "");
 };
-local shared, timers, routes, sent = {}, {}, nil, {};
+local shared, routes, sent = {}, nil, {};
 local function nothing() end
 local api = { host = "example.net"; name = "ping_muc_webhook"; reloading = false };
 function api:measure() return nothing; end
@@ -100,30 +100,10 @@ function api:log(level, text, ...) if level == "error" then print("log", text:fo
 function api:provides(_, what) for _, handler in pairs(what.route or {}) do routes = handler; end end
 function api:send(stanza) table.insert(sent, stanza); end
 function api:require(name) return assert(loadfile(folder.."/"..name..".lib.lua"))(); end
-function api:add_timer(after, call)
-	local timer = { at = clock + after; call = call };
-	timers[timer] = true;
-	function timer:stop() timers[self] = nil; end
-	return timer;
-end
+api.add_timer = clock.add_timer;
 module = setmetatable(api, { __index = function () return nothing; end });
 
--- Lets time pass.
-local function pass(seconds)
-	local stop = clock + seconds;
-	while true do
-		local first;
-		for timer in pairs(timers) do
-			if timer.at <= stop and (not first or timer.at < first.at) then first = timer; end
-		end
-		if not first then break; end
-		timers[first] = nil;
-		clock = math.max(clock, first.at);
-		local again = first.call();
-		if type(again) == "number" then api:add_timer(again, first.call); end
-	end
-	clock = stop;
-end
+local pass = clock.pass;
 
 local st = require "util.stanza";
 assert(loadfile(folder.."/mod_ping_muc_webhook.lua"))();

@@ -5,9 +5,19 @@ import { fileURLToPath } from 'node:url';
 import { Parser, escapeXML } from '@xmpp/xml';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import fc from 'fast-check';
-import { type Key, decodeSecret, sign } from '../functions/core/signature.ts';
 import { requestBody, notice, ping, readAnswers } from '../functions/core/stanzas.ts';
-import { type FuzzOptions, type Signing, Tally, type Violation, fuzz, mangled, signing, strangeText } from './fuzz.ts';
+import {
+  type FuzzOptions,
+  SECRET,
+  type Signing,
+  Tally,
+  type Violation,
+  fuzz,
+  mangled,
+  signedHeaders,
+  signing,
+  strangeText,
+} from './fuzz.ts';
 import { Lab, sleep, until } from './lab.ts';
 import { Prosody } from './prosody.ts';
 import { ScriptedMuc } from './scripted-muc.ts';
@@ -33,8 +43,6 @@ export interface StanzaResult {
   readonly violations: readonly Violation[];
 }
 
-const SECRET = decodeSecret(Buffer.alloc(32, 'fuzz').toString('base64'));
-const WRONG = decodeSecret(Buffer.alloc(32, 'zzuf').toString('base64'));
 const AT_ONCE = 8;
 /** No bad input may block the server's event loop for longer. */
 const MAX_STALL_MS = 100;
@@ -536,28 +544,6 @@ const inHeader = (text: string): string =>
     .trim()
     .slice(0, 2000);
 
-function headersOf(given: Input): Record<string, string> {
-  const seconds = Math.floor(Date.now() / 1000);
-  const [id, timestamp, signature] = given.strange.map(inHeader) as [string, string, string];
-  const signed = (key: Key, at = seconds, body = given.body): Record<string, string> => ({
-    ...sign([key], `msg_${crypto.randomUUID()}`, at, body),
-  });
-  switch (given.signing) {
-    case 'right':
-      return signed(SECRET);
-    case 'none':
-      return {};
-    case 'wrong secret':
-      return signed(WRONG);
-    case 'old':
-      return signed(SECRET, seconds - 400);
-    case 'other body':
-      return signed(SECRET, seconds, Buffer.concat([given.body, Buffer.from(' ')]));
-    case 'strange headers':
-      return { ...signed(SECRET), 'webhook-id': id, 'webhook-timestamp': timestamp, 'webhook-signature': signature };
-  }
-}
-
 const BAD_REQUESTS = [
   'the body is not (?:UTF-8|XML as XMPP has it)',
   'the body has too much markup',
@@ -690,7 +676,14 @@ ping_muc_secret = "whsec_${SECRET.toString('base64')}"`,
   }
 
   send(given: Input): Promise<Reply> {
-    return this.post('/ping_muc/stanzas', { ...headersOf(given), 'content-type': inHeader(given.type) }, given.body);
+    return this.post(
+      '/ping_muc/stanzas',
+      {
+        ...signedHeaders({ ...given, strange: given.strange.map(inHeader) }, `msg_${crypto.randomUUID()}`),
+        'content-type': inHeader(given.type),
+      },
+      given.body,
+    );
   }
 
   /**

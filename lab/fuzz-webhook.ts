@@ -6,13 +6,23 @@ import { DynamoDBClient, paginateScan } from '@aws-sdk/client-dynamodb';
 import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js';
 import type { APIGatewayProxyStructuredResultV2 } from 'aws-lambda';
 import fc from 'fast-check';
-import { type Key, decodeSecret, sign } from '../functions/core/signature.ts';
 import { ENV } from '../functions/names.ts';
 import { REGION, readAssembly } from '../local/assembly.ts';
 import { startDynamoDB } from '../local/dynamodb.ts';
 import { LocalFunction } from '../local/functions.ts';
 import { type Endpoint, listen } from './endpoint.ts';
-import { type FuzzOptions, type Signing, Tally, type Violation, fuzz, mangled, signing, strangeText } from './fuzz.ts';
+import {
+  type FuzzOptions,
+  SECRET,
+  type Signing,
+  Tally,
+  type Violation,
+  fuzz,
+  mangled,
+  signedHeaders,
+  signing,
+  strangeText,
+} from './fuzz.ts';
 
 /**
  * Fuzzes the webhook: the bundle that a deployment uploads, invoked with API Gateway's events, over an embedded table
@@ -32,8 +42,6 @@ export interface WebhookResult {
 }
 
 const HOST = 'example.net';
-const SECRET = decodeSecret(Buffer.alloc(32, 'fuzz').toString('base64'));
-const WRONG = decodeSecret(Buffer.alloc(32, 'zzuf').toString('base64'));
 const AT_ONCE = 16;
 /** No bad input may keep the function busy for longer. */
 const MAX_MS = 100;
@@ -311,28 +319,6 @@ const SEEDS: Readonly<Record<string, string | Buffer>> = {
   ]),
 };
 
-function headers(given: Input): Record<string, string> {
-  const seconds = Math.floor(Date.now() / 1000);
-  const [id, timestamp, signature] = given.strange;
-  const signed = (key: Key, at = seconds, body = given.body): Record<string, string> => ({
-    ...sign([key], 'msg_fuzz', at, body),
-  });
-  switch (given.signing) {
-    case 'right':
-      return signed(SECRET);
-    case 'none':
-      return {};
-    case 'wrong secret':
-      return signed(WRONG);
-    case 'old':
-      return signed(SECRET, seconds - 400);
-    case 'other body':
-      return signed(SECRET, seconds, Buffer.concat([given.body, Buffer.from(' ')]));
-    case 'strange headers':
-      return { ...signed(SECRET), 'webhook-id': id, 'webhook-timestamp': timestamp, 'webhook-signature': signature };
-  }
-}
-
 const lower = (address: string): string => {
   const [bare = '', ...resource] = address.split('/');
   return [bare.replace(/[A-Z]/g, (letter) => letter.toLowerCase()), ...resource].join('/');
@@ -492,7 +478,7 @@ class WebhookFuzzer {
     const text = base64 ? body.toString('base64') : body.toString();
     const sent = { ...given, body: base64 ? body : Buffer.from(text) };
     try {
-      const event = { version: '2.0', headers: headers(sent), body: text, isBase64Encoded: base64 };
+      const event = { version: '2.0', headers: signedHeaders(sent, 'msg_fuzz'), body: text, isBase64Encoded: base64 };
       const answer = (await this.#function?.invoke(event)) as APIGatewayProxyStructuredResultV2;
       this.tally.count(String(answer.statusCode));
       const wrong = this.oracle.judge(sent, answer);

@@ -1,4 +1,5 @@
 import fc from 'fast-check';
+import { type Key, decodeSecret, sign } from '../functions/core/signature.ts';
 
 /**
  * What the fuzzers of both HTTP endpoints have in common: strange values, mangled bytes, and the loop that sends them.
@@ -269,3 +270,37 @@ export const signing: fc.Arbitrary<Signing> = fc.oneof(
   { weight: 25, arbitrary: fc.constant<Signing>('right') },
   { weight: 3, arbitrary: fc.constantFrom<Signing>('none', 'wrong secret', 'old', 'other body', 'strange headers') },
 );
+
+/** The secret of the endpoint that is fuzzed, and another one. */
+export const SECRET = decodeSecret(Buffer.alloc(32, 'fuzz').toString('base64'));
+const WRONG = decodeSecret(Buffer.alloc(32, 'zzuf').toString('base64'));
+
+interface Signable {
+  readonly body: Buffer;
+  readonly signing: Signing;
+  /** Values for the three headers of a signature. */
+  readonly strange: readonly string[];
+}
+
+/** The headers of a signed request, or of one whose signature is missing or wrong in the given way. */
+export function signedHeaders(given: Signable, messageId: string): Record<string, string> {
+  const seconds = Math.floor(Date.now() / 1000);
+  const [id = '', timestamp = '', signature = ''] = given.strange;
+  const signed = (key: Key, at = seconds, body = given.body): Record<string, string> => ({
+    ...sign([key], messageId, at, body),
+  });
+  switch (given.signing) {
+    case 'right':
+      return signed(SECRET);
+    case 'none':
+      return {};
+    case 'wrong secret':
+      return signed(WRONG);
+    case 'old':
+      return signed(SECRET, seconds - 400);
+    case 'other body':
+      return signed(SECRET, seconds, Buffer.concat([given.body, Buffer.from(' ')]));
+    case 'strange headers':
+      return { ...signed(SECRET), 'webhook-id': id, 'webhook-timestamp': timestamp, 'webhook-signature': signature };
+  }
+}

@@ -5,13 +5,13 @@
 local folder, scenario = arg[1], arg[2];
 package.path, package.cpath = "/usr/lib/prosody/?.lua;"..package.path, "/usr/lib/prosody/?.so;"..package.cpath;
 
-local clock = 1795355000.25;
+local clock = assert(loadfile((arg[0]:match("^.*/") or "").."lua-clock.lua"))()(1795355000.25);
 package.preload["util.time"] = function ()
-	local function now() return clock; end
+	local function now() return clock.at; end
 	return { now = now, monotonic = now };
 end;
 
-local hooks, timers, metrics = {}, {}, {};
+local hooks, metrics = {}, {};
 local function nothing() end
 prosody = { full_sessions = {}, hosts = {} };
 module = setmetatable({ host = "example.net" }, { __index = function () return nothing; end });
@@ -22,30 +22,10 @@ function module:metric()
 		return { add = function () metrics[cause] = (metrics[cause] or 0) + 1; end };
 	end };
 end
-function module:add_timer(after, call)
-	local timer = { at = clock + after; call = call };
-	timers[timer] = true;
-	function timer:stop() timers[self] = nil; end
-	return timer;
-end
+module.add_timer = clock.add_timer;
 local function load(name) return assert(loadfile(folder.."/"..name..".lib.lua"))(); end
 
--- Lets time pass.
-local function pass(seconds)
-	local stop = clock + seconds;
-	while true do
-		local first;
-		for timer in pairs(timers) do
-			if timer.at <= stop and (not first or timer.at < first.at) then first = timer; end
-		end
-		if not first then break; end
-		timers[first] = nil;
-		clock = math.max(clock, first.at);
-		local again = first.call();
-		if type(again) == "number" then module:add_timer(again, first.call); end
-	end
-	clock = stop;
-end
+local pass = clock.pass;
 
 local st = require "util.stanza";
 local scenarios = {};
@@ -58,21 +38,21 @@ end
 -- receives again, and the missed ones that it does not receive. The room uses whole seconds of its own clock, as
 -- Prosody does, and keeps `kept` messages.
 function scenarios.history(_, kept, ...)
-	local received, begin = { ... }, clock;
+	local received, begin = { ... }, clock.at;
 	local again, lost = 0, 0;
 	for phase = 0, 0.95, 0.05 do
 		local history = load "history"({ reenter = true }, {});
 		local join, room, sent = {}, "room@muc.host", {};
 		local function line(name, at)
-			clock = begin + phase + at;
-			table.insert(sent, { name = name, at = math.floor(clock - 0.1), missed = name:find("missed") ~= nil });
+			clock.at = begin + phase + at;
+			table.insert(sent, { name = name, at = math.floor(clock.at - 0.1), missed = name:find("missed") ~= nil });
 			return message(room, name);
 		end
 		history.begin(join);
 		for i, at in ipairs(received) do history.heard(join, room, line("received "..i, tonumber(at)), false); end
 		for i = 1, 3 do line("missed "..i, received[#received] + 5 * i); end
-		clock = begin + phase + received[#received] + 60.3;
-		local since = math.floor(clock + 0.1) - history.seconds(join);
+		clock.at = begin + phase + received[#received] + 60.3;
+		local since = math.floor(clock.at + 0.1) - history.seconds(join);
 		for i, one in ipairs(sent) do
 			local comes = one.at >= since and i > #sent - tonumber(kept);
 			local had = history.had(join, room, message(room, one.name)) ~= nil;
@@ -94,14 +74,15 @@ local function doubtful(hosts, rooms, users, settings)
 		for n = 1, rooms do
 			local room, full = ("room%d@%s"):format(n, remote), ("user%d@example.net/phone"):format(n % users);
 			local track = world.state.tracks[full] or { rooms = {} };
-			world.state.tracks[full], track.rooms[room] = track, { at = clock * 1e6, nick = "nick" };
+			world.state.tracks[full], track.rooms[room] = track, { at = clock.at * 1e6, nick = "nick" };
 			joins[room] = { [full] = track.rooms[room] };
 			table.insert(world.rooms, { room = room, full = full });
 		end
 	end
 	settings.timeout, settings.delay, settings.silence = 60, 60, settings.silence or 0;
 	function world.begin()
-		timers, hooks = {}, {};
+		clock.stop_timers();
+		hooks = {};
 		world.doubts = load "doubts"(settings, world.state, { enqueue = function (_, room)
 			world.count, world.asked[room] = world.count + 1, (world.asked[room] or 0) + 1;
 			if settings.on_ask then settings.on_ask(world, room, select(2, next(joins[room]))); end
@@ -125,11 +106,11 @@ end
 -- How a room reacts to its check: it answers at once that the session is in, or is silent.
 local reactions = {
 	answers = function (world, room, join)
-		join.pinged = clock + 1;
+		join.pinged = clock.at + 1;
 		module:add_timer(1, function () world.doubts.asked({ [room] = true }, true); end);
 	end;
 	is_silent = function (world, room, join)
-		join.pinged = clock + 1;
+		join.pinged = clock.at + 1;
 		module:add_timer(60, function () world.doubts.asked({ [room] = true }, false); end);
 	end;
 };
@@ -168,7 +149,7 @@ function scenarios.silence(_, rooms, how)
 	local silence, found = 21600, {};
 	local world = doubtful(1, tonumber(rooms), 1000, { silence = silence, on_ask = function (world, room, join)
 		if how == "answers" then
-			module:add_timer(5, function () world.heard.muc1, join.heard = clock, clock; end);
+			module:add_timer(5, function () world.heard.muc1, join.heard = clock.at, clock.at; end);
 		end
 	end });
 	pass(silence);
@@ -190,7 +171,7 @@ end
 function scenarios.larger(_, limit, ...)
 	local rosters = rosters_of {};
 	for n, count in ipairs { ... } do
-		local room, asked = "room"..n.."@muc.host", clock;
+		local room, asked = "room"..n.."@muc.host", clock.at;
 		pass(1);
 		for i = 1, tonumber(count) do rosters.see(room, "nick "..i, true); end
 		rosters.keep(room, "juliet@example.net/phone", { nick = "nick 1", at = 0 });
@@ -211,7 +192,7 @@ function scenarios.snapshots()
 		rosters.snapshot(room, join);
 	end
 	for n = 1, 2 do
-		local room, asked = "another"..n.."@muc.host", clock;
+		local room, asked = "another"..n.."@muc.host", clock.at;
 		rosters.see(room, "nick", true);
 		rosters.keep(room, "juliet@example.net/phone", { nick = "nick", at = 0 });
 		rosters.shown(room, asked);
