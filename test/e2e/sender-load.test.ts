@@ -138,7 +138,7 @@ describe('a close is sent before renewals', () => {
     const cut = testBed.dropOutgoing();
     const { at } = await until('the close is reported', () => requests(cut).find(closeIn), 30_000);
     expect(at - cut).toBeLessThan(8000);
-    resolve(accept()); // or the sender would repeat, in a later test, what it has no answer to
+    resolve(accept()); // otherwise the sender repeats this request during a later test
   });
 });
 
