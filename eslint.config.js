@@ -15,6 +15,9 @@ export default defineConfig(
       '@typescript-eslint/no-unused-vars': ['error', { varsIgnorePattern: '^_', argsIgnorePattern: '^_' }],
       '@typescript-eslint/no-confusing-void-expression': 'off',
       '@typescript-eslint/consistent-type-imports': 'error',
+      'max-lines-per-function': ['error', { max: 60, skipBlankLines: true, skipComments: true }],
     },
   },
+  // a suite is a function, and its tests are read one by one
+  { files: ['test/**/*.test.ts'], rules: { 'max-lines-per-function': 'off' } },
 );

@@ -10,7 +10,14 @@ import { RowRefusedError, Table } from './adapters/table.ts';
 import { type Logger, describe, logger } from './adapters/telemetry.ts';
 import { Workflow } from './adapters/workflow.ts';
 import { inParallel } from './core/concurrency.ts';
-import { type Close, MAX_BODY_BYTES, type Rejected, type Webhook, WebhookError, readWebhook } from './core/events.ts';
+import {
+  type CheckRequest,
+  MAX_BODY_BYTES,
+  type Rejected,
+  type Webhook,
+  WebhookError,
+  readWebhook,
+} from './core/events.ts';
 import { SignatureError, verify } from './core/signature.ts';
 import { ENV, WEBHOOK_TIME } from './names.ts';
 
@@ -128,7 +135,7 @@ interface Stored {
   joined: number;
   left: number;
   /** Checks started, by cause. */
-  readonly started: Record<Close['cause'], number>;
+  readonly started: Record<CheckRequest['cause'], number>;
 }
 
 /**

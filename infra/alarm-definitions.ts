@@ -48,6 +48,7 @@ const LONG_CHECK_MS = Duration.seconds(14 * 60 + 30).toMilliseconds();
 const LATE_CHECK_MS = 60_000;
 
 /** Alarms about the reports of the XMPP server, from its request to the table. */
+// eslint-disable-next-line max-lines-per-function -- a table
 export function webhookAlarms(scope: Construct, { webhook, joins }: Sources): readonly Definition[] {
   return [
     {
@@ -136,6 +137,7 @@ export function webhookAlarms(scope: Construct, { webhook, joins }: Sources): re
 }
 
 /** Alarms about the checks, from the wait to the notice. */
+// eslint-disable-next-line max-lines-per-function -- a table
 export function checkAlarms(scope: Construct, { check }: Sources): readonly Definition[] {
   return [
     {

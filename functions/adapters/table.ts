@@ -8,7 +8,7 @@ import {
   type AttributeValue,
 } from '@aws-sdk/client-dynamodb';
 import type { CloseRecord, StoredJoin } from '../core/check-state.ts';
-import type { Close, JoinedEvent, LeftEvent } from '../core/events.ts';
+import type { CheckRequest, JoinedEvent, LeftEvent } from '../core/events.ts';
 
 /**
  * The one table.
@@ -44,7 +44,7 @@ const NEWER = 'attribute_not_exists(pk) OR #at <= :at OR #expires < :now';
 const text = (value: string): AttributeValue => ({ S: value });
 const number = (value: number): AttributeValue => ({ N: String(value) });
 const joinsOf = (host: string, remote: string): AttributeValue => text(`JOIN#${host}#${remote}`);
-const closeKey = (close: Close): Record<string, AttributeValue> => ({
+const closeKey = (close: CheckRequest): Record<string, AttributeValue> => ({
   pk: text(`CLOSE#${close.host}#${close.remote}`),
   sk: text(close.room ?? CLOSE_SORT_KEY),
 });
@@ -102,7 +102,7 @@ export class Table {
 
   /** The joins on the remote host, or in the one room, made before the close: in the order of keys, page by page. */
   async *readJoins(
-    close: Close,
+    close: CheckRequest,
     cursor: string | undefined,
     nowSeconds: number,
   ): AsyncGenerator<readonly StoredJoin[], void> {
@@ -180,7 +180,7 @@ export class Table {
   }
 
   /** Records the newest close of a pair of hosts. @throws RowRefusedError */
-  async recordClose(close: Close, nowSeconds: number): Promise<void> {
+  async recordClose(close: CheckRequest, nowSeconds: number): Promise<void> {
     await holds(
       this.#client.send(
         new UpdateItemCommand({
@@ -199,19 +199,19 @@ export class Table {
     );
   }
 
-  async readClose(close: Close): Promise<CloseRecord | undefined> {
+  async readClose(close: CheckRequest): Promise<CloseRecord | undefined> {
     const { Item } = await this.#client.send(
       new GetItemCommand({ TableName: this.#name, Key: closeKey(close), ConsistentRead: true }),
     );
     if (Item?.['at'] === undefined) return undefined;
-    const optional = (name: 'since' | 'checked' | 'answers'): Partial<CloseRecord> =>
-      Item[name] === undefined ? {} : { [name]: Number(Item[name].N) };
+    const optional = (name: keyof CloseRecord, attribute: string): Partial<CloseRecord> =>
+      Item[attribute] === undefined ? {} : { [name]: Number(Item[attribute].N) };
     return {
       at: Number(Item['at'].N),
       delay: Number(Item['delay']?.N ?? close.delay),
-      ...optional('since'),
-      ...optional('checked'),
-      ...optional('answers'),
+      ...optional('oldestUnanswered', 'since'),
+      ...optional('checkBegun', 'checked'),
+      ...optional('oldestAnswered', 'answers'),
     };
   }
 
@@ -221,7 +221,7 @@ export class Table {
    * `answers` keeps the oldest close that this check answers (µs), for a second run of the check.
    * Returns false if the record has changed since it was read.
    */
-  async claimClose(close: Close, seen: CloseRecord, oldest: number): Promise<boolean> {
+  async claimClose(close: CheckRequest, seen: CloseRecord, oldest: number): Promise<boolean> {
     const newer = seen.at > close.at;
     return holds(
       this.#client.send(
@@ -245,7 +245,7 @@ export class Table {
    * Records that the closes since `oldest` (µs) are unanswered. An older moment on record stays. A newer check that has
    * begun answers them itself: then nothing is recorded, because it would count against closes of another day.
    */
-  async passOn(close: Close, oldest: number): Promise<void> {
+  async passOn(close: CheckRequest, oldest: number): Promise<void> {
     await holds(
       this.#client.send(
         new UpdateItemCommand({
@@ -262,7 +262,7 @@ export class Table {
   }
 }
 
-function storedJoin(close: Close, item: Record<string, AttributeValue>): StoredJoin {
+function storedJoin(close: CheckRequest, item: Record<string, AttributeValue>): StoredJoin {
   const key = item['sk']?.S ?? '';
   const split = key.indexOf('#', key.indexOf('@')); // a localpart may contain #, a host may not
   const undecidedBy = item['undecidedBy']?.N;

@@ -1,14 +1,14 @@
 import { createHash } from 'node:crypto';
 import { ExecutionAlreadyExists, StartExecutionCommand, type SFNClient } from '@aws-sdk/client-sfn';
 import { firstState } from '../core/check-state.ts';
-import type { Close } from '../core/events.ts';
+import type { CheckRequest } from '../core/events.ts';
 import { waitSeconds } from '../core/supersession.ts';
 
 /**
  * The name of a close's check. It is the same for each report of the close, so a repeated report starts nothing.
  * 1 to 80 characters of 0-9 A-Z a-z - _ (StartExecution). It begins with the remote host, so operators can find it.
  */
-export function executionName(close: Close): string {
+export function executionName(close: CheckRequest): string {
   const of = [close.host, close.remote, ...(close.room === undefined ? [] : [close.room])];
   const digest = createHash('sha256').update(of.join('#')).digest('hex').slice(0, 12);
   return `${close.remote.replace(/[^0-9A-Za-z]+/g, '-').slice(0, 44)}-${close.at}-${digest}`;
@@ -30,7 +30,7 @@ export class Workflow {
    * @param nowSeconds our own clock
    * @returns false when an earlier report of the same close has started it
    */
-  async start(close: Close, sentSeconds: number, nowSeconds: number): Promise<boolean> {
+  async start(close: CheckRequest, sentSeconds: number, nowSeconds: number): Promise<boolean> {
     const id = executionName(close);
     const state = firstState(close, id, waitSeconds(close, sentSeconds), nowSeconds);
     try {

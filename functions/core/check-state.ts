@@ -1,4 +1,4 @@
-import type { Close, Join } from './events.ts';
+import type { CheckRequest, Join } from './events.ts';
 import type { Answer, Stanza } from './stanzas.ts';
 
 /** The state of a check between its invocations, and its ports to the world. */
@@ -42,7 +42,7 @@ const NO_TOTALS: Totals = {
 const STATE_VERSION = 3;
 
 /** The state of one execution: the input and the output of each invocation. */
-export interface CheckState extends Close {
+export interface CheckState extends CheckRequest {
   readonly version: number;
   /** The execution's name, for logs. */
   readonly id: string;
@@ -83,16 +83,17 @@ export interface CloseRecord {
   /** Its delay, in seconds. */
   readonly delay: number;
   /** Not later than the oldest unanswered close. */
-  readonly since?: number;
-  /** The close whose check began last, and the oldest close that this check answers. */
-  readonly checked?: number;
-  readonly answers?: number;
+  readonly oldestUnanswered?: number;
+  /** The close whose check began last. */
+  readonly checkBegun?: number;
+  /** The oldest close that this check answers. */
+  readonly oldestAnswered?: number;
 }
 
 /** What a check needs from the world. */
 export interface CheckPorts {
   /** Joins on a remote host, or in the one room, made before the close: in the order of keys, after `cursor`. */
-  readJoins(close: Close, cursor: string | undefined): AsyncIterable<readonly StoredJoin[], void>;
+  readJoins(close: CheckRequest, cursor: string | undefined): AsyncIterable<readonly StoredJoin[], void>;
   /** Sends stanzas to the server and returns the answers by id. `timeout` is in seconds. */
   send(host: string, stanzas: readonly Stanza[], timeout: number): Promise<Map<string, Answer>>;
   /** Deletes a join's row, unless a newer join has replaced it. */
@@ -101,14 +102,14 @@ export interface CheckPorts {
   markUndecided(join: StoredJoin, checkAt: number): Promise<void>;
   /** Removes the mark, unless it is of a newer check than that of the close at `checkAt`. */
   markDecided(join: StoredJoin, checkAt: number): Promise<void>;
-  readClose(close: Close): Promise<CloseRecord | undefined>;
+  readClose(close: CheckRequest): Promise<CloseRecord | undefined>;
   /**
    * Records that this check has begun, and answers the closes since `oldest` (µs). Returns false if the record has
    * changed since it was read.
    */
-  claimClose(close: Close, seen: CloseRecord, oldest: number): Promise<boolean>;
+  claimClose(close: CheckRequest, seen: CloseRecord, oldest: number): Promise<boolean>;
   /** Records that the closes since `oldest` (µs) are still unanswered, unless the check of a newer close has begun. */
-  passOn(close: Close, oldest: number): Promise<void>;
+  passOn(close: CheckRequest, oldest: number): Promise<void>;
   /** Milliseconds since the epoch. */
   now(): number;
   /** Milliseconds that this invocation may still take. */
@@ -123,7 +124,7 @@ export type Send = (stanzas: readonly Stanza[]) => Promise<ReadonlyMap<string, A
  * @param wait seconds until it is due
  * @param nowSeconds our own clock
  */
-export function firstState(close: Close, id: string, wait: number, nowSeconds: number): CheckState {
+export function firstState(close: CheckRequest, id: string, wait: number, nowSeconds: number): CheckState {
   return {
     ...close,
     version: STATE_VERSION,

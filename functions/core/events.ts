@@ -29,11 +29,11 @@ export type LeftEvent = { readonly type: 'muc.left' } & Omit<Join, 'nick'>;
 type Cause = 'close' | 'room-error' | 'silence' | 'operator';
 
 /**
- * What a check follows: the end of an s2s connection between a local host and a remote host, at one moment. Or another
- * reason to doubt that users are still in a room. Such a room is checked as if it were the only one on that host
- * (rule 11, docs/rules.md).
+ * A server's request for a check, made by a cause: the end of an s2s connection between a local host and a remote host, at
+ * one moment. Or another reason to doubt that users are still in a room. Such a room is checked as if it were the only
+ * one on that host (rule 11, docs/rules.md).
  */
-export interface Close {
+export interface CheckRequest {
   readonly host: string;
   readonly remote: string;
   readonly cause: Cause;
@@ -73,7 +73,7 @@ export interface Webhook {
   /** The newest event of each join, in the order of the request. */
   readonly joins: readonly Placed<JoinedEvent | LeftEvent>[];
   /** The newest close of each remote host, and the newest other cause for each room. */
-  readonly closes: readonly Placed<Close>[];
+  readonly closes: readonly Placed<CheckRequest>[];
 }
 
 /** The whole request cannot be read. The message is safe to show to the sender. */
@@ -175,7 +175,7 @@ export function readWebhook(body: string, sentSeconds: number): Webhook {
   const { host, events } = readEnvelope(body);
   const rejected: Rejected[] = [];
   const joins = new Map<string, Placed<JoinedEvent | LeftEvent>>();
-  const closes = new Map<string, Placed<Close>>();
+  const closes = new Map<string, Placed<CheckRequest>>();
   events.forEach((raw, index) => {
     const result = readEvent(host, raw, sentSeconds);
     if (typeof result === 'string') rejected.push({ index, error: result });
@@ -221,7 +221,7 @@ function readEnvelope(body: string): { host: string; events: readonly unknown[] 
   return { host: name, events };
 }
 
-type ReadEvent = JoinedEvent | LeftEvent | { close: Close };
+type ReadEvent = JoinedEvent | LeftEvent | { close: CheckRequest };
 
 /** Returns the event, or what is wrong with it. */
 function readEvent(host: string, raw: unknown, sentSeconds: number): ReadEvent | string {

@@ -1,11 +1,11 @@
-import type { Close } from './events.ts';
+import type { CheckRequest } from './events.ts';
 import type { Answer } from './stanzas.ts';
 import { type PingVerdict, isOutOfReach } from './verdict.ts';
 
 /** Rule 10 (docs/rules.md): who may enter the room again, and what the answer to it means. */
 
 /** Whether a session may re-enter: the room exists, and has itself said that the session is not in it. */
-export function mayReenter(close: Pick<Close, 'reenter'>, verdict: PingVerdict): boolean {
+export function mayReenter(close: Pick<CheckRequest, 'reenter'>, verdict: PingVerdict): boolean {
   return close.reenter && verdict === 'left'; // not `no-room`: that would make a new room with this user as its owner
 }
 

@@ -1,5 +1,5 @@
 import type { CloseRecord } from './check-state.ts';
-import type { Close } from './events.ts';
+import type { CheckRequest } from './events.ts';
 
 /** When a check is due (rule 3), and when a newer close supersedes it (rule 5): docs/rules.md. */
 
@@ -17,7 +17,7 @@ export const MORE_TIMEOUTS = 2;
  * Both moments are from the server's clock, so a difference to our clock does not matter.
  * @param sentSeconds the sender's own timestamp of the report
  */
-export function waitSeconds(close: Close, sentSeconds: number): number {
+export function waitSeconds(close: CheckRequest, sentSeconds: number): number {
   const elapsed = sentSeconds - close.at / 1e6;
   return Math.min(close.delay, Math.max(0, Math.ceil(close.delay - elapsed)));
 }
@@ -27,9 +27,9 @@ export function waitSeconds(close: Close, sentSeconds: number): number {
  *
  * A newer close postpones the check, but not beyond five delays after the oldest unanswered close.
  */
-export function isSuperseded(close: Close, record: CloseRecord): boolean {
-  if (record.checked === close.at) return false; // this check has begun, and runs again
-  if (record.checked !== undefined && record.checked > close.at) return true;
+export function isSuperseded(close: CheckRequest, record: CloseRecord): boolean {
+  if (record.checkBegun === close.at) return false; // this check has begun, and runs again
+  if (record.checkBegun !== undefined && record.checkBegun > close.at) return true;
   if (record.at <= close.at) return false;
   return record.at + record.delay * 1e6 <= lastMoment(oldestOf(close, record), record.delay);
 }
@@ -42,15 +42,15 @@ export function isSuperseded(close: Close, record: CloseRecord): boolean {
  * that a check may take, whichever is longer. So a close in the last round of a patient check counts, too.
  * @param newest the newest close of the pair, µs
  */
-export function isNewerToDecide(close: Close & { readonly oldest?: number }, newest: number): boolean {
+export function isNewerToDecide(close: CheckRequest & { readonly oldest?: number }, newest: number): boolean {
   const oldest = close.oldest ?? close.at;
   const longest = oldest + (close.delay + close.patience + MORE_TIMEOUTS * close.timeout) * 1e6;
   return newest > close.at && newest <= Math.max(lastMoment(oldest, close.delay), longest);
 }
 
 /** The oldest unanswered close when this check began, µs. The same if the check runs again. */
-export function oldestOf(close: Close, record: CloseRecord): number {
-  const oldest = record.checked === close.at ? record.answers : record.since;
+export function oldestOf(close: CheckRequest, record: CloseRecord): number {
+  const oldest = record.checkBegun === close.at ? record.oldestAnswered : record.oldestUnanswered;
   return Math.min(oldest ?? close.at, close.at);
 }
 

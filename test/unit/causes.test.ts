@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { runCheck } from '../../functions/core/check.ts';
-import type { Close, Join } from '../../functions/core/events.ts';
+import type { CheckRequest, Join } from '../../functions/core/events.ts';
 import { REMOTE, World } from './world.ts';
 
 /** Rule 11 (docs/rules.md): a check of one room, for another cause than a close. */
@@ -8,7 +8,7 @@ const ROOM = `room@${REMOTE}`;
 const OTHER = `other@${REMOTE}`;
 
 /** What the server sends when a room says to a session that it is not in. */
-const doubt = (world: World, options: Partial<Close> = {}): Close =>
+const doubt = (world: World, options: Partial<CheckRequest> = {}): CheckRequest =>
   world.close({ cause: 'room-error', room: ROOM, delay: 0, ...options });
 
 /** Some users in a room, and as many in another, none of whom their rooms know. */
@@ -143,7 +143,7 @@ describe('a check of one room and one of its host', () => {
     await world.check(first);
     world.now += 86_400_000;
     const second = doubt(world);
-    expect(world.table.readClose(second)?.since).toBe(second.at);
+    expect(world.table.readClose(second)?.oldestUnanswered).toBe(second.at);
     world.server.closed = world.nextAt();
     expect((await world.check(second)).state).toMatchObject({ superseded: true });
     expect(noticesTo(world, here)).toEqual([0]);
@@ -155,13 +155,13 @@ describe('a check of one room and one of its host', () => {
     let close = doubt(world);
     let checks = 0;
     for (; noticesTo(world, here)[0] === 0 && checks < 20; checks += 1) {
-      let next: Close | undefined;
+      let next: CheckRequest | undefined;
       world.hook = ({ port, phase }) => {
         if (port === 'send' && phase === 'before') next ??= doubt(world);
         return undefined;
       };
       await world.check(close);
-      close = next as unknown as Close;
+      close = next as unknown as CheckRequest;
     }
     expect(noticesTo(world, here)).toEqual([1]);
     expect(checks).toBeLessThanOrEqual(4);

@@ -1,7 +1,7 @@
 import type { Context } from 'aws-lambda';
 import { afterAll, beforeAll, beforeEach, expect, it, vi } from 'vitest';
 import { type CheckState, firstState } from '../../functions/core/check-state.ts';
-import type { Close } from '../../functions/core/events.ts';
+import type { CheckRequest } from '../../functions/core/events.ts';
 import { ENV } from '../../functions/names.ts';
 import { type Endpoint, listen } from '../../lab/endpoint.ts';
 
@@ -14,7 +14,7 @@ const JOINS = [1, 2, 3].map((n) => ({
   user: `user${n}@${HOST}/phone`,
   at: AT + n,
 }));
-const CLOSE: Close = {
+const CLOSE: CheckRequest = {
   host: HOST,
   remote: REMOTE,
   at: AT + 10,

@@ -1,6 +1,6 @@
 import { describe, expect, it, vi } from 'vitest';
 import { runCheck } from '../../functions/core/check.ts';
-import type { Close, Join } from '../../functions/core/events.ts';
+import type { CheckRequest, Join } from '../../functions/core/events.ts';
 import { worldWith, notifiedOtherwise } from './world-with.ts';
 import { Crash, HOST, REMOTE, type World } from './world.ts';
 
@@ -12,8 +12,8 @@ describe('a newer close during a check', () => {
   const closes = { 'on record in the table': true, 'named by the server, its report still on its way': false } as const;
 
   /** The link breaks again before the first ping: it gets no answer. The close is on record, or not yet reported. */
-  function broken(world: World, isReported: boolean): () => Close {
-    let second: Close | undefined;
+  function broken(world: World, isReported: boolean): () => CheckRequest {
+    let second: CheckRequest | undefined;
     world.hook = ({ port, phase }) => {
       if (port !== 'send' || phase !== 'before' || second !== undefined) return undefined;
       const at = world.nextAt();
@@ -34,7 +34,7 @@ describe('a newer close during a check', () => {
           };
       return undefined;
     };
-    return () => second as Close;
+    return () => second as CheckRequest;
   }
 
   it.each(Object.entries(closes))(
@@ -63,7 +63,7 @@ describe('a newer close during a check', () => {
     } = worldWith(1);
     world.server.room((join as Join).room).script = () => 'silence';
     const first = world.close({ patience: 300 });
-    let second: Close | undefined;
+    let second: CheckRequest | undefined;
     world.hook = ({ port, phase }) => {
       if (port !== 'send' || phase !== 'before' || second !== undefined || world.now < first.at / 1000 + 360_000)
         return undefined;
@@ -73,7 +73,10 @@ describe('a newer close during a check', () => {
     expect((await world.check(first)).state).toMatchObject({ superseded: true, totals: { notified: 0 } });
     expect(world.noticesTo(join as Join)).toBe(0);
     world.hook = undefined;
-    expect((await world.check(second as unknown as Close)).state.totals).toMatchObject({ undecided: 1, notified: 1 });
+    expect((await world.check(second as unknown as CheckRequest)).state.totals).toMatchObject({
+      undecided: 1,
+      notified: 1,
+    });
   });
 
   it('keeps its mark: an older check never overwrites it, so neither leaves a user to the other', async () => {
@@ -101,7 +104,7 @@ describe('a newer close during a check', () => {
     world.table.passOn(first, first.at);
     world.now += 86_400_000;
     const third = world.close();
-    expect(world.table.readClose(third)?.since).toBe(third.at);
+    expect(world.table.readClose(third)?.oldestUnanswered).toBe(third.at);
   });
 
   it('counts the five delays from the same close if its check runs again', async () => {
@@ -139,7 +142,7 @@ describe('a newer close during a check', () => {
     const lost = joins.filter((_, index) => index % 2 === 0).map((join) => world.lose(join));
     let close = world.close({ delay: 5, timeout: 5 });
     for (let again = 0; again < 4; again += 1) {
-      let next: Close | undefined;
+      let next: CheckRequest | undefined;
       world.hook = ({ port, phase }) => {
         if (port !== 'send' || phase !== 'before' || next !== undefined) return undefined;
         world.now += 300;
@@ -148,7 +151,7 @@ describe('a newer close during a check', () => {
         return undefined;
       };
       expect((await world.check(close)).state.superseded).toBe(true);
-      close = next as unknown as Close;
+      close = next as unknown as CheckRequest;
       world.server.link = 'up';
     }
     world.hook = undefined;
@@ -165,7 +168,7 @@ describe('a newer close during a check', () => {
     let close = world.close();
     let checks = 0;
     for (; world.noticesTo(join as Join) === 0 && checks < 20; checks += 1) {
-      let next: Close | undefined;
+      let next: CheckRequest | undefined;
       world.hook = ({ port, phase }) => {
         if (port !== 'send' || phase !== 'before' || next !== undefined) return undefined;
         world.server.link = 'remote-server-timeout';
@@ -173,7 +176,7 @@ describe('a newer close during a check', () => {
         return undefined;
       };
       await world.check(close);
-      close = next as unknown as Close;
+      close = next as unknown as CheckRequest;
     }
     expect(world.noticesTo(join as Join)).toBe(1);
     expect(checks).toBe(6); // the closes of five delays, and the one after

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it, vi } from 'vitest';
 import { runCheck } from '../../functions/core/check.ts';
-import type { Close, Join } from '../../functions/core/events.ts';
+import type { CheckRequest, Join } from '../../functions/core/events.ts';
 import { worldWith, notifiedOtherwise, settled } from './world-with.ts';
 import { Crash, REMOTE, World } from './world.ts';
 
@@ -28,7 +28,7 @@ describe('each lost user is notified once', () => {
     patience: fc.constantFrom(0, 0, 20),
   });
 
-  function play(scene: Scene): { world: World; close: Close; notified: string[]; kept: string[] } {
+  function play(scene: Scene): { world: World; close: CheckRequest; notified: string[]; kept: string[] } {
     const world = new World();
     const notified: string[] = [];
     const kept: string[] = [];

@@ -1,12 +1,12 @@
 import { expect, it } from 'vitest';
 import { firstState } from '../../functions/core/check-state.ts';
-import type { Close } from '../../functions/core/events.ts';
+import type { CheckRequest } from '../../functions/core/events.ts';
 import { NewerClose } from '../../functions/core/newer-close.ts';
 import { HOST, REMOTE } from './world.ts';
 
 /** Rule 5 (docs/rules.md): two batches look for a newer close at the same time. */
 it('a newer close that one batch has found takes over, whatever another batch finds while it looks', async () => {
-  const close: Close = {
+  const close: CheckRequest = {
     host: HOST,
     remote: REMOTE,
     at: 1_000_000_000_000_000,

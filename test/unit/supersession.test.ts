@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it, vi } from 'vitest';
 import { runCheck } from '../../functions/core/check.ts';
 import type { Totals } from '../../functions/core/check-state.ts';
-import type { Close, Join } from '../../functions/core/events.ts';
+import type { CheckRequest, Join } from '../../functions/core/events.ts';
 import { isNewerToDecide, isSuperseded, waitSeconds } from '../../functions/core/supersession.ts';
 import { worldWith } from './world-with.ts';
 import { BEGINNING, HOST, REMOTE, World } from './world.ts';
@@ -12,7 +12,7 @@ import { BEGINNING, HOST, REMOTE, World } from './world.ts';
 vi.setConfig({ testTimeout: 60_000 }); // a second or two, on a machine that does nothing else
 
 describe('waitSeconds', () => {
-  const close: Close = {
+  const close: CheckRequest = {
     host: HOST,
     remote: REMOTE,
     at: BEGINNING * 1e6,
@@ -58,7 +58,7 @@ describe('waitSeconds', () => {
 describe('isSuperseded', () => {
   const T = BEGINNING * 1e6;
   const second = 1e6;
-  const close = (at: number, delay = 60): Close => ({
+  const close = (at: number, delay = 60): CheckRequest => ({
     host: HOST,
     remote: REMOTE,
     at,
@@ -71,36 +71,46 @@ describe('isSuperseded', () => {
   });
 
   it.each([
-    ['the only close', T, { at: T, delay: 60, since: T }, false],
-    ['a newer close whose check comes in time', T, { at: T + 10 * second, delay: 60, since: T }, true],
+    ['the only close', T, { at: T, delay: 60, oldestUnanswered: T }, false],
+    ['a newer close whose check comes in time', T, { at: T + 10 * second, delay: 60, oldestUnanswered: T }, true],
     [
       'a newer close whose check comes five delays after the oldest',
       T,
-      { at: T + 240 * second, delay: 60, since: T },
+      { at: T + 240 * second, delay: 60, oldestUnanswered: T },
       true,
     ],
-    ['a newer close whose check comes later than that', T, { at: T + 240 * second + 1, delay: 60, since: T }, false],
+    [
+      'a newer close whose check comes later than that',
+      T,
+      { at: T + 240 * second + 1, delay: 60, oldestUnanswered: T },
+      false,
+    ],
     [
       'an older close is still unanswered: the bound counts from it',
       T,
-      { at: T + 200 * second, delay: 60, since: T - 100 * second },
+      { at: T + 200 * second, delay: 60, oldestUnanswered: T - 100 * second },
       false,
     ],
     [
       'a report that came too late to be the oldest on record: the bound counts from its own close',
       T,
-      { at: T + 250 * second, delay: 60, since: T + 100 * second },
+      { at: T + 250 * second, delay: 60, oldestUnanswered: T + 100 * second },
       false,
     ],
-    ['its own check, which began and runs again', T, { at: T + 10 * second, delay: 60, since: T, checked: T }, false],
+    [
+      'its own check, which began and runs again',
+      T,
+      { at: T + 10 * second, delay: 60, oldestUnanswered: T, checkBegun: T },
+      false,
+    ],
     [
       'a newer check that has begun, whatever came since',
       T,
-      { at: T + 900 * second, delay: 60, since: T + 10 * second, checked: T + 10 * second },
+      { at: T + 900 * second, delay: 60, oldestUnanswered: T + 10 * second, checkBegun: T + 10 * second },
       true,
     ],
-    ['an older check that has begun', T, { at: T, delay: 60, checked: T - 50 * second }, false],
-    ['the delay was shortened in between', T, { at: T + 200 * second, delay: 10, since: T }, false],
+    ['an older check that has begun', T, { at: T, delay: 60, checkBegun: T - 50 * second }, false],
+    ['the delay was shortened in between', T, { at: T + 200 * second, delay: 10, oldestUnanswered: T }, false],
   ] as const)('%s', (_what, at, record, superseded) => {
     expect(isSuperseded(close(at), record)).toBe(superseded);
   });
@@ -160,7 +170,7 @@ describe('isSuperseded', () => {
     } = worldWith(1);
     world.server.link = 'remote-server-timeout';
     const first = world.close({ patience: 30 });
-    let second: Close | undefined;
+    let second: CheckRequest | undefined;
     world.onWait = ({ round }) => {
       if (round === 1) second = world.close();
     };
@@ -170,7 +180,7 @@ describe('isSuperseded', () => {
       totals: { undecided: 0, notified: 0 },
     });
     expect(world.noticesTo(join as Join)).toBe(0);
-    expect((await world.check(second as Close)).state).toMatchObject({
+    expect((await world.check(second as CheckRequest)).state).toMatchObject({
       next: 'done',
       totals: { undecided: 1, notified: 1 },
     });
@@ -203,11 +213,11 @@ describe('isSuperseded', () => {
     gaps: readonly number[],
     delay: number,
     lateness: readonly number[],
-  ): Promise<{ closes: Close[]; runs: { at: number; close: Close; totals: Totals }[] }> {
+  ): Promise<{ closes: CheckRequest[]; runs: { at: number; close: CheckRequest; totals: Totals }[] }> {
     const world = new World();
-    const closes: Close[] = [];
+    const closes: CheckRequest[] = [];
     const agenda: { at: number; act: () => Promise<void> }[] = [];
-    const runs: { at: number; close: Close; totals: Totals }[] = [];
+    const runs: { at: number; close: CheckRequest; totals: Totals }[] = [];
     let moment = BEGINNING;
     gaps.forEach((gap, index) => {
       moment += gap;

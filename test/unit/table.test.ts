@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { RowRefusedError, Table } from '../../functions/adapters/table.ts';
 import type { StoredJoin } from '../../functions/core/check-state.ts';
 import { inParallel } from '../../functions/core/concurrency.ts';
-import type { Close, JoinedEvent, LeftEvent } from '../../functions/core/events.ts';
+import type { CheckRequest, JoinedEvent, LeftEvent } from '../../functions/core/events.ts';
 import { TABLE_KEYS } from '../../functions/names.ts';
 import { MapTable } from './world.ts';
 
@@ -58,7 +58,7 @@ afterAll(async () => {
 let hosts = 0;
 const newRemote = (): string => `muc${(hosts += 1)}.host`;
 
-const closeOf = (remote: string, at = T + 1e12): Close => ({
+const closeOf = (remote: string, at = T + 1e12): CheckRequest => ({
   host: 'example.net',
   remote,
   at,
@@ -88,7 +88,7 @@ function left(remote: string, at: number, fields: { user?: string; room?: string
   return { ...rest, type: 'muc.left' };
 }
 
-async function readAll(close: Close, cursor?: string, now = NOW): Promise<StoredJoin[]> {
+async function readAll(close: CheckRequest, cursor?: string, now = NOW): Promise<StoredJoin[]> {
   const all: StoredJoin[] = [];
   for await (const joins of table.readJoins(close, cursor, now)) all.push(...joins);
   return all;
@@ -301,7 +301,7 @@ describe('reading', () => {
 });
 
 describe('one room', () => {
-  const ofRoom = (remote: string, room = 'room', at = T + 1e12): Close => ({
+  const ofRoom = (remote: string, room = 'room', at = T + 1e12): CheckRequest => ({
     ...closeOf(remote, at),
     cause: 'silence',
     room: `${room}@${remote}`,
@@ -329,13 +329,13 @@ describe('one room', () => {
     await table.record(joined(remote, T), NOW);
     await table.recordClose(closeOf(remote, T + 5), NOW);
     await table.recordClose(ofRoom(remote, 'room', T + 9), NOW);
-    expect(await table.readClose(closeOf(remote))).toEqual({ at: T + 5, delay: 60, since: T + 5 });
-    expect(await table.readClose(ofRoom(remote))).toEqual({ at: T + 9, delay: 60, since: T + 9 });
+    expect(await table.readClose(closeOf(remote))).toEqual({ at: T + 5, delay: 60, oldestUnanswered: T + 5 });
+    expect(await table.readClose(ofRoom(remote))).toEqual({ at: T + 9, delay: 60, oldestUnanswered: T + 9 });
     expect(await table.readClose(ofRoom(remote, 'other'))).toBeUndefined();
     expect(await table.claimClose(ofRoom(remote, 'room', T + 9), { at: T + 9, delay: 60 }, T + 9)).toBe(true);
     await table.passOn(ofRoom(remote, 'room', T + 9), T + 1);
-    expect(await table.readClose(closeOf(remote))).toEqual({ at: T + 5, delay: 60, since: T + 5 });
-    expect(await table.readClose(ofRoom(remote))).toMatchObject({ checked: T + 9, since: T + 1 });
+    expect(await table.readClose(closeOf(remote))).toEqual({ at: T + 5, delay: 60, oldestUnanswered: T + 5 });
+    expect(await table.readClose(ofRoom(remote))).toMatchObject({ checkBegun: T + 9, oldestUnanswered: T + 1 });
     expect(await readAll(closeOf(remote))).toHaveLength(1);
   });
 });
@@ -412,21 +412,33 @@ describe('closes', () => {
     await table.recordClose({ ...closeOf(remote, T + 9), delay: 30 }, NOW);
     await table.recordClose(closeOf(remote, T + 7), NOW); // late
     await table.recordClose({ ...closeOf(remote, T + 9), delay: 31 }, NOW); // twice
-    expect(await table.readClose(closeOf(remote))).toEqual({ at: T + 9, delay: 30, since: T + 5 });
+    expect(await table.readClose(closeOf(remote))).toEqual({ at: T + 9, delay: 30, oldestUnanswered: T + 5 });
   });
 
   it('a check that begins answers all closes up to its own; the five delays of later ones count from it', async () => {
     const remote = newRemote();
     const [first, second] = [closeOf(remote, T + 5), closeOf(remote, T + 9)];
     await table.recordClose(first, NOW);
-    expect(await table.claimClose(first, { at: T + 5, delay: 60, since: T + 5 }, T)).toBe(true);
-    expect(await table.readClose(first)).toEqual({ at: T + 5, delay: 60, checked: T + 5, answers: T });
+    expect(await table.claimClose(first, { at: T + 5, delay: 60, oldestUnanswered: T + 5 }, T)).toBe(true);
+    expect(await table.readClose(first)).toEqual({ at: T + 5, delay: 60, checkBegun: T + 5, oldestAnswered: T });
     await table.recordClose(second, NOW);
-    expect(await table.readClose(first)).toEqual({ at: T + 9, delay: 60, checked: T + 5, answers: T, since: T + 9 });
+    expect(await table.readClose(first)).toEqual({
+      at: T + 9,
+      delay: 60,
+      checkBegun: T + 5,
+      oldestAnswered: T,
+      oldestUnanswered: T + 9,
+    });
     expect(await table.claimClose(first, { at: T + 9, delay: 60 }, T)).toBe(true);
-    expect(await table.readClose(first)).toEqual({ at: T + 9, delay: 60, checked: T + 5, answers: T, since: T + 5 });
+    expect(await table.readClose(first)).toEqual({
+      at: T + 9,
+      delay: 60,
+      checkBegun: T + 5,
+      oldestAnswered: T,
+      oldestUnanswered: T + 5,
+    });
     expect(await table.claimClose(second, { at: T + 9, delay: 60 }, T)).toBe(true);
-    expect(await table.readClose(first)).toEqual({ at: T + 9, delay: 60, checked: T + 9, answers: T });
+    expect(await table.readClose(first)).toEqual({ at: T + 9, delay: 60, checkBegun: T + 9, oldestAnswered: T });
   });
 
   it('a check that has read an older record does not begin', async () => {
@@ -450,13 +462,19 @@ describe('closes', () => {
     expect(await table.claimClose(first, { at: T + 5, delay: 60 }, T)).toBe(true);
     await table.recordClose(second, NOW);
     await table.passOn(first, T + 5);
-    expect(await table.readClose(first)).toEqual({ at: T + 9, delay: 60, checked: T + 5, answers: T, since: T + 5 });
+    expect(await table.readClose(first)).toEqual({
+      at: T + 9,
+      delay: 60,
+      checkBegun: T + 5,
+      oldestAnswered: T,
+      oldestUnanswered: T + 5,
+    });
     await table.passOn(second, T + 9); // an older one stays
     await table.recordClose(third, NOW);
-    expect(await table.readClose(first)).toMatchObject({ at: T + 12, since: T + 5 });
+    expect(await table.readClose(first)).toMatchObject({ at: T + 12, oldestUnanswered: T + 5 });
     expect(await table.claimClose(third, { at: T + 12, delay: 60 }, T + 5)).toBe(true);
     await table.passOn(second, T + 5); // a newer check has begun, and answers them itself
-    expect(await table.readClose(first)).not.toHaveProperty('since');
+    expect(await table.readClose(first)).not.toHaveProperty('oldestUnanswered');
   });
 
   it('whatever happens to them, the plain map of the other tests does the same', async () => {

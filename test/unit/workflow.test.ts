@@ -2,11 +2,11 @@ import { SFNClient } from '@aws-sdk/client-sfn';
 import fc from 'fast-check';
 import { afterEach, describe, expect, it } from 'vitest';
 import { Workflow, executionName } from '../../functions/adapters/workflow.ts';
-import type { Close } from '../../functions/core/events.ts';
+import type { CheckRequest } from '../../functions/core/events.ts';
 import { type Endpoint, listen } from '../../lab/endpoint.ts';
 
 const T = 1_795_355_000;
-const close: Close = {
+const close: CheckRequest = {
   host: 'example.net',
   remote: 'muc.host',
   at: T * 1e6,

@@ -8,7 +8,7 @@ import {
   type StoredJoin,
   firstState,
 } from '../../functions/core/check-state.ts';
-import type { Close, Join, JoinedEvent, LeftEvent } from '../../functions/core/events.ts';
+import type { CheckRequest, Join, JoinedEvent, LeftEvent } from '../../functions/core/events.ts';
 import { requestBody, readAnswers } from '../../functions/core/stanzas.ts';
 import { waitSeconds } from '../../functions/core/supersession.ts';
 
@@ -60,7 +60,11 @@ export class MapTable {
   }
 
   /** A page of joins made before the close, after `cursor`, and whether there are more rows. */
-  page(close: Close, cursor: string | undefined, size: number): { joins: StoredJoin[]; last: string | undefined } {
+  page(
+    close: CheckRequest,
+    cursor: string | undefined,
+    size: number,
+  ): { joins: StoredJoin[]; last: string | undefined } {
     this.#order ??= [...this.rows]
       .map(([slot, { key }]) => ({ slot, bytes: Buffer.from(key) }))
       .sort((one, other) => Buffer.compare(one.bytes, other.bytes));
@@ -97,36 +101,42 @@ export class MapTable {
     this.rows.set(slot, rest);
   }
 
-  recordClose(close: Close): void {
+  recordClose(close: CheckRequest): void {
     const slot = this.#slot(close, `close ${close.room ?? ''}`);
     const known = this.closes.get(slot);
     if (known !== undefined && known.at >= close.at) return;
-    this.closes.set(slot, { ...known, at: close.at, delay: close.delay, since: known?.since ?? close.at });
+    this.closes.set(slot, {
+      ...known,
+      at: close.at,
+      delay: close.delay,
+      oldestUnanswered: known?.oldestUnanswered ?? close.at,
+    });
   }
 
-  readClose(close: Close): CloseRecord | undefined {
+  readClose(close: CheckRequest): CloseRecord | undefined {
     return this.closes.get(this.#slot(close, `close ${close.room ?? ''}`));
   }
 
-  claimClose(close: Close, seen: CloseRecord, oldest: number): boolean {
+  claimClose(close: CheckRequest, seen: CloseRecord, oldest: number): boolean {
     const slot = this.#slot(close, `close ${close.room ?? ''}`);
     const known = this.closes.get(slot);
     if (known?.at !== seen.at) return false;
-    const { since: _since, ...rest } = known;
+    const { oldestUnanswered: _answered, ...rest } = known;
     this.closes.set(slot, {
       ...rest,
-      checked: close.at,
-      answers: oldest,
-      ...(seen.at > close.at ? { since: close.at } : {}),
+      checkBegun: close.at,
+      oldestAnswered: oldest,
+      ...(seen.at > close.at ? { oldestUnanswered: close.at } : {}),
     });
     return true;
   }
 
-  passOn(close: Close, oldest: number): void {
+  passOn(close: CheckRequest, oldest: number): void {
     const slot = this.#slot(close, `close ${close.room ?? ''}`);
     const known = this.closes.get(slot);
-    if (known === undefined || (known.checked ?? 0) > close.at || (known.since ?? Infinity) <= oldest) return;
-    this.closes.set(slot, { ...known, since: oldest });
+    if (known === undefined || (known.checkBegun ?? 0) > close.at || (known.oldestUnanswered ?? Infinity) <= oldest)
+      return;
+    this.closes.set(slot, { ...known, oldestUnanswered: oldest });
   }
 }
 
@@ -359,7 +369,7 @@ export class World {
     return join;
   }
 
-  close(options: Partial<Close> = {}): Close {
+  close(options: Partial<CheckRequest> = {}): CheckRequest {
     const close = {
       host: HOST,
       remote: REMOTE,
@@ -471,12 +481,12 @@ export class World {
   }
 
   /** The first input of a close's check. */
-  start(close: Close): CheckState {
+  start(close: CheckRequest): CheckState {
     return firstState(close, `check-${close.at}`, waitSeconds(close, this.now / 1000), this.now / 1000);
   }
 
   /** Runs the workflow of a close from its delay to its end; what died is run again from its own input. */
-  async check(close: Close, from = this.start(close)): Promise<Run> {
+  async check(close: CheckRequest, from = this.start(close)): Promise<Run> {
     let state = from;
     const waits: number[] = [];
     let pages = 0;
