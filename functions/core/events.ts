@@ -29,15 +29,15 @@ export type LeftEvent = { readonly type: 'muc.left' } & Omit<Join, 'nick'>;
 type Cause = 'close' | 'room-error' | 'silence' | 'operator';
 
 /**
- * A server's request for a check, made by a cause: the end of an s2s connection between a local host and a remote host, at
- * one moment. Or another reason to doubt that users are still in a room. Such a room is checked as if it were the only
- * one on that host (rule 11, docs/rules.md).
+ * A server's request for a check. Its cause is the end of an s2s connection between a local host and a remote host, at
+ * one moment, or another reason to doubt that users are still in a room, or in the rooms of a host. A room is checked
+ * as if it were the only one on its host (rule 11, docs/rules.md).
  */
 export interface CheckRequest {
   readonly host: string;
   readonly remote: string;
   readonly cause: Cause;
-  /** The bare JID of the one room that is checked. Undefined: all rooms on the remote host. */
+  /** The bare JID of the one room that is checked. Undefined: all rooms on the remote host, as after a close. */
   readonly room?: string;
   /** Microseconds since the epoch, by the server's clock. */
   readonly at: number;
@@ -154,7 +154,7 @@ const eventSchema = v.variant(
       type: v.literal('check.requested'),
       at,
       remote,
-      room,
+      room: v.optional(room),
       cause: v.picklist(['room-error', 'silence', 'operator'], 'must be room-error, silence or operator'),
       delay: whole(0, 86_400),
       ...how,
@@ -179,8 +179,7 @@ export function readWebhook(body: string, sentSeconds: number): Webhook {
   events.forEach((raw, index) => {
     const result = readEvent(host, raw, sentSeconds);
     if (typeof result === 'string') rejected.push({ index, error: result });
-    else if ('close' in result)
-      keepNewest(closes, result.close.room ?? result.close.remote, { index, event: result.close });
+    else if ('close' in result) keepNewest(closes, subject(result.close), { index, event: result.close });
     else keepNewest(joins, `${result.room}#${result.user}`, { index, event: result });
   });
   return {
@@ -190,6 +189,11 @@ export function readWebhook(body: string, sentSeconds: number): Webhook {
     joins: [...joins.values()],
     closes: [...closes.values()],
   };
+}
+
+/** What a check is about. A close is never replaced by another cause, because it may be due later. */
+function subject({ room, remote, cause }: CheckRequest): string {
+  return room ?? (cause === 'close' ? remote : `all rooms on ${remote}`);
 }
 
 function keepNewest<Event extends { at: number }>(
@@ -243,6 +247,8 @@ function readEvent(host: string, raw: unknown, sentSeconds: number): ReadEvent |
       return `remote: together with host it may take ${MAX_HOSTS_BYTES} bytes`;
     const close = { host, remote, at, delay, timeout, patience, dryRun, reenter };
     if (event.type === 's2s.closed') return { close: { ...close, cause: 'close' } };
+    if (event.room === undefined)
+      return event.cause === 'silence' ? 'room: missing' : { close: { ...close, cause: event.cause } };
     const { bare, domain } = event.room;
     if (domain !== remote) return 'room: must be a room on remote';
     if (Buffer.byteLength(bare) > MAX_SORT_KEY_BYTES) return `room: it may take ${MAX_SORT_KEY_BYTES} bytes`;

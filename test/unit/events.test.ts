@@ -89,7 +89,7 @@ describe('an event is rejected for its own fault, and its field is named', () =>
     ['patience in parts', closed({ patience: 0.5 }), /^patience: must be a whole number/],
     ['dry_run as text', closed({ dry_run: 'false' }), /^dry_run: must be true or false/],
     ['reenter as text', closed({ reenter: 'true' }), /^reenter: must be true or false/],
-    ['a check of no room', requested({ room: undefined }), /^room: missing$/],
+    ['a check of no room for its silence', requested({ room: undefined, cause: 'silence' }), /^room: missing$/],
     ['a check of an occupant', requested({ room: 'room@muc.host/nick' }), /^room: must be a bare JID/],
     ['a check of a room elsewhere', requested({ room: 'room@other.host' }), /^room: must be a room on remote$/],
     [
@@ -254,12 +254,14 @@ describe('folding', () => {
   });
 });
 
-it('folding keeps the newest check of each room, apart from the closes of its host', () => {
+it('folding keeps the newest check of each room and of each host, apart from the closes of that host', () => {
   const events = [
     requested({ at: T }),
     requested({ at: T + 1, cause: 'silence' }),
     requested({ at: T + 2, room: 'other@muc.host' }),
     closed({ at: T + 3 }),
+    requested({ at: T + 4, room: undefined }),
+    requested({ at: T + 5, room: undefined, cause: 'operator' }),
   ];
   fc.assert(
     fc.property(fc.shuffledSubarray(events, { minLength: events.length }), (shuffled) => {
@@ -268,6 +270,7 @@ it('folding keeps the newest check of each room, apart from the closes of its ho
         [T + 1, 'silence', 'room@muc.host'],
         [T + 2, 'room-error', 'other@muc.host'],
         [T + 3, 'close', undefined],
+        [T + 5, 'operator', undefined],
       ]);
     }),
   );

@@ -304,7 +304,13 @@ describe('schemas', () => {
     ['dry_run as text', 'webhook.schema.json', closed({ dry_run: 'false' }), 'type', '/events/0/dry_run'],
     ['reenter as text', 'webhook.schema.json', closed({ reenter: 'true' }), 'type', '/events/0/reenter'],
     ['no dry_run', 'webhook.schema.json', closed({ dry_run: undefined }), 'required', '/events/0'],
-    ['a check without a room', 'webhook.schema.json', requested({ room: undefined }), 'required', '/events/0'],
+    [
+      'a check for silence without a room',
+      'webhook.schema.json',
+      requested({ room: undefined, cause: 'silence' }),
+      'required',
+      '/events/0',
+    ],
     ['a check without a remote', 'webhook.schema.json', requested({ remote: undefined }), 'required', '/events/0'],
     ['a check without a cause', 'webhook.schema.json', requested({ cause: undefined }), 'required', '/events/0'],
     [
@@ -389,6 +395,7 @@ describe('schemas', () => {
       },
     ],
     ['a check of a server that knows no re-entry', 'webhook.schema.json', requested({ reenter: undefined })],
+    ['a check of all rooms on a host', 'webhook.schema.json', requested({ room: undefined })],
     ['a check after a delay', 'webhook.schema.json', requested({ delay: 86_400 })],
     ['a close without a reason', 'webhook.schema.json', closed({ reason: undefined })],
     ['a resource with spaces, @ and /', 'webhook.schema.json', left({ user: 'user@example.net/at home @ 2/3' })],
