@@ -263,7 +263,7 @@ describe('a re-entry that fails', () => {
   });
 });
 
-describe('the user’s own word wins', () => {
+describe('the user’s own action wins', () => {
   /** Something happens to the one lost user just before the re-entry is asked for. */
   function meanwhile(act: (world: World, join: Join) => void): { world: World; join: Join } {
     const {
@@ -401,7 +401,7 @@ describe('the pace', () => {
     });
   });
 
-  it('goes on beside the pings, and leaves their thousand alone', async () => {
+  it('runs beside the pings, and does not count towards their limit of 1,000', async () => {
     const { world, joins } = lostIn({ a: 900 });
     for (const user of users(3000)) world.join(user, 'b');
     let [pings, reentries, most] = [0, 0, 0];

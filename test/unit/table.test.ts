@@ -272,7 +272,7 @@ describe('a row that the table does not take', () => {
 });
 
 describe('reading', () => {
-  it('goes on over pages on which everyone has left, by the bytes of the keys, and on from any cursor', async () => {
+  it('continues over pages on which everyone has left, by the bytes of the keys, and from any cursor', async () => {
     const remote = newRemote();
     const gone = Array.from({ length: 1000 }, (_, index) =>
       left(remote, T + index, { room: 'a', user: `user${index}` }),
