@@ -255,7 +255,7 @@ describe('the workflow', () => {
     expect(isValid).toBe(true);
   });
 
-  it('ends: each task and the whole have a time-out, each wait an end, each failure a state', () => {
+  it('ends: each task and the whole have a time-out, and errors are retried by cause', () => {
     const [machine] = assembly.stateMachines;
     const states = Object.values(machine?.definition['States'] as Record<string, Record<string, unknown>>);
     expect(machine?.definition['TimeoutSeconds']).toBe(7 * 86_400);
@@ -264,13 +264,20 @@ describe('the workflow', () => {
         ({ Handler, Timeout }) => Handler !== undefined && Timeout === 900,
       );
       expect(task['TimeoutSeconds']).toBeGreaterThan(Number(own?.['Timeout']));
-      expect(task['Catch']).toEqual([{ ErrorEquals: ['States.ALL'], ResultPath: '$.failure', Next: 'Check failed' }]);
       expect((task['Retry'] as { ErrorEquals: string[] }[]).map(({ ErrorEquals }) => ErrorEquals[0])).toEqual([
         'ServerUnreachableError',
         'Lambda.TooManyRequestsException',
         'States.ALL', // the last: it takes what the others leave
       ]);
     }
+  });
+
+  it('keeps the error and its cause when it fails, and can be redriven from the state that failed', () => {
+    const [machine] = assembly.stateMachines;
+    const states = Object.values(machine?.definition['States'] as Record<string, Record<string, unknown>>);
+    expect(states.length).toBeGreaterThan(4);
+    // a redrive only enters a Fail state again, and a Catch is what leads there
+    expect(states.filter(({ Type, Catch }) => Type === 'Fail' || Catch !== undefined)).toEqual([]);
   });
 
   it('is traced, and its log says what failed without saying whose', () => {
@@ -313,7 +320,7 @@ describe('the outputs', () => {
     ]);
   });
 
-  it('alarms and the failed check link to the runbook that the operator names', () => {
+  it('alarms and the check that may fail link to the runbook that the operator names', () => {
     const runbookUrl = 'https://wiki.example.net/ping-muc';
     const described = template({ runbookUrl }).findResources('AWS::CloudWatch::Alarm');
     expect(Object.keys(described).length).toBeGreaterThan(5);

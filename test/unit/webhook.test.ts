@@ -228,3 +228,11 @@ describe('a heartbeat', () => {
     expect((await send([], { hear, queue: { length: 0, oldest: 0 } })).answer.statusCode).toBe(503);
   });
 });
+
+it('refuses a body that is too large before it reads the secret', async () => {
+  const keys = vi.fn(() => Promise.resolve(KEYS));
+  const { answer } = await send([{ text: 'a'.repeat(262_144) }], { keys });
+  expect(answer.statusCode).toBe(413);
+  expect(keys).not.toHaveBeenCalled();
+  expect(line('webhook refused')).toMatchObject({ status: 413, WebhooksMalformed: 1 });
+});
