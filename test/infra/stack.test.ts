@@ -82,6 +82,7 @@ describe('nothing is open', () => {
       'AWS::ApiGatewayV2::Stage',
       // reached by their account alone; think before a kind is added
       'AWS::CloudWatch::Alarm',
+      'AWS::CloudWatch::CompositeAlarm',
       'AWS::CloudWatch::Dashboard',
       'AWS::DynamoDB::GlobalTable',
       'AWS::IAM::Policy',
@@ -151,6 +152,22 @@ describe('nothing is open', () => {
         Action: ['kms:Decrypt', 'kms:GenerateDataKey*'],
       }),
     );
+  });
+
+  it('alarms reach the topics of their severity, besides the stack’s own', () => {
+    const [high, low] = ['pager', 'tickets'].map((name) => `arn:aws:sns:eu-central-1:123456789012:${name}`);
+    const own = { Ref: expect.stringMatching(/^AlarmsTopic/) as unknown };
+    const actions = (context: Record<string, string>): unknown[] =>
+      ['AWS::CloudWatch::Alarm', 'AWS::CloudWatch::CompositeAlarm']
+        .flatMap((kind) => Object.values(template(context).findResources(kind)))
+        .map((alarm) => [
+          /^Severity (\w+)/.exec(String(property('Properties.AlarmDescription', alarm)))?.[1],
+          property('Properties.AlarmActions', alarm),
+        ]);
+    for (const [severity, told] of actions({ alarmTopicArns: `high=${high},low=${low}` }) as [string, unknown][])
+      expect(told).toEqual(severity === undefined ? undefined : [own, severity === 'high' ? high : low]);
+    for (const [severity, told] of actions({ alarmTopicArns: `high=${high}` }) as [string, unknown][])
+      expect(told).toEqual(severity === undefined ? undefined : severity === 'high' ? [own, high] : [own]);
   });
 
   it('the secret is generated, and long', () => {
@@ -322,9 +339,10 @@ describe('the outputs', () => {
 
   it('alarms and the check that may fail link to the runbook that the operator names', () => {
     const runbookUrl = 'https://wiki.example.net/ping-muc';
-    const described = template({ runbookUrl }).findResources('AWS::CloudWatch::Alarm');
-    expect(Object.keys(described).length).toBeGreaterThan(5);
-    for (const alarm of Object.values(described))
+    const kinds = ['AWS::CloudWatch::Alarm', 'AWS::CloudWatch::CompositeAlarm'];
+    const described = kinds.flatMap((kind) => Object.values(template({ runbookUrl }).findResources(kind)));
+    expect(described.length).toBeGreaterThan(5);
+    for (const alarm of described)
       expect(property('Properties.AlarmDescription', alarm)).toMatch(
         /What to do: https:\/\/wiki\.example\.net\/ping-muc#/,
       );
