@@ -108,20 +108,6 @@ export const METRICS = {
   ServerUnreachable: 'Count',
   ServerBusy: 'Count',
   CheckFaults: 'Count',
-  /** Checks that wait for an operator's word, at each look; and those that got it. */
-  ChecksHeld: 'Count',
-  ChecksReleased: 'Count',
-  ChecksDropped: 'Count',
-  /** Checks that wait because an operator has paused them, at each look. */
-  ChecksPaused: 'Count',
-  /** Hosts that have not reported for 15 minutes, and those that have. */
-  HostsSilent: 'Count',
-  HostsReporting: 'Count',
-  /** The longest queue of a host's unreported events, and the age of the oldest event in a queue. */
-  QueueLength: 'Count',
-  QueueAge: 'Milliseconds',
-  /** From a close to its report. */
-  ReportDelay: 'Milliseconds',
 } as const;
 
 export type Metric = keyof typeof METRICS;
