@@ -20,6 +20,7 @@ export interface TableFault {
 
 export const internalError = (): Error => new InternalServerError({ message: 'Internal server error', $metadata: {} });
 const throttledError = (): Error => new ProvisionedThroughputExceededException({ message: 'too much', $metadata: {} });
+export const accessDenied = (): Error => Object.assign(new Error('not allowed'), { name: 'AccessDeniedException' });
 const conditionFailed = (): Error => new ConditionalCheckFailedException({ message: 'no', $metadata: {} });
 
 /** How a client repeats calls: with full jitter, as the SDK does and functions/adapters/aws.ts. */
@@ -29,8 +30,13 @@ export interface Retries {
   readonly longestMs: number;
 }
 
+/** The name that stands for all clients. */
+export const ALL = 'all';
 /** A call takes so long where nothing is wrong. */
 const LATENCY_MS = 5;
+
+const isTransient = (error: unknown): boolean =>
+  error instanceof InternalServerError || error instanceof ProvisionedThroughputExceededException;
 
 interface Input extends Names {
   readonly TableName?: string;
@@ -75,7 +81,8 @@ const keyOf = (item: Item, name: 'pk' | 'sk'): AttributeValue => item[name] ?? {
 
 /** A DynamoDB with the one table of the stack, in memory. Only its clients differ in how they repeat calls. */
 export class MemoryDynamoDB {
-  fault: TableFault = {};
+  /** For all clients, or for those of one name. */
+  readonly faults = new Map<string, TableFault>();
   readonly #partitions = new Map<string, Partition>();
   readonly #observe: (used: UsedCapacity) => void;
 
@@ -83,14 +90,14 @@ export class MemoryDynamoDB {
     this.#observe = observe;
   }
 
-  /** A client of which the functions use only `send`. */
-  client({ attempts, firstMs, longestMs }: Retries): DynamoDBClient {
+  /** A client of which the functions use only `send`. @param name for `faults` */
+  client(name: string, { attempts, firstMs, longestMs }: Retries): DynamoDBClient {
     const send = async (command: { readonly input: Input }): Promise<unknown> => {
       for (let attempt = 1; ; attempt += 1) {
         try {
-          return await this.#call(command.constructor.name, command.input);
+          return await this.#call(command.constructor.name, command.input, this.faults.get(name) ?? this.faults.get(ALL));
         } catch (error) {
-          if (attempt >= attempts || error instanceof ConditionalCheckFailedException) throw error;
+          if (attempt >= attempts || !isTransient(error)) throw error;
           await sleep(Math.random() * Math.min(longestMs, firstMs * 2 ** (attempt - 1)));
         }
       }
@@ -98,8 +105,8 @@ export class MemoryDynamoDB {
     return { send } as unknown as DynamoDBClient;
   }
 
-  async #call(command: string, input: Input): Promise<unknown> {
-    const { latencyMs = LATENCY_MS, throttled = 0, error } = this.fault;
+  async #call(command: string, input: Input, fault: TableFault = {}): Promise<unknown> {
+    const { latencyMs = LATENCY_MS, throttled = 0, error } = fault;
     await sleep(latencyMs);
     const isWrite = command !== 'QueryCommand' && command !== 'GetItemCommand';
     const isThrottled = Math.random() < throttled;

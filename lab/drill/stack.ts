@@ -1,7 +1,6 @@
 import { DatabaseSync } from 'node:sqlite';
 import { ExecutionAlreadyExists, type SFNClient } from '@aws-sdk/client-sfn';
 import { StateMachine } from 'aws-local-stepfunctions';
-import { HostWatch } from '../../functions/adapters/host-watch.ts';
 import { Hosts } from '../../functions/adapters/hosts.ts';
 import { Table } from '../../functions/adapters/table.ts';
 import { Workflow } from '../../functions/adapters/workflow.ts';
@@ -34,22 +33,26 @@ export const KEYS: readonly Key[] = [decodeSecret(Buffer.alloc(32, 1).toString('
 export interface Synthesized {
   readonly assembly: Assembly;
   readonly monitoring: Monitoring;
-  readonly webhookHandler: typeof import('../../functions/webhook.ts').webhookHandler;
-  readonly checkHandler: typeof import('../../functions/check.ts').checkHandler;
+  readonly code: Code;
 }
+
+/** What reads its environment when it is imported: the name of the stack, under which it emits metrics. */
+type Code = Pick<typeof import('../../functions/webhook.ts'), 'webhookHandler'> &
+  Pick<typeof import('../../functions/check.ts'), 'checkHandler'> &
+  Pick<typeof import('../../functions/adapters/host-watch.ts'), 'HostWatch'>;
 
 /** @param directory the output of `cdk synth` */
 export async function readSynthesized(directory: string): Promise<Synthesized> {
   const assembly = await readAssembly(directory);
   const monitoring = readMonitoring(await readResources(directory));
-  // the handlers read their environment when they are imported: names of tables, and the name of the metrics' stack
   for (const { environment } of assembly.functions) Object.assign(process.env, environment);
   process.env['AWS_REGION'] ??= 'us-east-1';
-  const [{ webhookHandler }, { checkHandler }] = await Promise.all([
+  const [{ webhookHandler }, { checkHandler }, { HostWatch }] = await Promise.all([
     import('../../functions/webhook.ts'),
     import('../../functions/check.ts'),
+    import('../../functions/adapters/host-watch.ts'),
   ]);
-  return { assembly, monitoring, webhookHandler, checkHandler };
+  return { assembly, monitoring, code: { webhookHandler, checkHandler, HostWatch } };
 }
 
 /**
@@ -120,20 +123,20 @@ export class VirtualStack {
   };
 
   #functions(): readonly [VirtualFunction, VirtualFunction] {
-    const { assembly, webhookHandler, checkHandler } = this.#synthesized;
+    const { assembly, code } = this.#synthesized;
     const { dynamoDb } = this;
     const secrets = { keys: () => Promise.resolve(KEYS), renewed: () => Promise.resolve(undefined) };
-    const client = dynamoDb.client(AWS_CLIENT);
+    const client = dynamoDb.client('webhook', AWS_CLIENT);
     const [table = { name: '' }] = assembly.tables;
-    const webhook = webhookHandler({
+    const webhook = code.webhookHandler({
       table: new Table(client, table.name),
-      watch: new HostWatch(new Hosts(client, table.name), new Set()),
+      watch: new code.HostWatch(new Hosts(client, table.name), new Set()),
       workflow: new Workflow({ send: this.#startExecution } as unknown as SFNClient, ''),
       secrets,
       hosts: new Set(),
     });
-    const check = checkHandler({
-      table: new Table(dynamoDb.client(PATIENT_AWS_CLIENT), table.name),
+    const check = code.checkHandler({
+      table: new Table(dynamoDb.client('check', PATIENT_AWS_CLIENT), table.name),
       secrets,
       serverApiUrl: this.server.url,
     });

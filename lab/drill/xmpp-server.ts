@@ -11,8 +11,8 @@ export type ApiFault =
   | { readonly kind: 'unreachable' }
   /** The request is read, and never answered. */
   | { readonly kind: 'silent' }
-  /** Answers take so many milliseconds. */
-  | { readonly kind: 'slow'; readonly ms: number };
+  /** A share of the answers takes so many milliseconds. */
+  | { readonly kind: 'slow'; readonly ms: number; readonly share: number };
 
 /** An answer takes so long where nothing is wrong. */
 const LATENCY_MS = 50;
@@ -34,7 +34,10 @@ export interface ServerJoin {
  * behind it. It reads only the stanzas that the functions write, so it needs no XML parser.
  */
 export class XmppServer {
+  /** Of all hosts. */
   fault: ApiFault | undefined;
+  /** Of one host. */
+  readonly faults = new Map<string, ApiFault>();
   /** Joins that the server knows, by room and user. */
   readonly joins = new Map<string, ServerJoin>();
   /** Rooms and users whom the room itself no longer knows. */
@@ -74,11 +77,12 @@ export class XmppServer {
   }
 
   async #serve(host: string, body: string, response: ServerResponse): Promise<void> {
-    const { fault } = this;
+    const fault = this.faults.get(host) ?? this.fault;
     if (fault?.kind === 'unreachable') return void response.destroy();
     if (fault?.kind === 'status') return void response.writeHead(fault.status).end('out of order');
     if (fault?.kind === 'silent') return this.#clock.hold(once(response, 'close').then(() => undefined));
-    await this.#clock.hold(this.#clock.sleep(fault?.ms ?? LATENCY_MS));
+    const isSlow = fault !== undefined && Math.random() < fault.share;
+    await this.#clock.hold(this.#clock.sleep(isSlow ? fault.ms : LATENCY_MS));
     const stanzas = [...body.matchAll(/<(iq|presence) ([^>]*)>.*?<\/\1>/gs)];
     const answers = stanzas.map(([whole, name = '', attributes = '']) =>
       this.#answer(host, name, Object.fromEntries(readAttributes(attributes)), whole),
