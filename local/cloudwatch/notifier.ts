@@ -10,8 +10,8 @@ export interface Delivery {
   readonly url: string | undefined;
 }
 
-const COMMAND_TIMEOUT_MS = 30_000;
-const URL_TIMEOUT_MS = 10_000;
+/** How long a delivery may take, in milliseconds. */
+const TIMEOUTS = { command: 30_000, url: 10_000 };
 /** Changes that wait for their delivery. Further ones are logged, and not delivered. */
 const MAX_WAITING = 100;
 /** Of what a failed command wrote to standard error. */
@@ -21,14 +21,16 @@ const MAX_DETAIL = 500;
 export class Notifier {
   readonly #delivery: Delivery;
   readonly #warn: (message: string, detail: string) => void;
+  readonly #timeouts: typeof TIMEOUTS;
   readonly #waiting: AlarmChange[] = [];
   readonly #closing = new AbortController();
   #delivering: Promise<void> | undefined;
 
   /** @param warn is called if a delivery fails. The detail contains no path or query of the URL: they can be secret. */
-  constructor(delivery: Delivery, warn: (message: string, detail: string) => void) {
+  constructor(delivery: Delivery, warn: (message: string, detail: string) => void, timeouts = TIMEOUTS) {
     this.#delivery = delivery;
     this.#warn = warn;
+    this.#timeouts = timeouts;
   }
 
   /** Delivers a change, unless the template notifies nobody of it. */
@@ -58,8 +60,9 @@ export class Notifier {
     for (let change = this.#waiting.shift(); change !== undefined; change = this.#waiting.shift()) {
       const { command, url } = this.#delivery;
       const body = JSON.stringify(change);
-      if (command !== undefined) await this.#try(change, () => run(command, body, this.#closing.signal));
-      if (url !== undefined) await this.#try(change, () => post(url, body, this.#closing.signal));
+      const { signal } = this.#closing;
+      if (command !== undefined) await this.#try(change, () => run(command, body, signal, this.#timeouts.command));
+      if (url !== undefined) await this.#try(change, () => post(url, body, signal, this.#timeouts.url));
     }
   }
 
@@ -74,12 +77,12 @@ export class Notifier {
 }
 
 /** Runs a program without a shell, and without our environment, which contains the webhook secret. */
-async function run(command: string, input: string, signal: AbortSignal): Promise<void> {
+async function run(command: string, input: string, signal: AbortSignal, timeout: number): Promise<void> {
   const { PATH, HOME, LANG } = process.env;
   const child = spawn(command, [], {
     env: { PATH, HOME, LANG },
     stdio: ['pipe', 'ignore', 'pipe'],
-    timeout: COMMAND_TIMEOUT_MS,
+    timeout,
     killSignal: 'SIGKILL',
     signal,
   });
@@ -93,14 +96,14 @@ async function run(command: string, input: string, signal: AbortSignal): Promise
   if (code !== 0) throw new Error(`the alarm command ended with ${code ?? ended}: ${detail.trim()}`);
 }
 
-async function post(url: string, body: string, signal: AbortSignal): Promise<void> {
+async function post(url: string, body: string, signal: AbortSignal, timeout: number): Promise<void> {
   const { origin } = new URL(url);
   const response = await fetch(url, {
     method: 'POST',
     body,
     headers: { 'content-type': 'application/json' },
     redirect: 'error',
-    signal: AbortSignal.any([signal, AbortSignal.timeout(URL_TIMEOUT_MS)]),
+    signal: AbortSignal.any([signal, AbortSignal.timeout(timeout)]),
   }).catch((error: unknown) => {
     const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
     throw new Error(`${origin} cannot be reached: ${cause instanceof Error ? cause.message : String(cause)}`);
