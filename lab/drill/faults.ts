@@ -201,6 +201,36 @@ const checkFaults: readonly Fault[] = [
   },
 ];
 
+const operatorFaults: readonly Fault[] = [
+  {
+    alarm: 'A check is held',
+    fault: 'All users of a link are lost: ten, and the limit is five (`ping_muc_notice_limit`). The operator releases them',
+    begin: (world) => {
+      world.settings = { notice_limit: 5 };
+      for (let n = 0; n < 10; n += 1) world.join(one(world).host, world.remotes[0]);
+      world.close(1, one(world).host, world.remotes[0]);
+      return () => {
+        world.settings = {};
+        void releaseAll(world);
+      };
+    },
+  },
+  {
+    alarm: 'Checks are paused',
+    fault: 'The operator has paused all checks; one is due',
+    begin: (world) => {
+      void world.stack.controls.pause({ since: world.clock.now / 1000, by: 'operator', reason: 'drill' });
+      world.close(1);
+      return () => void world.stack.controls.resume();
+    },
+  },
+];
+
+async function releaseAll({ stack, clock }: World): Promise<void> {
+  for (const { name } of await stack.controls.held(clock.now / 1000))
+    await stack.controls.decide(name, 'release', 'operator');
+}
+
 const objectiveFaults: readonly Fault[] = [
   {
     alarm: 'Objective: fast burn',
@@ -224,4 +254,4 @@ const objectiveFaults: readonly Fault[] = [
 ];
 
 /** In the order of the alarms. */
-export const FAULTS: readonly Fault[] = [...webhookFaults, ...checkFaults, ...objectiveFaults];
+export const FAULTS: readonly Fault[] = [...webhookFaults, ...checkFaults, ...operatorFaults, ...objectiveFaults];

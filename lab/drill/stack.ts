@@ -1,6 +1,7 @@
 import { DatabaseSync } from 'node:sqlite';
 import { ExecutionAlreadyExists, type SFNClient } from '@aws-sdk/client-sfn';
 import { StateMachine } from 'aws-local-stepfunctions';
+import { Controls } from '../../functions/adapters/controls.ts';
 import { Hosts } from '../../functions/adapters/hosts.ts';
 import { Table } from '../../functions/adapters/table.ts';
 import { Workflow } from '../../functions/adapters/workflow.ts';
@@ -55,6 +56,8 @@ export async function readSynthesized(directory: string): Promise<Synthesized> {
   return { assembly, monitoring, code: { webhookHandler, checkHandler, HostWatch } };
 }
 
+const tableOf = ({ tables: [table] }: Assembly): string => table?.name ?? '';
+
 /**
  * The stack in virtual time: its handlers, its state machine and its alarms are the real ones. The table is in memory.
  * What AWS adds to them is done here as the interpreter does it (local/), with the same metrics and time stamps.
@@ -65,6 +68,8 @@ export class VirtualStack {
   readonly dynamoDb: MemoryDynamoDB;
   readonly webhook: VirtualFunction;
   readonly check: VirtualFunction;
+  /** What operators do by `npm run control`. */
+  readonly controls: Controls;
   readonly transitions: Transition[] = [];
   /** Data points by metric, and log lines of the levels WARN and ERROR by message: what happened. */
   readonly counts = new Map<string, number>();
@@ -88,6 +93,7 @@ export class VirtualStack {
     this.#alarms = new AlarmLog(database);
     process.stdout.write = ((text: string) => this.#onOutput(text)) as typeof process.stdout.write;
     this.dynamoDb = new MemoryDynamoDB((used) => this.#store.record(capacityMetrics(used)));
+    this.controls = new Controls(this.dynamoDb.client('control', AWS_CLIENT), tableOf(synthesized.assembly));
     const [webhook, check] = this.#functions();
     this.webhook = webhook;
     this.check = check;
@@ -127,16 +133,18 @@ export class VirtualStack {
     const { dynamoDb } = this;
     const secrets = { keys: () => Promise.resolve(KEYS), renewed: () => Promise.resolve(undefined) };
     const client = dynamoDb.client('webhook', AWS_CLIENT);
-    const [table = { name: '' }] = assembly.tables;
+    const table = tableOf(assembly);
     const webhook = code.webhookHandler({
-      table: new Table(client, table.name),
-      watch: new code.HostWatch(new Hosts(client, table.name), new Set()),
+      table: new Table(client, table),
+      watch: new code.HostWatch(new Hosts(client, table), new Set()),
       workflow: new Workflow({ send: this.#startExecution } as unknown as SFNClient, ''),
       secrets,
       hosts: new Set(),
     });
+    const patient = dynamoDb.client('check', PATIENT_AWS_CLIENT);
     const check = code.checkHandler({
-      table: new Table(dynamoDb.client('check', PATIENT_AWS_CLIENT), table.name),
+      table: new Table(patient, table),
+      controls: new Controls(patient, table),
       secrets,
       serverApiUrl: this.server.url,
     });
