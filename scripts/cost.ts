@@ -49,9 +49,12 @@ const CHECKS_A_DAY = 4;
 /** The share of joins that a check finds lost. */
 const LOST_SHARE = 0.1;
 const DAYS_PER_MONTH = 30.4;
-/** A day of requests at the API's limit of 50 a second, and a body of 10 MB in parts of 512 KB. */
-const FLOOD_MILLIONS = (50 * 86_400) / 1e6;
-const FLOOD_FACTOR = (10 * 1024) / 512;
+/** What a day of requests at the API's limit of 50 a second costs, and how often a body of 10 MB is billed. */
+const FLOOD = {
+  api: ((50 * 86_400) / 1e6) * PRICES['HTTP API, a million requests of up to 512 KB'],
+  invocations: ((50 * 86_400) / 1e6) * PRICES['Lambda, a million invocations'],
+  parts: (10 * 1024) / 512,
+} as const;
 
 const NAMES: readonly (keyof Counts)[] = [
   'requests',
@@ -238,10 +241,10 @@ ${silentTable(counted, fixed)}
 
 ${monthlyTable(counted, fixed)}
 
-Fixed: one secret, ${fixed.metrics} custom metrics, alarms on ${fixed.alarmMetrics} metrics, ${fixed.compositeAlarms} composite alarms, one dashboard,
-${fixed.keys} key (alarms are sent through an encrypted topic). An alarm on an expression is billed for each metric in it. A
-custom metric is billed only for the hours in which it has data, so this is the most that they can cost: failures that do
-not occur cost nothing.
+Fixed: one secret, ${fixed.metrics} custom metrics, alarms on ${fixed.alarmMetrics} metrics,
+${fixed.compositeAlarms} composite alarms, one dashboard, ${fixed.keys} key (alarms are sent through an encrypted
+topic). An alarm on an expression is billed for each metric in it. A custom metric is billed only for the hours in
+which it has data, so this is the most that they can cost: failures that do not occur cost nothing.
 
 The prices are without any free tier. With the permanent free tiers of CloudWatch (10 metrics, 10 metrics of alarms, 3
 dashboards) and Lambda (a million invocations, 400,000 GB-seconds a month), the first two rows fall to little more than
@@ -251,9 +254,10 @@ Not counted: data transfer, X-Ray traces, a NAT gateway where the functions run 
 
 ## A flood
 
-Anyone can send requests to the API. It passes 50 a second at most: 4.3 million a day, which cost ${round(FLOOD_MILLIONS * PRICES['HTTP API, a million requests of up to 512 KB'])} dollars a day for
-the API, and ${round(FLOOD_MILLIONS * PRICES['Lambda, a million invocations'])} for the invocations. The API bills each started 512 KB of a request, and takes up to 10 MB. So a flood of
-such bodies costs ${FLOOD_FACTOR} times as much, ${round(FLOOD_FACTOR * FLOOD_MILLIONS * PRICES['HTTP API, a million requests of up to 512 KB'])} dollars a day. An HTTP API cannot refuse smaller bodies itself. The function refuses a
+Anyone can send requests to the API. It passes 50 a second at most, 4.3 million a day. They cost
+${round(FLOOD.api)} dollars a day for the API, and ${round(FLOOD.invocations)} for the invocations. The API bills each
+started 512 KB of a request, and takes up to 10 MB. So a flood of such bodies costs ${FLOOD.parts} times as much,
+${round(FLOOD.parts * FLOOD.api)} dollars a day. An HTTP API cannot refuse smaller bodies itself. The function refuses a
 body over 256 KiB before anything else, but the API has been billed by then. If this happens, lower
 \`THROTTLE\` in \`infra/webhook-api.ts\` to what your servers need, and deploy.
 
