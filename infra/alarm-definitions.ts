@@ -8,10 +8,10 @@ import { PERIOD, emitted, sum } from './metrics.ts';
 import type { WebhookApi } from './webhook-api.ts';
 
 /**
- * How alarms are evaluated (https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarm-evaluation.html): every
- * minute, over the last `periods` periods that end at that minute. A data point that arrives late is seen if its period
- * is still among these, so an alarm on what is stamped early, or arrives late, looks at more periods.
- * Periods × their length are at most a day, or seven days if a period is an hour or longer.
+ * How alarms are evaluated (https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarm-evaluation.html):
+ * every minute, over the last `periods` periods that end at that minute. A data point that arrives late is seen if its
+ * period is still among these, so an alarm on what is stamped early, or arrives late, looks at more periods. Periods ×
+ * their length are at most a day, or seven days if a period is an hour or longer.
  */
 
 /** The parts of the stack whose metrics raise alarms. */
@@ -62,8 +62,8 @@ const SLOW_WEBHOOK_MS = (WEBHOOK_TIME.answerWithinSeconds * 1000) / 2;
 /** The oldest event of a server that works has waited for less: it sends again at least once a minute. */
 const OLD_QUEUE_MS = Duration.minutes(3).toMilliseconds();
 /**
- * A minute late, and the minute for which a check waits for a first room that does not answer (`ping_muc_timeout`). With
- * a longer time-out, silent rooms may raise the alarm.
+ * A minute late, and the minute for which a check waits for a first room that does not answer (`ping_muc_timeout`).
+ * With a longer time-out, silent rooms may raise the alarm.
  */
 const LATE_ANSWER_MS = Duration.minutes(2).toMilliseconds();
 /**
@@ -195,9 +195,10 @@ export function checkAlarms(scope: Construct, { check }: Sources): readonly Defi
       spare: 1,
     },
     {
-      // An invocation that dies cannot count itself, and Lambda counts all errors alike, at the time of the invocation's
-      // start. So these errors count only while, for longer than they do, the server was neither out of reach nor busy.
-      // (Step Functions counts the failures of lambda:invoke for all state machines of the account together.)
+      // An invocation that dies cannot count itself, and Lambda counts all errors alike, at the time of the
+      // invocation's start. So these errors count only while, for longer than they do, the server was neither out of
+      // reach nor busy. (Step Functions counts the failures of lambda:invoke for all state machines of the account
+      // together.)
       title: 'Check function fails',
       severity: 'low',
       effect: 'Notices are late: the check is retried for some minutes, and then fails.',

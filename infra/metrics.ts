@@ -16,8 +16,8 @@ export const PERIOD = Duration.minutes(5);
 const GAUGES: ReadonlySet<Metric> = new Set(['HostsSilent', 'HostsReporting', 'QueueLength', 'QueueAge']);
 
 /**
- * A metric that the handlers emit, over five minutes. Default: counts as sums, times as their 99th percentile, gauges as
- * their maximum.
+ * A metric that the handlers emit, over five minutes. Default: counts as sums, times as their 99th percentile, gauges
+ * as their maximum.
  */
 export function emitted(scope: Construct, name: Metric, options: MetricOptions = {}): CloudWatchMetric {
   return new CloudWatchMetric({
@@ -31,8 +31,8 @@ export function emitted(scope: Construct, name: Metric, options: MetricOptions =
 }
 
 /**
- * The sum of metrics. A metric without data counts as 0, also if its data has not arrived yet, so an alarm on a sum looks
- * at several periods.
+ * The sum of metrics. A metric without data counts as 0, also if its data has not arrived yet, so an alarm on a sum
+ * looks at several periods.
  * https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/using-metric-math.html
  */
 export function sum(label: string, metrics: Readonly<Record<string, IMetric>>): MathExpression {

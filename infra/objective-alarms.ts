@@ -8,8 +8,8 @@ import { PERIOD, emitted } from './metrics.ts';
  * Alarms about the objective (docs/rules.md): 99 % of the users who were lost are told in time, over 30 days.
  *
  * The rate at which the rest is used up is compared with windows of two lengths, after "Alerting on SLOs" in Google's
- * SRE workbook (https://sre.google/workbook/alerting-on-slos/). The long window shows that it matters, and the short one
- * that it still lasts.
+ * SRE workbook (https://sre.google/workbook/alerting-on-slos/). The long window shows that it matters, and the short
+ * one that it still lasts.
  */
 
 /** The share of users who may be told late. */

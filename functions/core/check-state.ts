@@ -49,8 +49,8 @@ export interface CheckState extends CheckRequest {
   /** When the delay is over, by our own clock, in seconds since the epoch. */
   readonly due: number;
   /**
-   * When the close happened, by our own clock, in seconds since the epoch: the arrival of the report, less the time that
-   * had passed until then by the server's clock.
+   * When the close happened, by our own clock, in seconds since the epoch: the arrival of the report, less the time
+   * that had passed until then by the server's clock.
    */
   readonly closedAt?: number;
   /** How long the next Wait state waits, in seconds. */

@@ -4,7 +4,7 @@ import type { CheckState } from './check-state.ts';
  * The objective (docs/rules.md, Objective): a user whom the room no longer knows is told within the delay and so many
  * seconds after the close.
  */
-export const OBJECTIVE_MARGIN_SECONDS = 60;
+const OBJECTIVE_MARGIN_SECONDS = 60;
 
 /**
  * When a close happened, by our own clock, in seconds since the epoch, as if the check had not waited for an operator
