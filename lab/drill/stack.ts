@@ -1,12 +1,15 @@
 import { DatabaseSync } from 'node:sqlite';
 import { ExecutionAlreadyExists, type SFNClient } from '@aws-sdk/client-sfn';
 import { StateMachine } from 'aws-local-stepfunctions';
+import type { HostWatch } from '../../functions/adapters/host-watch.ts';
 import { Controls } from '../../functions/adapters/controls.ts';
 import { Hosts } from '../../functions/adapters/hosts.ts';
 import { Table } from '../../functions/adapters/table.ts';
 import { Workflow } from '../../functions/adapters/workflow.ts';
 import { type Key, decodeSecret } from '../../functions/core/signature.ts';
+import type { checkHandler } from '../../functions/check.ts';
 import { ENV } from '../../functions/names.ts';
+import type { webhookHandler } from '../../functions/webhook.ts';
 import { type Assembly, readAssembly, readResources } from '../../local/assembly.ts';
 import { evaluateAlarms } from '../../local/cloudwatch/alarm-evaluator.ts';
 import { AlarmLog } from '../../local/cloudwatch/alarm-log.ts';
@@ -38,9 +41,11 @@ export interface Synthesized {
 }
 
 /** What reads its environment when it is imported: the name of the stack, under which it emits metrics. */
-type Code = Pick<typeof import('../../functions/webhook.ts'), 'webhookHandler'> &
-  Pick<typeof import('../../functions/check.ts'), 'checkHandler'> &
-  Pick<typeof import('../../functions/adapters/host-watch.ts'), 'HostWatch'>;
+interface Code {
+  readonly webhookHandler: typeof webhookHandler;
+  readonly checkHandler: typeof checkHandler;
+  readonly HostWatch: typeof HostWatch;
+}
 
 /** @param directory the output of `cdk synth` */
 export async function readSynthesized(directory: string): Promise<Synthesized> {
@@ -48,12 +53,12 @@ export async function readSynthesized(directory: string): Promise<Synthesized> {
   const monitoring = readMonitoring(await readResources(directory));
   for (const { environment } of assembly.functions) Object.assign(process.env, environment);
   process.env['AWS_REGION'] ??= 'us-east-1';
-  const [{ webhookHandler }, { checkHandler }, { HostWatch }] = await Promise.all([
+  const [webhook, check, watch] = await Promise.all([
     import('../../functions/webhook.ts'),
     import('../../functions/check.ts'),
     import('../../functions/adapters/host-watch.ts'),
   ]);
-  return { assembly, monitoring, code: { webhookHandler, checkHandler, HostWatch } };
+  return { assembly, monitoring, code: { ...webhook, ...check, ...watch } };
 }
 
 const tableOf = ({ tables: [table] }: Assembly): string => table?.name ?? '';
@@ -91,7 +96,7 @@ export class VirtualStack {
       },
     );
     this.#alarms = new AlarmLog(database);
-    process.stdout.write = ((text: string) => this.#onOutput(text)) as typeof process.stdout.write;
+    process.stdout.write = ((text: string) => this.#onOutput(text));
     this.dynamoDb = new MemoryDynamoDB((used) => this.#store.record(capacityMetrics(used)));
     this.controls = new Controls(this.dynamoDb.client('control', AWS_CLIENT), tableOf(synthesized.assembly));
     const [webhook, check] = this.#functions();
