@@ -2,6 +2,7 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ENV } from '../functions/names.ts';
 import { REGION, readAssembly } from './assembly.ts';
+import { removeAddress, writeAddress } from './address.ts';
 import { startAwsEndpoint } from './aws-endpoint.ts';
 import type { CallRecorder } from './calls.ts';
 import { startDynamoDB } from './dynamodb.ts';
@@ -43,6 +44,7 @@ export async function startRuntime(options: RuntimeOptions): Promise<Runtime> {
   const assembly = await readAssembly(options.assembly);
   await mkdir(options.data, { recursive: true, mode: 0o700 });
   const database = await startDynamoDB(join(options.data, 'dynamodb'), assembly.tables, options.recordCall);
+  await writeAddress(options.data, { endpoint: database.endpoint, table: assembly.tables[0]?.name ?? '' });
   const [current, previous = ''] = options.secrets;
   const secret = JSON.stringify({ current, previous });
   const executions = new Map<string, Executions>();
@@ -93,6 +95,7 @@ export async function startRuntime(options: RuntimeOptions): Promise<Runtime> {
       await Promise.all([...executions.values()].map((open) => open.close()));
       await Promise.all([...functions.values()].map((open) => open.close()));
       await endpoint.close();
+      await removeAddress(options.data);
       await database.close();
     },
   };

@@ -184,3 +184,46 @@ describe('heartbeats', () => {
     expect(await requests(300, 700, ...reloads)).toEqual(['304 200 0 0/0', '604 200 0 0/0']);
   });
 });
+
+describe('a setting', () => {
+  const read = (name: string, value: number | string, field: string): Promise<readonly string[]> =>
+    runParts('setting', `ping_muc_${name}`, value, field);
+
+  it.each([
+    ['heartbeat', 0],
+    ['heartbeat', 60],
+    ['heartbeat', 600],
+    ['notice_limit', 0],
+    ['notice_limit', 1000000],
+    ['notice_share', 0],
+    ['notice_share', 0.25],
+    ['notice_share', 1],
+  ])('%s may be %s', async (name, value) => {
+    expect((await read(name, value, name)).map(Number)).toEqual([value]);
+  });
+
+  it('has a default: five minutes, no limit, more than half', async () => {
+    const defaults = ['heartbeat', 'notice_limit', 'notice_share'].map((field) => read('delay', 60, field));
+    expect((await Promise.all(defaults)).flat()).toEqual(['300', '0', '0.5']);
+  });
+
+  const seconds = 'a whole number of seconds (or 0 for never) from 60 to 600';
+  it.each([
+    ['heartbeat', 59, `${seconds}, but it is the number 59. For example: ping_muc_heartbeat = 300`],
+    ['heartbeat', 601, `${seconds}, but it is the number 601. For example: ping_muc_heartbeat = 300`],
+    [
+      'notice_limit',
+      -1,
+      'a whole number of notices (or 0 for no limit) from 0 to 1000000, but it is the number -1. ' +
+        'For example: ping_muc_notice_limit = 0',
+    ],
+    ['notice_share', 1.5, 'a number from 0 to 1, but it is the number 1.5. For example: ping_muc_notice_share = 0.5'],
+    [
+      'notice_share',
+      'half',
+      'a number from 0 to 1, but it is the string "half". For example: ping_muc_notice_share = 0.5',
+    ],
+  ])('%s may not be %s, and the error says what to set', async (name, value, message) => {
+    expect(await read(name, value, name)).toEqual([`ping_muc_${name} must be ${message}`]);
+  });
+});

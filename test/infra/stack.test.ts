@@ -283,7 +283,7 @@ describe('the workflow', () => {
 });
 
 describe('the outputs', () => {
-  it('are the webhook URL, the secret’s command, the dashboard and the settings for Prosody', () => {
+  it('are the webhook URL, the secret’s command, the table, the dashboard and the settings for Prosody', () => {
     const outputs = template({
       xmppHosts: 'Example.net',
       defaultDelaySeconds: '90',
@@ -293,6 +293,7 @@ describe('the outputs', () => {
       'WebhookUrl',
       'SecretArn',
       'SecretCommand',
+      'TableName',
       'DashboardUrl',
       'ProsodySettings',
     ]);
