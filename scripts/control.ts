@@ -176,7 +176,13 @@ async function main(): Promise<void> {
   }
 }
 
+/** The address of an instance that crashed stays in its data directory. */
+function isUnreachable(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && error.code === 'ECONNREFUSED';
+}
+
 main().catch((error: unknown) => {
+  if (isUnreachable(error)) process.stderr.write('Nothing answers: does npm start run, with the same --data?\n');
   process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
   process.exitCode = 1;
 });
