@@ -248,7 +248,8 @@ end
 -- Reads the settings, one of which has a value (a number, or another text): prints the field's value, or what is wrong.
 function scenarios.setting(_, name, value, field)
 	local options = {
-		ping_muc_webhook_url = "http://127.0.0.1/"; ping_muc_secret = "whsec_"..("A"):rep(32); [name] = tonumber(value) or value;
+		ping_muc_webhook_url = "http://127.0.0.1/"; ping_muc_secret = "whsec_"..("A"):rep(32);
+		[name] = tonumber(value) or value;
 	};
 	function module:get_option(option, default) -- luacheck: ignore 212/self
 		if options[option] == nil then return default; end

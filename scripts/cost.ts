@@ -256,9 +256,9 @@ ${silentTable(counted, fixed)}
 
 ## Heartbeats
 
-Each host sends a heartbeat every five minutes (\`ping_muc_heartbeat\`), each at one write unit. The table shows the cost if
-no other webhook is sent that could carry it. Once a minute the last heartbeats of all hosts are read, at one read unit
-for some 40 hosts and each instance of the webhook function.
+Each host sends a heartbeat every five minutes (\`ping_muc_heartbeat\`), each at one write unit. The table shows the
+cost if no other webhook is sent that could carry it. Once a minute the last heartbeats of all hosts are read, at one
+read unit for some 40 hosts and each instance of the webhook function.
 
 ${heartbeatTable(counted, fixed)}
 

@@ -30,9 +30,9 @@ export type LeftEvent = { readonly type: 'muc.left' } & Omit<Join, 'nick'>;
 type Cause = 'close' | 'room-error' | 'silence' | 'operator';
 
 /**
- * A server's request for a check, made by a cause: the end of an s2s connection between a local host and a remote host, at
- * one moment. Or another reason to doubt that users are still in a room. Such a room is checked as if it were the only
- * one on that host (rule 11, docs/rules.md).
+ * A server's request for a check, made by a cause: the end of an s2s connection between a local host and a remote
+ * host, at one moment. Or another reason to doubt that users are still in a room. Such a room is checked as if it were
+ * the only one on that host (rule 11, docs/rules.md).
  */
 export interface CheckRequest {
   readonly host: string;
