@@ -30,9 +30,10 @@ describe('the dashboard', () => {
       .map(([, name, ...dimension]) => ({ name: String(name), dimension: dimension.slice(0, 2) }));
   };
 
-  /** The names in the handlers' calls of `measure`, each of which the type of `measure` makes a name of METRICS. */
+  /** The names in the functions' calls of `measure`, each of which the type of `measure` makes a name of METRICS. */
   const emitted = async (): Promise<Set<string>> => {
-    const code = (await Promise.all(['functions/webhook.ts', 'functions/check.ts'].map(source))).join('\n');
+    const files = ['functions/webhook.ts', 'functions/check.ts', 'functions/adapters/host-watch.ts'];
+    const code = (await Promise.all(files.map(source))).join('\n');
     return new Set([...code.matchAll(/\b(\w+):/g)].map(([, name]) => String(name)).filter((name) => name in METRICS));
   };
 
