@@ -40,7 +40,7 @@ describe('an invocation', () => {
   it('is measured around the call, which keeps its result and its error', async () => {
     const points: DataPoint[] = [];
     const invoke = measured(
-      async (_, event) => (event === 'bad' ? Promise.reject(new Error('no')) : event),
+      (_, event) => (event === 'bad' ? Promise.reject(new Error('no')) : Promise.resolve(event)),
       (more) => points.push(...more),
     );
     expect(await invoke('arn:aws:lambda:us-east-1:000000000000:function:Webhook', 'good')).toBe('good');

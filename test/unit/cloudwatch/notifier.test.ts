@@ -146,14 +146,19 @@ it('a command and a request that take too long are ended', async () => {
 });
 
 it('a redirect is not followed', async () => {
+  const paths: (string | undefined)[] = [];
   await withServer(
-    (_, response) => response.writeHead(307, { location: 'http://127.0.0.1:9/' }).end(),
+    (request, response) => {
+      paths.push(request.url);
+      response.writeHead(request.url === '/first' ? 307 : 200, { location: '/second' }).end();
+    },
     async (url) => {
-      deliverTo({ url });
+      deliverTo({ url: `${url}/first` });
       notifier.notify(CHANGE);
       await notifier.settled();
     },
   );
+  expect(paths).toEqual(['/first']);
   expect(warnings).toEqual([expect.stringContaining('cannot be reached: ')]);
 });
 
@@ -164,8 +169,8 @@ it('a change of which the template notifies nobody is not delivered', async () =
   expect(() => output()).toThrow('ENOENT');
 });
 
-it('a hundred changes wait, and further ones are logged', async () => {
-  deliverTo({ command: program('exec cat > /dev/null; sleep 60') });
+it('a hundred changes wait, and further ones are logged', () => {
+  deliverTo({ command: program('cat > /dev/null; exec sleep 60') });
   for (let index = 0; index < 103; index += 1) notifier.notify({ ...CHANGE, name: `alarm ${index}` });
   expect(warnings).toEqual([
     'an alarm is not delivered: alarm 101: 100 wait already',
