@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DynamoDBClient, GetItemCommand, QueryCommand, UpdateItemCommand } from '@aws-sdk/client-dynamodb';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import {
   capacityMetrics,
   executionMetrics,
@@ -14,6 +14,8 @@ import type { DataPoint } from '../../../local/cloudwatch/data-point.ts';
 import { type UsedCapacity, startDynamoDB } from '../../../local/dynamodb.ts';
 import { type ExecutionEvent, Executions } from '../../../local/executions.ts';
 import { type ServedRequest, startGateway } from '../../../local/gateway.ts';
+
+vi.setConfig({ testTimeout: 30_000 }); // real parts, which are slow on a busy machine
 
 let directory: string;
 beforeEach(() => {

@@ -1,9 +1,11 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { type LocalCloudWatch, openCloudWatch } from '../../../local/cloudwatch/cloudwatch.ts';
 import { readMonitoring } from '../../../local/cloudwatch/template.ts';
+
+vi.setConfig({ testTimeout: 30_000 }); // real parts, which are slow on a busy machine
 
 const MINUTE = 60_000;
 const NOON = Date.UTC(2027, 0, 15, 12);

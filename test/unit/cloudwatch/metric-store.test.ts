@@ -2,8 +2,10 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { MetricStore } from '../../../local/cloudwatch/metric-store.ts';
+
+vi.setConfig({ testTimeout: 30_000 }); // real parts, which are slow on a busy machine
 
 const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;

@@ -4,10 +4,12 @@ import { type IncomingMessage, type ServerResponse, createServer } from 'node:ht
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import type { AlarmChange } from '../../../local/cloudwatch/alarm-evaluator.ts';
 import { type Delivery, Notifier } from '../../../local/cloudwatch/notifier.ts';
 import { readRequestBody } from '../../../local/http.ts';
+
+vi.setConfig({ testTimeout: 30_000 }); // real parts, which are slow on a busy machine
 
 const CHANGE: AlarmChange = {
   name: 'PingMuc: Checks fail',
