@@ -1,12 +1,24 @@
 import type { CheckState } from './check-state.ts';
+import type { CheckRequest } from './events.ts';
 import { CLOSING_MS } from './limits.ts';
 import { MORE_TIMEOUTS } from './supersession.ts';
 
-/** The time of a check (rule 7 in docs/rules.md), and of one invocation of it. */
+/** When a check is due (rule 3 in docs/rules.md), how long it lasts (rule 7), and the time of one invocation of it. */
 
 /** Seconds before undecided joins are pinged again. They double from the first value to the last. */
 const FIRST_WAIT_SECONDS = 5;
 const LAST_WAIT_SECONDS = 60;
+
+/**
+ * How long to wait so that the check begins `delay` seconds after the close, in whole seconds (rule 3).
+ *
+ * Both moments are from the server's clock, so a difference to our clock does not matter.
+ * @param sentSeconds the sender's own timestamp of the report
+ */
+export function waitSeconds(close: CheckRequest, sentSeconds: number): number {
+  const elapsed = sentSeconds - close.at / 1e6;
+  return Math.min(close.delay, Math.max(0, Math.ceil(close.delay - elapsed)));
+}
 
 /** How long to wait before the next round: with back-off, but not past the end of patience. */
 export function secondsToNextRound(state: CheckState, nowMs: number): number {
