@@ -10,6 +10,7 @@ import { Table } from './adapters/table.ts';
 import { type Logger, describe, logger } from './adapters/telemetry.ts';
 import { runCheck } from './core/check.ts';
 import type { CheckPorts, CheckState, StoredJoin, Totals } from './core/check-state.ts';
+import { Punctuality } from './core/punctuality.ts';
 import { ENV } from './names.ts';
 
 /**
@@ -47,41 +48,52 @@ async function handle(state: CheckState, context: Context, ports: CheckHandlerPo
     remote: state.remote,
     cause: state.cause,
   });
-  const beganMs = Date.now();
+  const punctuality = new Punctuality(state);
   try {
     const result = await runCheck(
       state,
-      checkPorts(ports, log, beganMs, () => context.getRemainingTimeInMillis()),
+      checkPorts(ports, log, punctuality, () => context.getRemainingTimeInMillis()),
     );
-    report(log, state, result, beganMs);
+    report(log, state, result, punctuality);
     return result;
   } catch (error) {
-    const isBusy = error instanceof ServerBusyError;
-    const isUnreachable = error instanceof ServerUnreachableError && !isBusy;
-    log.measure(
-      'check interrupted',
-      { ServerUnreachable: isUnreachable ? 1 : 0, ServerBusy: isBusy ? 1 : 0 },
-      { ...describe(error), level: 'ERROR' },
-    );
+    reportInterruption(log, error);
     throw error;
   }
+}
+
+/** Each of the three is emitted, so that a sum of them has no gaps. */
+function reportInterruption(log: Logger, error: unknown): void {
+  const cause =
+    error instanceof ServerBusyError ? 'busy' : error instanceof ServerUnreachableError ? 'unreachable' : 'fault';
+  log.measure(
+    'check interrupted',
+    {
+      ServerUnreachable: cause === 'unreachable' ? 1 : 0,
+      ServerBusy: cause === 'busy' ? 1 : 0,
+      CheckFaults: cause === 'fault' ? 1 : 0,
+    },
+    { ...describe(error), level: 'ERROR' },
+  );
 }
 
 /** The world of one invocation. Each write of a join is logged with the answers that led to it. */
 function checkPorts(
   { table, secrets, serverApiUrl }: CheckHandlerPorts,
   log: Logger,
-  beganMs: number,
+  punctuality: Punctuality,
   remaining: () => number,
 ): CheckPorts {
+  const beganSeconds = Date.now() / 1000;
   const api = new StanzaApi(serverApiUrl, secrets, remaining);
   const history = new AnswerHistory();
   const logJoin = (message: string, { user, room, nick, at }: StoredJoin): void =>
     log.info(message, { user, room, nick, at, answers: history.of(at) });
   return {
-    readJoins: (close, cursor) => table.readJoins(close, cursor, beganMs / 1000),
+    readJoins: (close, cursor) => table.readJoins(close, cursor, beganSeconds),
     send: async (host, stanzas, timeout) => {
       const answers = await api.send(host, stanzas, timeout);
+      punctuality.answered(Date.now());
       history.add(stanzas, answers);
       return answers;
     },
@@ -100,6 +112,7 @@ function checkPorts(
     readClose: (close) => table.readClose(close),
     claimClose: (close, seen, oldest) => table.claimClose(close, seen, oldest),
     passOn: (close, oldest) => table.passOn(close, oldest),
+    told: (users) => punctuality.told(users, Date.now()),
     now: () => Date.now(),
     remaining,
   };
@@ -136,7 +149,7 @@ const MESSAGES = {
   wait: 'check will ask again',
 } as const;
 
-function report(log: Logger, before: CheckState, after: CheckState, beganMs: number): void {
+function report(log: Logger, before: CheckState, after: CheckState, punctuality: Punctuality): void {
   if (after.superseded && after.totals.pinged === before.totals.pinged) {
     log.measure(MESSAGES.superseded, { ChecksSuperseded: 1 });
     return;
@@ -144,7 +157,8 @@ function report(log: Logger, before: CheckState, after: CheckState, beganMs: num
   // the state may come from an earlier release, which counted less
   const more = (name: keyof Totals): number => after.totals[name] - ((before.totals as Partial<Totals>)[name] ?? 0);
   const [notified, reentered] = [more('notified'), more('reentered')];
-  const isFirst = before.round === 0 && before.cursor === undefined;
+  const { answerLateness, closeToNotice, inTime, late } = punctuality;
+  const isFirstAnswer = before.totals.pinged === 0 && answerLateness !== undefined;
   log.measure(
     MESSAGES[after.superseded ? 'superseded' : after.next],
     {
@@ -160,8 +174,11 @@ function report(log: Logger, before: CheckState, after: CheckState, beganMs: num
         : { Notices: notified, Reentries: reentered }),
       ReentriesRefused: more('refused'),
       HistoryGaps: more('gaps'),
-      ...(isFirst ? { CheckLateness: Math.max(0, beganMs - before.due * 1000) } : {}),
-      ...(notified > 0 ? { DueToNotified: Math.max(0, Date.now() - before.due * 1000) } : {}),
+      ...(isFirstAnswer ? { AnswerLateness: answerLateness } : {}),
+      // both or none, so that a share of their sum has no gaps
+      ...(closeToNotice === undefined
+        ? {}
+        : { CloseToNotice: closeToNotice, NoticesInTime: inTime, NoticesLate: late }),
       ...(after.superseded ? { ChecksSuperseded: 1 } : after.next === 'done' ? { ChecksDone: 1 } : {}),
     },
     {

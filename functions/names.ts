@@ -81,12 +81,31 @@ export const METRICS = {
   HistoryGaps: 'Count',
   Notices: 'Count',
   DryRunNotices: 'Count',
-  /** From the moment a check is due to its first ping. */
-  CheckLateness: 'Milliseconds',
-  /** From the moment a check is due to the end of an invocation that notified a user. */
-  DueToNotified: 'Milliseconds',
+  /** Users who were told within the time of the objective (docs/rules.md), and later. */
+  NoticesInTime: 'Count',
+  NoticesLate: 'Count',
+  /** From the moment when a check was due to its first answer, once a check. A late report counts. */
+  AnswerLateness: 'Milliseconds',
+  /** From the close to the last notice or re-entry of an invocation. */
+  CloseToNotice: 'Milliseconds',
+  /** Invocations that ended in an error, by cause: the server, and everything else. */
   ServerUnreachable: 'Count',
   ServerBusy: 'Count',
+  CheckFaults: 'Count',
+  /** Checks that wait for an operator's word, at each look; and those that got it. */
+  ChecksHeld: 'Count',
+  ChecksReleased: 'Count',
+  ChecksDropped: 'Count',
+  /** Checks that wait because an operator has paused them, at each look. */
+  ChecksPaused: 'Count',
+  /** Hosts that have not reported for 15 minutes, and those that have. */
+  HostsSilent: 'Count',
+  HostsReporting: 'Count',
+  /** The longest queue of a host's unreported events, and the age of the oldest event in a queue. */
+  QueueLength: 'Count',
+  QueueAge: 'Milliseconds',
+  /** From a close to its report. */
+  ReportDelay: 'Milliseconds',
 } as const;
 
 export type Metric = keyof typeof METRICS;

@@ -63,9 +63,10 @@ async function handle(
   ports: WebhookPorts,
 ): Promise<APIGatewayProxyStructuredResultV2> {
   const log = logger({ requestId: context.awsRequestId, webhookId: event.headers['webhook-id']?.slice(0, 255) });
-  const body = Buffer.from(event.body ?? '', event.isBase64Encoded ? 'base64' : 'utf8');
-  if (body.length > MAX_BODY_BYTES)
-    return refuse(log, 413, `the body may take ${MAX_BODY_BYTES} bytes, got ${body.length}`);
+  const [text, encoding] = [event.body ?? '', event.isBase64Encoded ? 'base64' : 'utf8'] as const;
+  const bytes = Buffer.byteLength(text, encoding); // before anything else, as HTTP APIs cannot refuse a large body
+  if (bytes > MAX_BODY_BYTES) return refuse(log, 413, `the body may take ${MAX_BODY_BYTES} bytes, got ${bytes}`);
+  const body = Buffer.from(text, encoding);
   try {
     return await inTime(context.getRemainingTimeInMillis() - SPARE_MS, async (over) => {
       const { timestamp } = await authenticate(event.headers, body, ports.secrets);

@@ -48,6 +48,11 @@ export interface CheckState extends CheckRequest {
   readonly id: string;
   /** When the delay is over, by our own clock, in seconds since the epoch. */
   readonly due: number;
+  /**
+   * When the close happened, by our own clock, in seconds since the epoch: the arrival of the report, less the time
+   * that had passed until then by the server's clock.
+   */
+  readonly closedAt?: number;
   /** How long the next Wait state waits, in seconds. */
   readonly wait: number;
   readonly next: 'page' | 'wait' | 'done';
@@ -110,6 +115,11 @@ export interface CheckPorts {
   claimClose(close: CheckRequest, seen: CloseRecord, oldest: number): Promise<boolean>;
   /** Records that the closes since `oldest` (µs) are still unanswered, unless the check of a newer close has begun. */
   passOn(close: CheckRequest, oldest: number): Promise<void>;
+  /**
+   * Users were told: their notice was delivered, or they are back. Called at that moment, with those who count for the
+   * objective (docs/rules.md).
+   */
+  told(users: number): void;
   /** Milliseconds since the epoch. */
   now(): number;
   /** Milliseconds that this invocation may still take. */
@@ -123,14 +133,22 @@ export type Send = (stanzas: readonly Stanza[]) => Promise<ReadonlyMap<string, A
  * The first state of a close's check.
  * @param wait seconds until it is due
  * @param nowSeconds our own clock
+ * @param reportedAfter seconds from the close to its report, by the server's clock. Default: it was reported in time
  */
-export function firstState(close: CheckRequest, id: string, wait: number, nowSeconds: number): CheckState {
+export function firstState(
+  close: CheckRequest,
+  id: string,
+  wait: number,
+  nowSeconds: number,
+  reportedAfter = close.delay - wait,
+): CheckState {
   return {
     ...close,
     version: STATE_VERSION,
     id,
     wait,
     due: nowSeconds + wait,
+    closedAt: nowSeconds - reportedAfter,
     next: 'wait',
     round: 0,
     open: 0,

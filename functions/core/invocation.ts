@@ -142,7 +142,9 @@ export class Invocation {
     const own = await this.#withoutTakenOver(await this.#askRooms(others));
     const out = own.filter(({ verdict }) => this.#isOut(verdict)).map((one) => this.#lost(one));
     const outcomes = await sendNotices(out, this.#state.dryRun, this.#send);
-    await this.#results.add(own.map((one) => ({ ...one, outcome: outcomes.get(one.join) })));
+    const results = own.map((one) => ({ ...one, outcome: outcomes.get(one.join) }));
+    this.#results.reportTold(results);
+    await this.#results.add(results);
   }
 
   /**

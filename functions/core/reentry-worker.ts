@@ -101,6 +101,7 @@ export class ReentryWorker {
       if (hasFailed(outcome)) failed.push({ join, reason: refusal ?? reason });
       else results.push({ join, verdict: 'left', outcome: outcome === 'broken' ? 'postponed' : outcome, answer });
     }
+    this.#results.reportTold(results);
     return [...results, ...(await this.#notify([...failed, ...this.#queue.takeShut()]))];
   }
 
@@ -122,8 +123,12 @@ export class ReentryWorker {
     const results: Result[] = [];
     for (let from = 0; from < those.length; from += BATCH_SIZE) {
       const part = those.slice(from, from + BATCH_SIZE);
-      for (const [join, outcome] of await sendNotices(part, this.#state.dryRun, this.#send))
-        results.push({ join, verdict: 'left', outcome, isOfReentry: true });
+      const outcomes = await sendNotices(part, this.#state.dryRun, this.#send);
+      const told = Array.from(outcomes, ([join, outcome]): Result => {
+        return { join, verdict: 'left', outcome, isOfReentry: true };
+      });
+      this.#results.reportTold(told);
+      results.push(...told);
     }
     return results;
   }

@@ -16,8 +16,15 @@ const LAST_WAIT_SECONDS = 60;
  * @param sentSeconds the sender's own timestamp of the report
  */
 export function waitSeconds(close: CheckRequest, sentSeconds: number): number {
-  const elapsed = sentSeconds - close.at / 1e6;
-  return Math.min(close.delay, Math.max(0, Math.ceil(close.delay - elapsed)));
+  return Math.min(close.delay, Math.max(0, Math.ceil(close.delay - reportedAfter(close, sentSeconds))));
+}
+
+/**
+ * How long after the close it was reported, in seconds, by the server's clock.
+ * @param sentSeconds the sender's own timestamp of the report
+ */
+export function reportedAfter({ at }: Pick<CheckRequest, 'at'>, sentSeconds: number): number {
+  return Math.max(0, sentSeconds - at / 1e6);
 }
 
 /** How long to wait before the next round: with back-off, but not past the end of patience. */

@@ -34,6 +34,8 @@ let check: (state: CheckState, context: Context) => Promise<CheckState>;
 let onDelete: (n: number) => readonly [status: number, body: object];
 /** How often each row was to be deleted. */
 let deletes: Map<string, number>;
+/** What the server's API answers. */
+let answeredStatus = 200;
 let lines: Record<string, unknown>[];
 
 const THROTTLED = [
@@ -78,7 +80,9 @@ beforeAll(async () => {
         ? `<presence type="error" id="${id}">${error}</presence>`
         : back(id, id.endsWith('2') ? gap : ''),
     );
-    response.writeHead(200).end(`<xmpp>${[...answers, ...reentries].join('')}</xmpp>`);
+    response
+      .writeHead(answeredStatus, { 'retry-after': '60' })
+      .end(`<xmpp>${[...answers, ...reentries].join('')}</xmpp>`);
   });
   for (const name of [...Object.values(ENV), 'AWS_REGION', 'AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY'])
     vi.stubEnv(name, 'test');
@@ -148,6 +152,40 @@ it('counts and logs which users are back, which were refused, and whose history 
     [`user3@${HOST}/phone`]: ['not-acceptable', 'not-acceptable', 'none'],
   });
 });
+
+it('measures, once it has an answer, how late it came, and how many users were told in time', async () => {
+  onDelete = () => DONE;
+  const before = Date.now();
+  await run(900_000, { closedAt: AT / 1e6 });
+  const done = lines.find(({ message }) => message === 'check done') as Record<string, number>;
+  const [least, most] = [before - AT / 1000, Date.now() - AT / 1000];
+  expect(done['AnswerLateness']).toBeGreaterThanOrEqual(least - CLOSE.delay * 1000);
+  expect(done['CloseToNotice']).toBeGreaterThanOrEqual(least);
+  expect(done['CloseToNotice']).toBeLessThanOrEqual(most);
+  expect(done).toMatchObject({ NoticesInTime: 3, NoticesLate: 0 });
+});
+
+it('measures the first answer once a check, and those who were told late as late', async () => {
+  onDelete = () => DONE;
+  await run(900_000, { closedAt: AT / 1e6 - 3600, totals: { ...STATE.totals, pinged: 1 } });
+  const done = lines.find(({ message }) => message === 'check done');
+  expect(done).not.toHaveProperty('AnswerLateness');
+  expect(done).toMatchObject({ NoticesInTime: 0, NoticesLate: 3 });
+});
+
+it('says of an invocation that ends in an error whether the server is out of reach, busy, or neither', async () => {
+  const interrupted = async (serverStatus: number): Promise<unknown> => {
+    answeredStatus = serverStatus;
+    lines = [];
+    await expect(run()).rejects.toThrow();
+    answeredStatus = 200;
+    return lines.find(({ message }) => message === 'check interrupted');
+  };
+  const [none, level] = [{ ServerUnreachable: 0, ServerBusy: 0, CheckFaults: 0 }, 'ERROR'];
+  expect(await interrupted(502)).toMatchObject({ ...none, level, ServerUnreachable: 1 });
+  expect(await interrupted(429)).toMatchObject({ ...none, level, ServerBusy: 1 });
+  expect(await interrupted(400)).toMatchObject({ ...none, level, CheckFaults: 1 });
+}, 20_000);
 
 it('counts in a dry run the users who would be back, in their own metric', async () => {
   await run(900_000, { reenter: true, dryRun: true });

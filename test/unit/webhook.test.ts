@@ -175,3 +175,11 @@ it('keeps what was stored when its time is over, and begins nothing more', async
   expect(started).toEqual([]);
   expect(line('webhook stored')).toBeUndefined();
 });
+
+it('refuses a body that is too large before it reads the secret', async () => {
+  const keys = vi.fn(() => Promise.resolve(KEYS));
+  const { answer } = await send([{ text: 'a'.repeat(262_144) }], { keys });
+  expect(answer.statusCode).toBe(413);
+  expect(keys).not.toHaveBeenCalled();
+  expect(line('webhook refused')).toMatchObject({ status: 413, WebhooksMalformed: 1 });
+});

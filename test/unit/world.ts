@@ -327,6 +327,8 @@ export class World {
   onWait: ((state: CheckState) => void) | undefined;
   calls = 0;
   readonly most = { requests: 0, pings: 0, reentries: 0, stanzas: 0, held: 0, writes: 0 };
+  /** Users who were told, each time, in milliseconds since the epoch. */
+  readonly told: { readonly users: number; readonly at: number }[] = [];
   readonly #flying = { requests: 0, pings: 0, reentries: 0, held: 0, writes: 0 };
   #at = BEGINNING * 1e6;
 
@@ -437,6 +439,7 @@ export class World {
       readClose: (close) => around('readClose', () => table.readClose(close)),
       claimClose: (close, seen, oldest) => around('claimClose', () => table.claimClose(close, seen, oldest)),
       passOn: (close, oldest) => around('passOn', () => table.passOn(close, oldest)),
+      told: (users) => this.told.push({ users, at: this.now }),
       now: () => this.now,
       remaining: () => ends - this.now,
     };
