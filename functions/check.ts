@@ -3,6 +3,7 @@ import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import type { Context } from 'aws-lambda';
 import { AnswerHistory } from './adapters/answer-history.ts';
 import { AWS_CLIENT, LONGEST_CALL_MS, PATIENT_AWS_CLIENT } from './adapters/aws.ts';
+import { Controls } from './adapters/controls.ts';
 import { requireEnv } from './adapters/environment.ts';
 import { Secrets } from './adapters/secrets.ts';
 import { ServerBusyError, ServerUnreachableError, StanzaApi } from './adapters/server.ts';
@@ -11,7 +12,7 @@ import { type Logger, describe, logger } from './adapters/telemetry.ts';
 import { runCheck } from './core/check.ts';
 import type { CheckPorts, CheckState, StoredJoin, Totals } from './core/check-state.ts';
 import { Punctuality } from './core/punctuality.ts';
-import { ENV } from './names.ts';
+import { ENV, type Metric } from './names.ts';
 
 /**
  * Rows are no longer deleted when so little time of an invocation is left: deletes that are under way then end in time,
@@ -22,13 +23,18 @@ const NO_MORE_DELETES_MS = LONGEST_CALL_MS + 5000;
 /** What the check function needs of the world. */
 export interface CheckHandlerPorts {
   readonly table: Omit<Table, 'record' | 'recordClose'>;
+  readonly controls: Pick<Controls, 'readPause' | 'readHold' | 'countTold' | 'recordHold' | 'forgetHold'>;
   readonly secrets: Pick<Secrets, 'keys' | 'renewed'>;
   /** The server's stanza API, without `/stanzas`; `{host}` stands for the XMPP host. */
   readonly serverApiUrl: string;
 }
 
+const dynamoDb = new DynamoDBClient(PATIENT_AWS_CLIENT);
+const tableName = requireEnv(ENV.tableName);
+
 export const handler = checkHandler({
-  table: new Table(new DynamoDBClient(PATIENT_AWS_CLIENT), requireEnv(ENV.tableName)),
+  table: new Table(dynamoDb, tableName),
+  controls: new Controls(dynamoDb, tableName),
   secrets: new Secrets(new SecretsManagerClient(AWS_CLIENT), requireEnv(ENV.secretArn)),
   serverApiUrl: requireEnv(ENV.serverApiUrl),
 });
@@ -48,7 +54,7 @@ async function handle(state: CheckState, context: Context, ports: CheckHandlerPo
     remote: state.remote,
     cause: state.cause,
   });
-  const punctuality = new Punctuality(state);
+  const punctuality = new Punctuality(state, Date.now());
   try {
     const result = await runCheck(
       state,
@@ -79,7 +85,7 @@ function reportInterruption(log: Logger, error: unknown): void {
 
 /** The world of one invocation. Each write of a join is logged with the answers that led to it. */
 function checkPorts(
-  { table, secrets, serverApiUrl }: CheckHandlerPorts,
+  { table, controls, secrets, serverApiUrl }: CheckHandlerPorts,
   log: Logger,
   punctuality: Punctuality,
   remaining: () => number,
@@ -113,6 +119,11 @@ function checkPorts(
     claimClose: (close, seen, oldest) => table.claimClose(close, seen, oldest),
     passOn: (close, oldest) => table.passOn(close, oldest),
     told: (users) => punctuality.told(users, Date.now()),
+    isPaused: async () => (await controls.readPause(Date.now() / 1000)) !== undefined,
+    readHold: (id) => controls.readHold(id),
+    countTold: (id, count) => controls.countTold(id, count, Date.now() / 1000),
+    recordHold: (state) => controls.recordHold(state, Date.now() / 1000),
+    forgetHold: (id) => controls.forgetHold(id),
     now: () => Date.now(),
     remaining,
   };
@@ -144,14 +155,47 @@ async function deleteIfPossible(
 
 const MESSAGES = {
   superseded: 'check superseded by a newer close',
+  paused: 'check paused by an operator',
+  held: 'check held: it would notify more users than ping_muc_notice_limit',
+  dropped: 'check dropped',
   done: 'check done',
   page: 'check continues in the next invocation',
   wait: 'check will ask again',
 } as const;
 
+function outcomeOf(state: CheckState): keyof typeof MESSAGES {
+  if (state.superseded) return 'superseded';
+  if (state.paused) return 'paused';
+  if (state.held) return 'held';
+  return state.dropped ? 'dropped' : state.next;
+}
+
+/** The metrics of how a check stands: each only where it is 1, because each emitted metric costs. */
+function standing(before: CheckState, after: CheckState): Partial<Record<Metric, number>> {
+  const outcome = outcomeOf(after);
+  const isReleased = before.held && !after.held && outcome !== 'dropped' && outcome !== 'superseded';
+  return {
+    ...(after.paused ? { ChecksPaused: 1 } : {}),
+    ...(after.held ? { ChecksHeld: 1 } : {}),
+    ...(isReleased ? { ChecksReleased: 1 } : {}),
+    ...(outcome === 'dropped' ? { ChecksDropped: 1 } : {}),
+    ...(outcome === 'superseded' ? { ChecksSuperseded: 1 } : {}),
+    ...(outcome === 'done' ? { ChecksDone: 1 } : {}),
+  };
+}
+
+/** The check has asked nobody in this invocation, because it is superseded, paused, held or dropped. */
+function hasAskedNobody(before: CheckState, after: CheckState): boolean {
+  const isAtRest = after.superseded ?? after.paused ?? after.held ?? after.dropped ?? false;
+  return isAtRest && after.totals.pinged === before.totals.pinged;
+}
+
 function report(log: Logger, before: CheckState, after: CheckState, punctuality: Punctuality): void {
-  if (after.superseded && after.totals.pinged === before.totals.pinged) {
-    log.measure(MESSAGES.superseded, { ChecksSuperseded: 1 });
+  const message = MESSAGES[outcomeOf(after)];
+  if (after.expired)
+    log.error('check dropped: it was held for a day, and no operator has decided', { held: before.stoppedAt });
+  if (hasAskedNobody(before, after)) {
+    log.measure(message, standing(before, after), { totals: after.totals });
     return;
   }
   // the state may come from an earlier release, which counted less
@@ -160,7 +204,7 @@ function report(log: Logger, before: CheckState, after: CheckState, punctuality:
   const { answerLateness, closeToNotice, inTime, late } = punctuality;
   const isFirstAnswer = before.totals.pinged === 0 && answerLateness !== undefined;
   log.measure(
-    MESSAGES[after.superseded ? 'superseded' : after.next],
+    message,
     {
       PingsSent: more('pinged'),
       VerdictJoined: more('joined'),
@@ -179,7 +223,7 @@ function report(log: Logger, before: CheckState, after: CheckState, punctuality:
       ...(closeToNotice === undefined
         ? {}
         : { CloseToNotice: closeToNotice, NoticesInTime: inTime, NoticesLate: late }),
-      ...(after.superseded ? { ChecksSuperseded: 1 } : after.next === 'done' ? { ChecksDone: 1 } : {}),
+      ...standing(before, after),
     },
     {
       totals: after.totals,

@@ -54,6 +54,14 @@ export const METRICS = {
   WebhooksUnauthorized: 'Count',
   WebhooksMalformed: 'Count',
   EventsRejected: 'Count',
+  /** From a close to its report, by the sender's clock: how long it waited in the sender's queue. */
+  ReportDelay: 'Milliseconds',
+  /** Hosts whose last heartbeat is over 15 minutes old. With the next three only in what a heartbeat reports. */
+  HostsSilent: 'Count',
+  HostsReporting: 'Count',
+  /** The longest queue of a host that is not silent, in events, and the age of the oldest event in their queues. */
+  QueueLength: 'Count',
+  QueueAge: 'Milliseconds',
   JoinsRecorded: 'Count',
   LeavesRecorded: 'Count',
   /** The sum of the next four. Each of these is emitted only if it is not zero, because each emitted metric costs. */
@@ -64,6 +72,14 @@ export const METRICS = {
   ChecksByOperator: 'Count',
   ChecksSuperseded: 'Count',
   ChecksDone: 'Count',
+  /** 1 for each invocation that finds, or leaves, its check held by the limit of notices. */
+  ChecksHeld: 'Count',
+  /** Held checks that an operator released. */
+  ChecksReleased: 'Count',
+  /** Held checks that an operator dropped, or that were held for too long. */
+  ChecksDropped: 'Count',
+  /** 1 for each invocation that an operator's pause stops. */
+  ChecksPaused: 'Count',
   PingsSent: 'Count',
   VerdictJoined: 'Count',
   /** Of the joined: there was a proof, so the room's answer was not needed. */
@@ -92,20 +108,6 @@ export const METRICS = {
   ServerUnreachable: 'Count',
   ServerBusy: 'Count',
   CheckFaults: 'Count',
-  /** Checks that wait for an operator's word, at each look; and those that got it. */
-  ChecksHeld: 'Count',
-  ChecksReleased: 'Count',
-  ChecksDropped: 'Count',
-  /** Checks that wait because an operator has paused them, at each look. */
-  ChecksPaused: 'Count',
-  /** Hosts that have not reported for 15 minutes, and those that have. */
-  HostsSilent: 'Count',
-  HostsReporting: 'Count',
-  /** The longest queue of a host's unreported events, and the age of the oldest event in a queue. */
-  QueueLength: 'Count',
-  QueueAge: 'Milliseconds',
-  /** From a close to its report. */
-  ReportDelay: 'Milliseconds',
 } as const;
 
 export type Metric = keyof typeof METRICS;

@@ -82,7 +82,7 @@ export class WebhookApi extends Construct {
         [ENV.xmppHosts]: props.xmppHosts.join(','),
       },
     });
-    props.table.grant(this.function, 'dynamodb:UpdateItem');
+    props.table.grant(this.function, 'dynamodb:UpdateItem', 'dynamodb:Query'); // it reads the hosts' heartbeats
     props.secret.grantRead(this.function);
     props.stateMachine.grantStartExecution(this.function);
 

@@ -59,6 +59,8 @@ const FIELDS = [
   'timeout',
   'patience',
   'dry_run',
+  'notice_limit',
+  'notice_share',
 ];
 const REJECTED = new RegExp(`^(?:must be an object with type|(?:${FIELDS.join('|')}): )`);
 const DETAILS: Readonly<Record<number, RegExp>> = {
@@ -97,6 +99,8 @@ const EVENTS: readonly (readonly Field[])[] = [
     timeout: 60,
     patience: 0,
     dry_run: false,
+    notice_limit: 100,
+    notice_share: 0.5,
   }),
 ];
 

@@ -1,11 +1,16 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ENV } from '../functions/names.ts';
-import { REGION, readAssembly } from './assembly.ts';
+import { REGION, readAssembly, readResources } from './assembly.ts';
 import { startAwsEndpoint } from './aws-endpoint.ts';
 import type { CallRecorder } from './calls.ts';
+import { capacityMetrics, executionMetrics, measured, requestMetrics } from './cloudwatch/aws-metrics.ts';
+import { type CloudWatch, openCloudWatch } from './cloudwatch/cloudwatch.ts';
+import { readMetrics } from './cloudwatch/emf.ts';
+import type { Delivery } from './cloudwatch/notifier.ts';
+import { readMonitoring } from './cloudwatch/template.ts';
 import { startDynamoDB } from './dynamodb.ts';
-import { Executions } from './executions.ts';
+import { type ExecutionEvent, Executions } from './executions.ts';
 import { LocalFunction } from './functions.ts';
 import { startGateway } from './gateway.ts';
 
@@ -29,12 +34,16 @@ export interface RuntimeOptions extends Hooks {
   readonly serverApi: string;
   /** The live webhook secrets, current first. */
   readonly secrets: readonly string[];
-  /** Receives the functions' log lines. */
+  /** Receives the log lines of the functions and of the alarms. */
   readonly log: (line: string) => void;
+  /** Where changes of alarms are delivered. */
+  readonly alarms?: Delivery;
 }
 
 export interface Runtime {
   readonly port: number;
+  /** The dashboard and the alarms of the stack. */
+  readonly cloudWatch: CloudWatch;
   close(): Promise<void>;
 }
 
@@ -42,7 +51,16 @@ export interface Runtime {
 export async function startRuntime(options: RuntimeOptions): Promise<Runtime> {
   const assembly = await readAssembly(options.assembly);
   await mkdir(options.data, { recursive: true, mode: 0o700 });
-  const database = await startDynamoDB(join(options.data, 'dynamodb'), assembly.tables, options.recordCall);
+  const cloudWatch = openCloudWatch({
+    directory: options.data,
+    monitoring: readMonitoring(await readResources(options.assembly)),
+    log: options.log,
+    ...(options.alarms === undefined ? {} : { alarms: options.alarms }),
+  });
+  const database = await startDynamoDB(join(options.data, 'dynamodb'), assembly.tables, {
+    recordCall: options.recordCall,
+    recordCapacity: (used) => cloudWatch.record(capacityMetrics(used)),
+  });
   const [current, previous = ''] = options.secrets;
   const secret = JSON.stringify({ current, previous });
   const executions = new Map<string, Executions>();
@@ -72,28 +90,36 @@ export async function startRuntime(options: RuntimeOptions): Promise<Runtime> {
         new LocalFunction(
           { ...definition, environment },
           { ...services, AWS_ACCESS_KEY_ID: definition.name },
-          options.log,
+          (line) => {
+            cloudWatch.record(readMetrics(line));
+            options.log(line);
+          },
         ),
       ];
     }),
   );
-  const invoke = (arn: string, event: unknown): Promise<unknown> => {
+  const invoke = measured((arn, event) => {
     const local = functions.get(arn);
     if (local === undefined) throw new Error(`the stack has no function ${arn}`);
     return local.invoke(event);
-  };
+  }, cloudWatch.record);
   for (const machine of assembly.stateMachines) {
-    executions.set(machine.arn, await Executions.open(machine, join(options.data, 'executions'), invoke));
+    const observe = (event: ExecutionEvent): void => cloudWatch.record(executionMetrics(machine.arn, event));
+    executions.set(machine.arn, await Executions.open(machine, join(options.data, 'executions'), invoke, observe));
   }
-  const gateway = await startGateway(options.host, options.port, assembly.routes, invoke);
+  const gateway = await startGateway(options.host, options.port, assembly.routes, invoke, (request) => {
+    for (const stage of assembly.stages) cloudWatch.record(requestMetrics(stage, request));
+  });
   return {
     port: gateway.port,
+    cloudWatch,
     async close() {
       await gateway.close();
       await Promise.all([...executions.values()].map((open) => open.close()));
       await Promise.all([...functions.values()].map((open) => open.close()));
       await endpoint.close();
       await database.close();
+      await cloudWatch.close();
     },
   };
 }

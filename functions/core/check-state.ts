@@ -71,6 +71,18 @@ export interface CheckState extends CheckRequest {
   readonly open: number;
   /** The check of a newer close decides what this one has not. */
   readonly superseded?: boolean;
+  /** The limit of notices is reached: the check waits for an operator (rule 13, docs/rules.md). */
+  readonly held?: boolean;
+  /** An operator has paused all checks (rule 14, docs/rules.md). */
+  readonly paused?: boolean;
+  /** Since when it waits for an operator, in seconds since the epoch. */
+  readonly stoppedAt?: number;
+  /** For how long it has waited before, in seconds: patience, and rule 5, do not count this time. */
+  readonly stoppedFor?: number;
+  /** The check was held, and ended without its remaining joins. */
+  readonly dropped?: boolean;
+  /** Of a dropped check: no operator had decided in time. */
+  readonly expired?: boolean;
   readonly totals: Totals;
 }
 
@@ -93,6 +105,14 @@ export interface CloseRecord {
   readonly checkBegun?: number;
   /** The oldest close that this check answers. */
   readonly oldestAnswered?: number;
+}
+
+/** What the table has of the limit of notices of one check. */
+export interface HoldRecord {
+  /** Users whom the check has notified or brought back, or was about to. */
+  readonly told: number;
+  /** What an operator has decided about the held check. */
+  readonly decision?: 'release' | 'drop';
 }
 
 /** What a check needs from the world. */
@@ -120,6 +140,18 @@ export interface CheckPorts {
    * objective (docs/rules.md).
    */
   told(users: number): void;
+  /** Whether an operator has paused all checks. */
+  isPaused(): Promise<boolean>;
+  readHold(id: string): Promise<HoldRecord>;
+  /**
+   * Counts users who are about to be notified or brought back, so that an invocation that runs again knows them. A
+   * negative count takes back those who were not.
+   */
+  countTold(id: string, count: number): Promise<void>;
+  /** Records that the check is held, for operators. */
+  recordHold(state: CheckState): Promise<void>;
+  /** The check is no longer held, although nobody has decided about it. */
+  forgetHold(id: string): Promise<void>;
   /** Milliseconds since the epoch. */
   now(): number;
   /** Milliseconds that this invocation may still take. */

@@ -6,12 +6,16 @@ import type { CheckState } from './check-state.ts';
  */
 const OBJECTIVE_MARGIN_SECONDS = 60;
 
-/** When a close happened, by our own clock, in seconds since the epoch. A state of an earlier release does not say. */
-function closedAt({ closedAt: moment, due, delay }: Moments): number {
-  return moment ?? due - delay;
+/**
+ * When a close happened, by our own clock, in seconds since the epoch, as if the check had not waited for an operator
+ * (rules 13 and 14, docs/rules.md). A state of an earlier release does not say.
+ */
+function closedAt({ closedAt: moment, due, delay, stoppedFor = 0, stoppedAt }: Moments, nowSeconds: number): number {
+  const closed = moment === undefined ? due - delay : moment + stoppedFor; // `due` has been moved by the earlier waits
+  return closed + (stoppedAt === undefined ? 0 : nowSeconds - stoppedAt);
 }
 
-type Moments = Pick<CheckState, 'closedAt' | 'due' | 'delay'>;
+type Moments = Pick<CheckState, 'closedAt' | 'due' | 'delay' | 'stoppedFor' | 'stoppedAt'>;
 
 /**
  * How punctual one invocation of a check is: when the first answer came, and when users were told.
@@ -28,8 +32,9 @@ export class Punctuality {
   #inTime = 0;
   #late = 0;
 
-  constructor(state: Moments) {
-    this.#closedMs = closedAt(state) * 1000;
+  /** @param nowMs the beginning of the invocation, in milliseconds since the epoch */
+  constructor(state: Moments, nowMs: number) {
+    this.#closedMs = closedAt(state, nowMs / 1000) * 1000;
     this.#delayMs = state.delay * 1000;
   }
 

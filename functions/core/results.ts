@@ -6,8 +6,8 @@ import type { Answer } from './stanzas.ts';
 import { isOver } from './time.ts';
 import { type Verdict, isOpen } from './verdict.ts';
 
-/** What a notice or a re-entry came to. `postponed`: there was no time for the re-entry, or the link was down. */
-type Outcome = NoticeOutcome | 'back' | 'postponed';
+/** What a notice or a re-entry came to. */
+type Outcome = NoticeOutcome | 'back';
 
 /** What a check found out about one join, and did about it. */
 export interface Result {

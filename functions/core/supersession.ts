@@ -3,6 +3,13 @@ import type { CheckRequest } from './events.ts';
 
 /** When a newer close supersedes a check (rule 5 in docs/rules.md). */
 
+type Check = CheckRequest & {
+  /** The oldest close that it answers, µs. */
+  readonly oldest?: number;
+  /** Seconds for which it has waited for an operator (rules 13 and 14). */
+  readonly stoppedFor?: number;
+};
+
 /** A flapping link postpones a check that has not begun by at most this many delays. */
 const MAX_DELAYS_POSTPONED = 5;
 /**
@@ -16,11 +23,11 @@ export const MORE_TIMEOUTS = 2;
  *
  * A newer close postpones the check, but not beyond five delays after the oldest unanswered close.
  */
-export function isSuperseded(close: CheckRequest, record: CloseRecord): boolean {
+export function isSuperseded(close: Check, record: CloseRecord): boolean {
   if (record.checkBegun === close.at) return false; // this check has begun, and runs again
   if (record.checkBegun !== undefined && record.checkBegun > close.at) return true;
   if (record.at <= close.at) return false;
-  return record.at + record.delay * 1e6 <= lastMoment(oldestOf(close, record), record.delay);
+  return record.at + record.delay * 1e6 <= lastMoment(countedFrom(close, oldestOf(close, record)), record.delay);
 }
 
 /**
@@ -31,8 +38,8 @@ export function isSuperseded(close: CheckRequest, record: CloseRecord): boolean 
  * that a check may take, whichever is longer. So a close in the last round of a patient check counts, too.
  * @param newest the newest close of the pair, µs
  */
-export function isNewerToDecide(close: CheckRequest & { readonly oldest?: number }, newest: number): boolean {
-  const oldest = close.oldest ?? close.at;
+export function isNewerToDecide(close: Check, newest: number): boolean {
+  const oldest = countedFrom(close);
   const longest = oldest + (close.delay + close.patience + MORE_TIMEOUTS * close.timeout) * 1e6;
   return newest > close.at && newest <= Math.max(lastMoment(oldest, close.delay), longest);
 }
@@ -41,6 +48,15 @@ export function isNewerToDecide(close: CheckRequest & { readonly oldest?: number
 export function oldestOf(close: CheckRequest, record: CloseRecord): number {
   const oldest = record.checkBegun === close.at ? record.oldestAnswered : record.oldestUnanswered;
   return Math.min(oldest ?? close.at, close.at);
+}
+
+/**
+ * The moment from which a check counts five delays, µs: that of the oldest close that it answers. The time for which it
+ * has waited for an operator does not count.
+ */
+export function countedFrom(close: Check, oldest = close.oldest ?? close.at): number {
+  const { at, stoppedFor } = close;
+  return stoppedFor === undefined ? oldest : Math.max(oldest, Math.round(at + stoppedFor * 1e6));
 }
 
 function lastMoment(oldest: number, delay: number): number {

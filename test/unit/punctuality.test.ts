@@ -19,7 +19,7 @@ function reported(after: number, clockDifference = 0): ReturnType<typeof firstSt
 
 describe('the time from a close', () => {
   it('includes what its report waited at the server', () => {
-    const punctuality = new Punctuality(reported(3600));
+    const punctuality = new Punctuality(reported(3600), T * 1000);
     punctuality.answered((T + 1) * 1000);
     punctuality.told(2, (T + 2) * 1000);
     expect(punctuality.answerLateness).toBe(3541_000);
@@ -28,22 +28,29 @@ describe('the time from a close', () => {
   });
 
   it.each([-3600, 0, 3600])('does not depend on the clocks’ difference: %d s', (difference) => {
-    const punctuality = new Punctuality(reported(10, difference));
+    const punctuality = new Punctuality(reported(10, difference), T * 1000);
     punctuality.answered((T + 51) * 1000);
     punctuality.told(1, (T + 52) * 1000);
     expect(punctuality.answerLateness).toBe(1000);
     expect(punctuality.closeToNotice).toBe(62_000);
   });
 
+  it('does not include for how long an operator has stopped the check: rules 13 and 14', () => {
+    const state = { ...reported(0), stoppedFor: 100, stoppedAt: T + 300 };
+    const punctuality = new Punctuality(state, (T + 1000) * 1000); // it continues after 700 seconds, and 100 before
+    punctuality.told(1, (T + 1000) * 1000);
+    expect(punctuality.closeToNotice).toBe(200_000);
+  });
+
   it('counts from the due moment in a state of an earlier release, which does not know the close’s', () => {
     const { closedAt: _closedAt, ...state } = reported(0);
-    const punctuality = new Punctuality(state);
+    const punctuality = new Punctuality(state, T * 1000);
     punctuality.answered((T + 63) * 1000);
     expect(punctuality.answerLateness).toBe(3000);
   });
 
   it('is that of the first answer, and that of the last notice', () => {
-    const punctuality = new Punctuality(reported(0));
+    const punctuality = new Punctuality(reported(0), T * 1000);
     for (const second of [61, 70]) {
       punctuality.answered((T + second) * 1000);
       punctuality.told(1, (T + second) * 1000);
@@ -53,13 +60,13 @@ describe('the time from a close', () => {
   });
 
   it('is not known where nothing was answered and nobody was told', () => {
-    const punctuality = new Punctuality(reported(0));
+    const punctuality = new Punctuality(reported(0), T * 1000);
     expect([punctuality.answerLateness, punctuality.closeToNotice]).toEqual([undefined, undefined]);
   });
 });
 
 it('users are told in time until a minute after the delay, and late after that', () => {
-  const punctuality = new Punctuality(reported(0));
+  const punctuality = new Punctuality(reported(0), T * 1000);
   punctuality.told(3, (T + 120) * 1000);
   punctuality.told(2, (T + 120) * 1000 + 1);
   expect([punctuality.inTime, punctuality.late]).toEqual([3, 2]);
