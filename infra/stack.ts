@@ -50,6 +50,7 @@ export class PingMucStack extends Stack {
       'Shows the secret in the form that Prosody takes',
       secretCommand(this.region, secret.secretArn),
     );
+    output('TableName', 'The table, for npm run control (docs/operating.md)', table.tableName);
     output('DashboardUrl', 'The address of the dashboard', dashboardUrl);
     output(
       'ProsodySettings',

@@ -24,8 +24,12 @@ function module:metric()
 end
 module.add_timer = clock.add_timer;
 local function load(name) return assert(loadfile(folder.."/"..name..".lib.lua"))(); end
+function module:require(name) return load(name); end -- luacheck: ignore 212/self
 
 local pass = clock.pass;
+
+local http = {};
+package.preload["net.http"] = function () return http; end;
 
 local st = require "util.stanza";
 local scenarios = {};
@@ -214,6 +218,60 @@ function scenarios.snapshots()
 		print(tostring(rosters.is_larger(room, 1)));
 		pass(1800);
 	end
+end
+
+-- The sender, for `last` seconds, with what happens at a time: `event` (one more event waits), `down` and `up` (the
+-- receiver), `reload`. Prints each request: when it was sent, its status, the number of its events and its queue.
+function scenarios.heartbeats(_, interval, last, ...)
+	local cache = require "util.cache";
+	local json = require "util.json";
+	local state = { queue = cache.new(2^31), renewals = cache.new(2^31), rest = {} };
+	local settings = { webhook_url = "http://127.0.0.1/", heartbeat = tonumber(interval) };
+	local begin, is_up, sender, ids = clock.at, true, nil, {};
+	function http.request(_, options, done)
+		local body, id = json.decode(options.body), options.headers["webhook-id"];
+		assert(not ids[id] or ids[id] == options.body);
+		ids[id] = options.body;
+		local queue = body.queue and ("%d/%d"):format(body.queue.length, body.queue.oldest) or "-";
+		local status = is_up and 200 or 0;
+		print(("%d %d %d %s"):format(math.floor(clock.at - begin), status, #body.events, queue));
+		if is_up then done('{"accepted":0,"rejected":[]}', 200, { headers = {} }); else done("refused", 0); end
+		return {};
+	end
+	local events = 0;
+	local steps = {};
+	function steps.event()
+		events = events + 1;
+		sender.enqueue("muc.left", "key "..events, math.floor(clock.at * 1e6), { user = "user "..events });
+	end
+	function steps.down() is_up = false; end
+	function steps.up() is_up = true; end
+	function steps.reload()
+		clock.stop_timers();
+		sender = load "sender"(settings, state, load "outbox"(state), { sign = function () return {}; end });
+		sender.resume();
+	end
+	steps.reload();
+	for _, step in ipairs { ... } do
+		local at, what = step:match("^(%d+):(%l+)$");
+		pass(begin + at - clock.at);
+		steps[what]();
+	end
+	pass(begin + last - clock.at);
+end
+
+-- Reads the settings, one of which has a value (a number, or another text): prints the field's value, or what is wrong.
+function scenarios.setting(_, name, value, field)
+	local options = {
+		ping_muc_webhook_url = "http://127.0.0.1/"; ping_muc_secret = "whsec_"..("A"):rep(32);
+		[name] = tonumber(value) or value;
+	};
+	function module:get_option(option, default) -- luacheck: ignore 212/self
+		if options[option] == nil then return default; end
+		return options[option];
+	end
+	local ok, result = pcall(load "settings".read);
+	print(ok and tostring(result[field]) or result);
 end
 
 scenarios[scenario](select(2, ...));

@@ -1,6 +1,7 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ENV } from '../functions/names.ts';
+import { removeAddress, writeAddress } from './address.ts';
 import { REGION, readAssembly, readResources } from './assembly.ts';
 import { startAwsEndpoint } from './aws-endpoint.ts';
 import type { CallRecorder } from './calls.ts';
@@ -61,6 +62,7 @@ export async function startRuntime(options: RuntimeOptions): Promise<Runtime> {
     recordCall: options.recordCall,
     recordCapacity: (used) => cloudWatch.record(capacityMetrics(used)),
   });
+  await writeAddress(options.data, { endpoint: database.endpoint, table: assembly.tables[0]?.name ?? '' });
   const [current, previous = ''] = options.secrets;
   const secret = JSON.stringify({ current, previous });
   const executions = new Map<string, Executions>();
@@ -118,6 +120,7 @@ export async function startRuntime(options: RuntimeOptions): Promise<Runtime> {
       await Promise.all([...executions.values()].map((open) => open.close()));
       await Promise.all([...functions.values()].map((open) => open.close()));
       await endpoint.close();
+      await removeAddress(options.data);
       await database.close();
       await cloudWatch.close();
     },

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Resource, readResources, synthesize } from '../local/assembly.ts';
 import type { Counts } from '../bench/counted-stack.ts';
-import { SAMPLE, SILENT_ROOM, countCosts } from '../bench/counts.ts';
+import { HEARTBEAT, SAMPLE, SILENT_ROOM, countCosts } from '../bench/counts.ts';
 
 /** Counts what AWS would bill, and writes docs/cost.md. */
 
@@ -46,6 +46,12 @@ const SILENT_JOINS = 10_000;
 const SILENT_ROOMS = [1, 10, 100];
 /** With the default of `ping_muc_silence`. */
 const CHECKS_A_DAY = 4;
+/** Hosts in the table of heartbeats, and how often each sends one: the default of `ping_muc_heartbeat`. */
+const HOSTS = [1, 100, 1000];
+const HEARTBEATS_A_DAY = 288;
+/** One instance of the webhook function reads the heartbeats of all hosts once a minute: 4 KB a unit, 100 bytes a host. */
+const READS_A_DAY = 1440;
+const hostReadUnits = (hosts: number): number => Math.ceil((hosts * 100) / 4096);
 /** The share of joins that a check finds lost. */
 const LOST_SHARE = 0.1;
 const DAYS_PER_MONTH = 30.4;
@@ -109,6 +115,12 @@ function silentDay(counted: Record<string, Counts>, roomSize: number): Counts {
     [checks, counted[SILENT_ROOM] as Counts],
     [checks * (roomSize - 10), perJoin],
   ]);
+}
+
+/** What a day of heartbeats costs, if no webhook carries one with its events. */
+function heartbeatDay(counted: Record<string, Counts>, hosts: number): Counts {
+  const beats = combine([[hosts * HEARTBEATS_A_DAY, counted[HEARTBEAT] as Counts]]);
+  return { ...beats, readUnits: Math.min(beats.requests, READS_A_DAY) * hostReadUnits(hosts) };
 }
 
 interface Fixed {
@@ -196,6 +208,21 @@ function silentTable(counted: Record<string, Counts>, fixed: Fixed): string {
   return table(['users of the server in a room', 'checks a day', 'pings a day', 'US dollars a day', 'a month'], rows);
 }
 
+function heartbeatTable(counted: Record<string, Counts>, fixed: Fixed): string {
+  const rows = HOSTS.map((hosts) => {
+    const counts = heartbeatDay(counted, hosts);
+    const sum = Object.values(dollars(counts, fixed)).reduce((total, value) => total + value, 0);
+    return [
+      hosts.toLocaleString('en'),
+      round(counts.requests),
+      round(counts.writeUnits),
+      round(counts.readUnits),
+      round(sum * DAYS_PER_MONTH),
+    ];
+  });
+  return table(['hosts', 'requests a day', 'write units', 'read units', 'US dollars a month'], rows);
+}
+
 const assumption = ({ joins, checks, joinsPerCheck }: (typeof DAYS)[number]): string =>
   `- At ${joins.toLocaleString('en')} joins a day, there are ${checks} checks of ` +
   `${joinsPerCheck.toLocaleString('en')} joins each.`;
@@ -236,6 +263,14 @@ hours costs nothing. With twelve hours the cost is half of this, with 0 there is
 were alone in its request.
 
 ${silentTable(counted, fixed)}
+
+## Heartbeats
+
+Each host sends a heartbeat every five minutes (\`ping_muc_heartbeat\`), each at one write unit. The table shows the
+cost if no other webhook is sent that could carry it. Once a minute the last heartbeats of all hosts are read, at one
+read unit for some 40 hosts and each instance of the webhook function.
+
+${heartbeatTable(counted, fixed)}
 
 ## A month, in US dollars
 

@@ -9,8 +9,8 @@ const READ_PAUSE_EVERY_MS = 10_000;
 const WAIT_SECONDS = 60;
 /**
  * After so long, a paused check waits longer: the history of an execution has at most 25,000 events (Step Functions
- * quotas), and a round of waiting takes nine. A hold of a day takes 12,960, two hours of a pause 1,080, and each further
- * day of it 2,592.
+ * quotas), and a round of waiting takes nine. A hold of a day takes 12,960, two hours of a pause 1,080, and each
+ * further day of it 2,592.
  */
 const LONG_PAUSE_SECONDS = 7200;
 const LONG_WAIT_SECONDS = 300;

@@ -71,6 +71,7 @@ return function (settings, state, sender, rosters, closes, next_at)
 		sender.enqueue("check.requested", room or "all rooms on "..remote, next_at(), {
 			remote = remote, room = room, cause = cause, delay = 0,
 			timeout = settings.timeout, patience = settings.patience, dry_run = settings.dry_run, reenter = settings.reenter,
+			notice_limit = settings.notice_limit, notice_share = settings.notice_share,
 		});
 	end
 

@@ -310,7 +310,7 @@ describe('the workflow', () => {
 });
 
 describe('the outputs', () => {
-  it('are the webhook URL, the secret’s command, the dashboard and the settings for Prosody', () => {
+  it('are the webhook URL, the secret’s command, the table, the dashboard and the settings for Prosody', () => {
     const outputs = template({
       xmppHosts: 'Example.net',
       defaultDelaySeconds: '90',
@@ -320,6 +320,7 @@ describe('the outputs', () => {
       'WebhookUrl',
       'SecretArn',
       'SecretCommand',
+      'TableName',
       'DashboardUrl',
       'ProsodySettings',
     ]);
