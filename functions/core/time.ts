@@ -8,6 +8,8 @@ import { MORE_TIMEOUTS } from './supersession.ts';
 /** Seconds before undecided joins are pinged again. They double from the first value to the last. */
 const FIRST_WAIT_SECONDS = 5;
 const LAST_WAIT_SECONDS = 60;
+/** After the first round has begun, users are brought back for so long. 5,000 in rooms of ten take two minutes. */
+const LONGEST_REENTRY_SECONDS = 1200;
 
 /**
  * How long to wait so that the check begins `delay` seconds after the close, in whole seconds (rule 3).
@@ -37,6 +39,14 @@ export function secondsToNextRound(state: CheckState, nowMs: number): number {
 /** Whether the check must come to an end: it leaves no join open any more. */
 export function isOver({ deadline = 0, timeout }: CheckState, nowMs: number): boolean {
   return nowMs / 1000 >= deadline + MORE_TIMEOUTS * timeout;
+}
+
+/**
+ * Whether users have waited too long for their re-entry (rule 10): a notice now is the better help. The time for which
+ * an operator has stopped the check does not count.
+ */
+export function isTooLateForReentry({ deadline, patience }: CheckState, nowMs: number): boolean {
+  return deadline !== undefined && nowMs / 1000 >= deadline - patience + LONGEST_REENTRY_SECONDS;
 }
 
 /** Whether an invocation has time for another batch: a ping, a question to the room, and the end. */
