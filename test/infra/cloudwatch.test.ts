@@ -12,10 +12,11 @@ import {
   invocationMetrics,
   requestMetrics,
 } from '../../local/cloudwatch/aws-metrics.ts';
-import { type CloudWatch, type GraphLine, openCloudWatch } from '../../local/cloudwatch/cloudwatch.ts';
+import { type CloudWatch, openCloudWatch } from '../../local/cloudwatch/cloudwatch.ts';
 import type { MetricId } from '../../local/cloudwatch/data-point.ts';
 import { readMetrics } from '../../local/cloudwatch/emf.ts';
 import { type Monitoring, readMonitoring } from '../../local/cloudwatch/template.ts';
+import type { GraphLine } from '../../local/cloudwatch/views.ts';
 import { type Runtime, startRuntime } from '../../local/runtime.ts';
 
 /** The dashboard and the alarms of the real template, interpreted on this machine. */
