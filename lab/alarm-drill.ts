@@ -1,5 +1,6 @@
+import type { CleanDay } from './drill/clean-day.ts';
+import type { Fault } from './drill/faults.ts';
 import type { Synthesized } from './drill/stack.ts';
-import { FAULTS, type Fault } from './drill/faults.ts';
 import { HOUR, MINUTE, World } from './drill/world.ts';
 
 /** Raises each alarm of the synthesized stack by a fault, in virtual time. */
@@ -36,10 +37,45 @@ export interface Notifying {
 export function notifying({ monitoring }: Synthesized): readonly Notifying[] {
   return [...monitoring.alarms, ...monitoring.composites]
     .filter(({ actions }) => actions.ALARM.length > 0)
-    .map(({ name, description }) => ({ title: titleOf(name), severity: /^Severity (\w+)\./.exec(description)?.[1] ?? '?' }));
+    .map(({ name, description }) => ({
+      title: titleOf(name),
+      severity: /^Severity (\w+)\./.exec(description)?.[1] ?? '?',
+    }));
 }
 
-const titleOf = (name: string): string => name.replace(/^[^:]*: /, '');
+/** An alarm's name without the stack's. */
+export const titleOf = (name: string): string => name.replace(/^[^:]*: /, '');
+
+/** What is wrong with the alarms, in words. Nothing, if each is raised by its faults, is over after them, and no other. */
+export function problems(
+  synthesized: Synthesized,
+  drilled: readonly Drilled[],
+  days: readonly CleanDay[],
+): readonly string[] {
+  const tried = new Set(drilled.flatMap(({ raised }) => raised));
+  const titles = new Set(notifying(synthesized).map(({ title }) => title));
+  const untried = synthesized.monitoring.alarms.map(({ name }) => titleOf(name)).filter((name) => !tried.has(name));
+  return [
+    ...[...titles]
+      .filter((title) => !drilled.some(({ alarm }) => alarm === title))
+      .map((title) => `${title}: no fault`),
+    ...untried.map((name) => `${name}: no fault has raised it`),
+    ...drilled.flatMap(({ alarm, fault, rangAfter, clearedAfter }) => {
+      if (!titles.has(alarm)) return [`${alarm}: the stack has no such alarm`];
+      if (rangAfter === undefined) return [`${alarm}: not raised. ${fault}`];
+      return clearedAfter === undefined ? [`${alarm}: raised for ever. ${fault}`] : [];
+    }),
+    ...days.flatMap(({ day, raised }) =>
+      raised
+        .filter(({ name }) => titles.has(titleOf(name)))
+        .map(
+          ({ name, at, reason }) => `${name}: raised on a clean day of ${day.joins} joins, ${ofTime(at)}: ${reason}`,
+        ),
+    ),
+  ];
+}
+
+const ofTime = (ms: number): string => new Date(ms).toISOString().slice(11, 16);
 
 /** Plays a fault, from an ordinary hour until its alarm is over. */
 export function drill(synthesized: Synthesized, fault: Fault): Promise<Drilled> {
@@ -92,8 +128,6 @@ function traffic(world: World): void {
     world.join();
     world.leave();
     world.renew();
-    if (minute % 10 === 0) world.close();
+    if (minute % 10 === 0) world.close(0, world.senders[1]?.host);
   });
 }
-
-export { FAULTS };

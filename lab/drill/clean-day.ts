@@ -67,7 +67,8 @@ function special(world: World, hour: number): void {
   // a remote host restarts: a third of the users is no longer in the rooms
   if (hour % 4 === 1) later(7 * MINUTE, () => world.close(1 / 3));
   // a link that flaps: it closes every 20 seconds for ten minutes
-  if (hour % 8 === 2) for (let n = 0; n < 30; n += 1) later(n * 20 * SECOND, () => world.close(0, first?.host, world.remotes[0]));
+  if (hour % 8 === 2)
+    for (let n = 0; n < 30; n += 1) later(n * 20 * SECOND, () => world.close(0, first?.host, world.remotes[0]));
   // Prosody restarts, while a check is due
   if (hour % 12 === 5 && second !== undefined) {
     later(20 * MINUTE, () => world.close(0, second.host));

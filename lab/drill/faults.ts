@@ -20,7 +20,11 @@ const WRONG_KEYS = [decodeSecret(Buffer.alloc(32, 2).toString('base64'))];
 
 /** Sets a fault until its end. */
 const during =
-  (begin: (world: World) => void, end: (world: World) => void, traffic?: (world: World) => () => void): Fault['begin'] =>
+  (
+    begin: (world: World) => void,
+    end: (world: World) => void,
+    traffic?: (world: World) => () => void,
+  ): Fault['begin'] =>
   (world) => {
     begin(world);
     const stop = traffic?.(world);
@@ -51,9 +55,11 @@ const functionFault =
       traffic,
     )(world);
 
-/** One check in all: the least that can be noticed. */
+/** One check in all, of some users who were lost: the least that can be noticed. */
 function oneClose(world: World): () => void {
-  world.close(1);
+  const [host, remote] = [one(world).host, world.remotes[0]];
+  for (let n = 0; n < 3; n += 1) world.join(host, remote);
+  world.close(1, host, remote);
   return () => undefined;
 }
 
@@ -84,8 +90,8 @@ const webhookFaults: readonly Fault[] = [
   { alarm: 'Webhooks fail', fault: 'The webhook function dies', begin: functionFault('webhook', 'dies') },
   {
     alarm: 'Webhooks are slow',
-    fault: 'DynamoDB takes 4 s for each call, and a server reports 100 joins a minute',
-    begin: tableFault({ latencyMs: 4000 }, ALL, (world) =>
+    fault: 'DynamoDB takes 3 s for each call, and a server reports 100 joins a minute',
+    begin: tableFault({ latencyMs: 3000 }, ALL, (world) =>
       world.every(MINUTE, () => {
         for (let n = 0; n < 100; n += 1) world.join(one(world).host);
       }),
@@ -144,18 +150,18 @@ const webhookFaults: readonly Fault[] = [
 const checkFaults: readonly Fault[] = [
   {
     alarm: 'Checks fail',
-    fault: 'The server answers 400 to a check, whatever it asks',
+    fault: 'The server answers one check with 400',
     begin: apiFault({ kind: 'status', status: 400 }),
   },
   {
     alarm: 'Checks are late',
-    fault: 'The check function is throttled for ten minutes; closes every two minutes',
-    begin: functionFault('check', 'throttled', losses(2 * MINUTE)),
-    lasts: 10 * MINUTE,
+    fault: 'The check function is throttled for five minutes, when one check is due. It is raised by its first answer',
+    begin: functionFault('check', 'throttled', oneClose),
+    lasts: 5 * MINUTE,
   },
   {
     alarm: 'Checks are late',
-    fault: 'The reports of one server wait for an hour, because its network is down',
+    fault: 'The network of one server is down for an hour, so its reports wait. It is raised when they arrive',
     begin: (world) => {
       const sender = one(world);
       const direct = sender.network;
@@ -204,11 +210,12 @@ const checkFaults: readonly Fault[] = [
 const operatorFaults: readonly Fault[] = [
   {
     alarm: 'A check is held',
-    fault: 'All users of a link are lost: ten, and the limit is five (`ping_muc_notice_limit`). The operator releases them',
+    fault:
+      'More than five users of a link are lost, and `ping_muc_notice_limit` is 5. It ends when the operator releases them',
     begin: (world) => {
       world.settings = { notice_limit: 5 };
-      for (let n = 0; n < 10; n += 1) world.join(one(world).host, world.remotes[0]);
-      world.close(1, one(world).host, world.remotes[0]);
+      for (let n = 0; n < 7; n += 1) world.join(one(world).host, world.remotes[0]);
+      oneClose(world);
       return () => {
         world.settings = {};
         void releaseAll(world);
@@ -220,7 +227,7 @@ const operatorFaults: readonly Fault[] = [
     fault: 'The operator has paused all checks; one is due',
     begin: (world) => {
       void world.stack.controls.pause({ since: world.clock.now / 1000, by: 'operator', reason: 'drill' });
-      world.close(1);
+      oneClose(world);
       return () => void world.stack.controls.resume();
     },
   },
@@ -243,9 +250,9 @@ const objectiveFaults: readonly Fault[] = [
   },
   {
     alarm: 'Objective: slow burn',
-    fault: 'The server takes 70 s for one answer in fifty; a third of the users are lost, every two minutes',
+    fault: 'The server takes 70 s for one answer in 32; a third of the users are lost, every two minutes',
     begin: during(
-      ({ stack }) => (stack.server.fault = { kind: 'slow', ms: 70 * SECOND, share: 1 / 50 }),
+      ({ stack }) => (stack.server.fault = { kind: 'slow', ms: 70 * SECOND, share: 1 / 32 }),
       ({ stack }) => (stack.server.fault = undefined),
       losses(2 * MINUTE, 1 / 3),
     ),

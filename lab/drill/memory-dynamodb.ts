@@ -95,7 +95,11 @@ export class MemoryDynamoDB {
     const send = async (command: { readonly input: Input }): Promise<unknown> => {
       for (let attempt = 1; ; attempt += 1) {
         try {
-          return await this.#call(command.constructor.name, command.input, this.faults.get(name) ?? this.faults.get(ALL));
+          return await this.#call(
+            command.constructor.name,
+            command.input,
+            this.faults.get(name) ?? this.faults.get(ALL),
+          );
         } catch (error) {
           if (attempt >= attempts || !isTransient(error)) throw error;
           await sleep(Math.random() * Math.min(longestMs, firstMs * 2 ** (attempt - 1)));

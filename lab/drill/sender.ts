@@ -59,7 +59,7 @@ export class Sender {
   async #send(isHeartbeat: boolean): Promise<void> {
     this.#isBusy = true;
     if (!isHeartbeat) await sleep(MERGE_MS);
-    for (let failures = 0; isHeartbeat || this.#queue.length > 0; ) {
+    for (let failures = 0; isHeartbeat || this.#queue.length > 0;) {
       if (this.isDown) {
         await sleep(1000);
         continue;

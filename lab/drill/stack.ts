@@ -148,7 +148,10 @@ export class VirtualStack {
       secrets,
       serverApiUrl: this.server.url,
     });
-    const runs = (isIt: (environment: Readonly<Record<string, string>>) => boolean, handler: unknown): VirtualFunction => {
+    const runs = (
+      isIt: (environment: Readonly<Record<string, string>>) => boolean,
+      handler: unknown,
+    ): VirtualFunction => {
       const definition = assembly.functions.find(({ environment }) => isIt(environment));
       if (definition === undefined) throw new Error('the stack has not the functions that are expected');
       return new VirtualFunction(definition, handler as never, (points) => this.#store.record(points));

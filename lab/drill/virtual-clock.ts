@@ -138,7 +138,7 @@ export class VirtualClock {
   /** Waits until nothing more happens at this moment. */
   async #settle(): Promise<void> {
     const began = REAL.Date.now();
-    for (let quiet = 0; quiet < QUIET_TURNS; ) {
+    for (let quiet = 0; quiet < QUIET_TURNS;) {
       await turn();
       const isQuiet = this.#requests <= this.#held;
       quiet = isQuiet ? quiet + 1 : 0;
@@ -155,11 +155,11 @@ export class VirtualClock {
   }
 
   #schedule(timer: Timer, ms: number, act: () => void): void {
-    timer.at = this.#now + Math.max(1, Number.isFinite(ms) ? ms : 1);
+    timer.at = this.#now + Math.max(1, Math.trunc(Number.isFinite(ms) ? ms : 1));
     timer.act = act;
     const { length } = this.#timers;
     this.#timers.push(timer);
-    for (let child = length; child > 0; ) {
+    for (let child = length; child > 0;) {
       const parent = (child - 1) >> 1;
       if (!this.#isEarlier(child, parent)) break;
       this.#swap(child, parent);
@@ -179,7 +179,7 @@ export class VirtualClock {
     if (first === undefined || last === undefined) return undefined;
     if (this.#timers.length > 0) {
       this.#timers[0] = last;
-      for (let parent = 0; ; ) {
+      for (let parent = 0; ;) {
         const [left, right] = [2 * parent + 1, 2 * parent + 2];
         const child = this.#isEarlier(right, left) ? right : left;
         if (!this.#isEarlier(child, parent)) break;

@@ -84,9 +84,9 @@ export class World {
     });
   }
 
-  /** A session leaves its room. */
+  /** A session leaves its room: the one that has entered last, so that most users stay for long. */
   leave(host = this.#any(this.senders).host, remote = this.#any(this.remotes)): void {
-    const [join] = this.#linkOf(host, remote).values();
+    const join = [...this.#linkOf(host, remote).values()].at(-1);
     if (join === undefined) return;
     const { user, room } = join;
     this.#linkOf(host, remote).delete(slotOf(room, user));
@@ -98,7 +98,9 @@ export class World {
   renew(): void {
     const minute = Math.floor(this.clock.now / MINUTE) % MINUTES_OF_DAY;
     const { joins } = this.stack.server;
-    const due = [...(this.#renewals[minute] ?? [])].filter(({ room, user, at }) => joins.get(slotOf(room, user))?.at === at);
+    const due = [...(this.#renewals[minute] ?? [])].filter(
+      ({ room, user, at }) => joins.get(slotOf(room, user))?.at === at,
+    );
     this.#renewals[minute] = due;
     for (const { host, user, room, nick, at } of due) this.#report(host, { type: 'muc.joined', at, user, room, nick });
   }

@@ -46,6 +46,8 @@ export class XmppServer {
   readonly unreachable = new Set<string>();
   /** Is called for each notice that a client gets. */
   onNotice: (join: ServerJoin) => void = () => undefined;
+  /** The next answer is slow if it is 1. */
+  #slow = 0;
   readonly #clock: VirtualClock;
   readonly #server: Server;
 
@@ -81,7 +83,9 @@ export class XmppServer {
     if (fault?.kind === 'unreachable') return void response.destroy();
     if (fault?.kind === 'status') return void response.writeHead(fault.status).end('out of order');
     if (fault?.kind === 'silent') return this.#clock.hold(once(response, 'close').then(() => undefined));
-    const isSlow = fault !== undefined && Math.random() < fault.share;
+    this.#slow += fault?.share ?? 0;
+    const isSlow = fault !== undefined && this.#slow >= 1;
+    if (isSlow) this.#slow -= 1;
     await this.#clock.hold(this.#clock.sleep(isSlow ? fault.ms : LATENCY_MS));
     const stanzas = [...body.matchAll(/<(iq|presence) ([^>]*)>.*?<\/\1>/gs)];
     const answers = stanzas.map(([whole, name = '', attributes = '']) =>
