@@ -15,7 +15,10 @@ import { holds, number, text } from './items.ts';
  *
  *   pk = JOIN#<host>#<remote>   sk = <room>#<user>   nick, at, state, expires, undecidedBy
  *   pk = CLOSE#<host>#<remote>  sk = close           at, delay, since, checked, answers, expires
- *                               sk = <room>          the same, for the other causes of checks of this room (rule 11)
+ *                               sk = <room>          the same, for the other causes of checks of this room (rule 11).
+ *                                                    A check of all rooms, of whatever cause, has the row of a close.
+ *
+ * Of a close's row, `since` is CloseRecord's oldestUnanswered, `checked` its checkBegun, `answers` its oldestAnswered.
  *
  * Events may come late, twice and in the wrong order, so a write replaces only an older row:
  *
@@ -27,7 +30,10 @@ import { holds, number, text } from './items.ts';
 
 /** A join outlives two missed renewals of the longest interval (`ping_muc_refresh`, at most three days). */
 const JOIN_SECONDS = 9 * 86_400;
-/** How long the row of a leave refuses late joins. A sender gives up its oldest request much earlier. */
+/**
+ * How long the row of a leave refuses late joins. In the sender's queue a leave replaces its join, so only a request
+ * that was under way can bring that join later: within seconds.
+ */
 const LEFT_SECONDS = 3600;
 /** How long closes are remembered: longer than the longest delay and patience. */
 const CLOSE_SECONDS = 7 * 86_400;

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { ExecutionAlreadyExists, StartExecutionCommand, type SFNClient } from '@aws-sdk/client-sfn';
 import { firstState } from '../core/check-state.ts';
 import type { CheckRequest } from '../core/events.ts';
-import { reportedAfter, waitSeconds } from '../core/supersession.ts';
+import { reportedAfter, waitSeconds } from '../core/time.ts';
 
 /**
  * The name of a close's check. It is the same for each report of the close, so a repeated report starts nothing.

@@ -99,7 +99,7 @@ export class Invocation {
       await this.#results.end();
     });
     await allToTheirEnd([...workers, rest]);
-    await this.#reentries.end();
+    await this.#reentries.end(); // throws what a re-entry has thrown, once everything has ended
     await this.#newerClose.passOn();
     return this.#progress();
   }
@@ -164,7 +164,10 @@ export class Invocation {
     await this.#results.add(results);
   }
 
-  /** Returns undefined if the host is out of reach and there is patience: then the joins count as not asked. */
+  /**
+   * Returns undefined if the host is out of reach and there is patience: then the joins count as not asked. Without
+   * patience there are no answers, and all are undecided.
+   */
   async #ping(joins: readonly StoredJoin[]): Promise<ReadonlyMap<string, Answer> | undefined> {
     const { at, host } = this.#state;
     if (this.#isOutOfReach) return this.#isRoundLost() ? undefined : new Map();

@@ -6,7 +6,7 @@ import { type ReentryOutcome, hasFailed, reentryOutcome } from './reentry.ts';
 import type { Result, Results } from './results.ts';
 import { type Answer, reentry, stanzaId } from './stanzas.ts';
 import type { Stop } from './stop.ts';
-import { hasTimeForReentry, isOver } from './time.ts';
+import { hasTimeForReentry, isOver, isTooLateForReentry } from './time.ts';
 
 type Ports = Pick<CheckPorts, 'now' | 'remaining'>;
 
@@ -66,7 +66,7 @@ export class ReentryWorker {
     let results: Result[] = [];
     try {
       while (this.#queue.size > 0 && !this.#isStopped) {
-        results.push(...(this.#maySend() ? await this.#reenterNext() : postponed(this.#queue.takeAll())));
+        results.push(...(await this.#next()));
         if (results.length < BATCH_SIZE && this.#queue.size > 0) continue;
         await this.#results.add(results);
         results = [];
@@ -76,6 +76,12 @@ export class ReentryWorker {
       this.#isStopped = true;
       throw error;
     }
+  }
+
+  /** The next request; or what becomes of all who wait, if there can be none. */
+  async #next(): Promise<readonly Result[]> {
+    if (isTooLateForReentry(this.#state, this.#ports.now())) return this.#notify(this.#queue.takeAll());
+    return this.#maySend() ? this.#reenterNext() : postponed(this.#queue.takeAll());
   }
 
   #maySend(): boolean {

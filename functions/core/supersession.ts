@@ -1,7 +1,7 @@
 import type { CloseRecord } from './check-state.ts';
 import type { CheckRequest } from './events.ts';
 
-/** When a check is due (rule 3), and when a newer close supersedes it (rule 5): docs/rules.md. */
+/** When a newer close supersedes a check (rule 5 in docs/rules.md). */
 
 type Check = CheckRequest & {
   /** The oldest close that it answers, µs. */
@@ -17,24 +17,6 @@ const MAX_DELAYS_POSTPONED = 5;
  * and sessions that are entering again. One time-out is for the session's own attempt, one for a ping after it.
  */
 export const MORE_TIMEOUTS = 2;
-
-/**
- * How long to wait so that the check begins `delay` seconds after the close, in whole seconds (rule 3).
- *
- * Both moments are from the server's clock, so a difference to our clock does not matter.
- * @param sentSeconds the sender's own timestamp of the report
- */
-export function waitSeconds(close: CheckRequest, sentSeconds: number): number {
-  return Math.min(close.delay, Math.max(0, Math.ceil(close.delay - reportedAfter(close, sentSeconds))));
-}
-
-/**
- * How long after the close it was reported, in seconds, by the server's clock.
- * @param sentSeconds the sender's own timestamp of the report
- */
-export function reportedAfter({ at }: Pick<CheckRequest, 'at'>, sentSeconds: number): number {
-  return Math.max(0, sentSeconds - at / 1e6);
-}
 
 /**
  * Whether the check of a newer close will do all the work of this one, which has not begun (rule 5).

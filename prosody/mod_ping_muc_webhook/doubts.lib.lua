@@ -36,8 +36,8 @@ local NOT_IN = { ["not-acceptable"] = true, ["item-not-found"] = true };
 local count_requested = module:metric("counter", "checks_requested", "", "Checks requested, by cause", { "cause" });
 
 return function (settings, state, sender, rosters, closes, next_at)
-	-- Room → { asked, on_account_of }: when a check of it was last requested, and whose allowance it used. Only of rooms
-	-- with joins; the room that was examined last is at the head.
+	-- Room → { requested_at, on_account_of }: when a check of it was last requested, and whose allowance it used. Only
+	-- of rooms with joins; the room that was examined last is at the head.
 	state.doubts = state.doubts or cache.new(2^31);
 	local doubts = state.doubts;
 	-- Kind and name → { left, at }: how many checks errors of rooms may still cause, and when that was the number.
@@ -67,7 +67,8 @@ return function (settings, state, sender, rosters, closes, next_at)
 	local function request_check(remote, room, cause)
 		module:log("debug", "Requesting a check of %s (%s)", room or remote, cause);
 		count_requested:with_labels(cause):add(1);
-		sender.enqueue("check.requested", room or remote, next_at(), {
+		-- Its key differs from that of a close, which it must not replace in the queue.
+		sender.enqueue("check.requested", room or "all rooms on "..remote, next_at(), {
 			remote = remote, room = room, cause = cause, delay = 0,
 			timeout = settings.timeout, patience = settings.patience, dry_run = settings.dry_run, reenter = settings.reenter,
 			notice_limit = settings.notice_limit, notice_share = settings.notice_share,
@@ -75,7 +76,7 @@ return function (settings, state, sender, rosters, closes, next_at)
 	end
 
 	local function request_check_of_room(room, cause)
-		doubts:get(room).asked = monotonic();
+		doubts:get(room).requested_at = monotonic();
 		request_check(jid.host(room), room, cause);
 	end
 
@@ -127,7 +128,7 @@ return function (settings, state, sender, rosters, closes, next_at)
 	end
 
 	-- A request to the stanza API about these rooms is finished. `is_answered`: whether they have answered all pings
-	local function asked(rooms, is_answered)
+	local function pings_finished(rooms, is_answered)
 		for room in pairs(rooms) do
 			local doubt = doubts:get(room);
 			local full = doubt and doubt.on_account_of;
@@ -173,7 +174,7 @@ return function (settings, state, sender, rosters, closes, next_at)
 	end
 
 	local function seconds_left(doubt)
-		return doubt.asked and doubt.asked + window() - monotonic() or 0;
+		return doubt.requested_at and doubt.requested_at + window() - monotonic() or 0;
 	end
 
 	-- A room says to a session that it is not in it. A check is requested at once, unless there was one within the
@@ -245,7 +246,7 @@ return function (settings, state, sender, rosters, closes, next_at)
 	-- What the room does not say
 
 	local function is_silent(room, doubt, now)
-		if doubt.asked and now - doubt.asked < settings.silence then return false; end
+		if doubt.requested_at and now - doubt.requested_at < settings.silence then return false; end
 		local found = false;
 		for _, join in pairs(rosters.joins_in(room)) do
 			join.heard = join.heard or now; -- found when the module was loaded
@@ -290,5 +291,5 @@ return function (settings, state, sender, rosters, closes, next_at)
 	end
 	follow_settings();
 
-	return { follow = follow, follow_settings = follow_settings, asked = asked };
+	return { follow = follow, follow_settings = follow_settings, pings_finished = pings_finished };
 end

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { firstState } from '../../functions/core/check-state.ts';
 import { Punctuality } from '../../functions/core/punctuality.ts';
-import { reportedAfter, waitSeconds } from '../../functions/core/supersession.ts';
+import { reportedAfter, waitSeconds } from '../../functions/core/time.ts';
 import { worldWith } from './world-with.ts';
 import { World } from './world.ts';
 

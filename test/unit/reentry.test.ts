@@ -507,6 +507,19 @@ describe('the time of an invocation', () => {
     expect(state.totals).toMatchObject({ left: 200, reentered: 200, stale: 0, notified: 0 });
   });
 
+  it('does not keep users waiting for more than 20 minutes: those who are not back then are notified', async () => {
+    const { world, joins } = lostIn({ a: 200, b: 200 });
+    world.latency = 60_000; // of each request
+    const since = world.now;
+    const { state } = await world.check(world.close({ ...REENTER, timeout: 120 }));
+    const back = joins.filter((join) => isBack(world, join));
+    expect(back.length).toBeGreaterThan(40);
+    expect(back.length).toBeLessThan(joins.length);
+    expect(world.server.notices).toHaveLength(joins.length - back.length);
+    expect(state.totals).toMatchObject({ reentered: back.length, notified: joins.length - back.length });
+    expect((world.now - since) / 60_000).toBeLessThan(30);
+  });
+
   it('lets one request of them through at least, however little there is', async () => {
     const { world, joins } = lostIn({ a: 4 });
     world.limit = 1000;

@@ -11,7 +11,7 @@ import {
 } from '../../functions/core/check-state.ts';
 import type { CheckRequest, Join, JoinedEvent, LeftEvent } from '../../functions/core/events.ts';
 import { requestBody, readAnswers } from '../../functions/core/stanzas.ts';
-import { waitSeconds } from '../../functions/core/supersession.ts';
+import { waitSeconds } from '../../functions/core/time.ts';
 
 /**
  * A small world in memory: a table that is a plain map, an XMPP server that answers as the contract says, rooms on one
