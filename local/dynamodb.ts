@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import type { IncomingMessage } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import {
   CreateTableCommand,
@@ -16,6 +16,17 @@ import { type CallRecorder, calledAction, caller } from './calls.ts';
 /** How often expired rows are deleted. dynalite never deletes them; DynamoDB does within days. */
 const SWEEP_MS = 600_000;
 
+/** Is called after each write that was accepted, with its operation (`UpdateItem`) and its request. */
+export type WriteObserver = (operation: string, request: Readonly<Record<string, unknown>>) => void;
+
+export interface Observers {
+  /** Is called for each request. */
+  readonly recordCall?: CallRecorder | undefined;
+  readonly onWrite?: WriteObserver | undefined;
+}
+
+const WRITES: ReadonlySet<string> = new Set(['PutItem', 'UpdateItem', 'DeleteItem']);
+
 export interface Database {
   /** Its URL, for the SDK. */
   readonly endpoint: string;
@@ -26,10 +37,14 @@ export interface Database {
 export async function startDynamoDB(
   directory: string,
   tables: readonly TableDefinition[],
-  record?: CallRecorder,
+  { recordCall, onWrite }: Observers = {},
 ): Promise<Database> {
   const server = dynalite({ path: directory, createTableMs: 0 });
-  if (record !== undefined) server.on('request', (request: IncomingMessage) => observe(request, record));
+  if (recordCall !== undefined) server.on('request', (request: IncomingMessage) => observe(request, recordCall));
+  if (onWrite !== undefined)
+    server.on('request', (request: IncomingMessage, response: ServerResponse) =>
+      observeWrites(request, response, onWrite),
+    );
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   const endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
@@ -59,16 +74,30 @@ export async function startDynamoDB(
 
 /** Records a request that dynalite serves. */
 function observe(request: IncomingMessage, record: CallRecorder): void {
-  const chunks: Buffer[] = [];
-  request.on('data', (chunk: Buffer) => chunks.push(chunk));
-  request.on('end', () => {
-    const { TableName } = JSON.parse(Buffer.concat(chunks).toString()) as { TableName?: string };
+  onBody(request, ({ TableName }) =>
     record({
       caller: caller(request),
       action: calledAction(String(request.headers['x-amz-target'])),
       resource: tableArn(String(TableName)),
-    });
-  });
+    }),
+  );
+}
+
+/** Reports a write once dynalite has answered 200: the condition held, and the row is stored. */
+function observeWrites(request: IncomingMessage, response: ServerResponse, onWrite: WriteObserver): void {
+  const operation = String(request.headers['x-amz-target']).split('.')[1] ?? '';
+  if (!WRITES.has(operation)) return;
+  onBody(request, (body) =>
+    response.on('finish', () => {
+      if (response.statusCode === 200) onWrite(operation, body);
+    }),
+  );
+}
+
+function onBody(request: IncomingMessage, use: (body: Readonly<Record<string, unknown>>) => void): void {
+  const chunks: Buffer[] = [];
+  request.on('data', (chunk: Buffer) => chunks.push(chunk));
+  request.on('end', () => use(JSON.parse(Buffer.concat(chunks).toString()) as Record<string, unknown>));
 }
 
 async function createTable(client: DynamoDBClient, table: TableDefinition): Promise<void> {

@@ -42,7 +42,9 @@ export interface Runtime {
 export async function startRuntime(options: RuntimeOptions): Promise<Runtime> {
   const assembly = await readAssembly(options.assembly);
   await mkdir(options.data, { recursive: true, mode: 0o700 });
-  const database = await startDynamoDB(join(options.data, 'dynamodb'), assembly.tables, options.recordCall);
+  const database = await startDynamoDB(join(options.data, 'dynamodb'), assembly.tables, {
+    recordCall: options.recordCall,
+  });
   const [current, previous = ''] = options.secrets;
   const secret = JSON.stringify({ current, previous });
   const executions = new Map<string, Executions>();
