@@ -1,8 +1,5 @@
 import { randomBytes, randomUUID } from 'node:crypto';
-import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { decodeSecret, sign } from '../functions/core/signature.ts';
@@ -12,7 +9,6 @@ import { startAwsEndpoint } from '../local/aws-endpoint.ts';
 import { startDynamoDB } from '../local/dynamodb.ts';
 import { Executions } from '../local/executions.ts';
 import { LocalFunction } from '../local/functions.ts';
-import { readRequestBody } from '../local/http.ts';
 
 /** What AWS would bill, counted while the stack's own bundles run. */
 export interface Counts {
@@ -36,9 +32,6 @@ const zero = (): Counts => ({
   functionMs: 0,
   logBytes: 0,
 });
-
-/** Operations that write. */
-const WRITES = new Set(['PutItem', 'UpdateItem', 'DeleteItem']);
 
 /** The synthesized stack on this machine. It counts everything that AWS would bill. */
 export class CountedStack {
@@ -70,10 +63,11 @@ export class CountedStack {
     const [route] = routes;
     if (machine === undefined || route === undefined) throw new Error('the stack lacks its workflow or its route');
     const directory = await mkdtemp(join(tmpdir(), 'ping-muc-bench-'));
-    const database = await startDynamoDB(join(directory, 'dynamodb'), tables);
-    const meter = await startMeter(database.endpoint, (operation, units) => {
-      if (WRITES.has(operation)) stack.#counts.writeUnits += units;
-      else stack.#counts.readUnits += units;
+    const database = await startDynamoDB(join(directory, 'dynamodb'), tables, {
+      recordCapacity: ({ isWrite, units }) => {
+        if (isWrite) stack.#counts.writeUnits += units;
+        else stack.#counts.readUnits += units;
+      },
     });
     const secret = `whsec_${randomBytes(32).toString('base64')}`;
     const executions = new Map<string, Executions>();
@@ -87,7 +81,7 @@ export class CountedStack {
       AWS_REGION: REGION,
       AWS_ACCESS_KEY_ID: 'bench',
       AWS_SECRET_ACCESS_KEY: 'bench',
-      AWS_ENDPOINT_URL_DYNAMODB: meter.url,
+      AWS_ENDPOINT_URL_DYNAMODB: database.endpoint,
       AWS_ENDPOINT_URL_SFN: endpoint.url,
       AWS_ENDPOINT_URL_SECRETS_MANAGER: endpoint.url,
     };
@@ -114,7 +108,6 @@ export class CountedStack {
         await open.close();
         await Promise.all([...running.values()].map((local) => local.close()));
         await endpoint.close();
-        await meter.close();
         await database.close();
         await rm(directory, { recursive: true, force: true });
       },
@@ -177,50 +170,4 @@ function startFunctions(
       return [definition.arn, new LocalFunction({ ...definition, environment }, services, log)];
     }),
   );
-}
-
-/** A relay in front of DynamoDB that requests the consumed capacity of each call, which the functions do not. */
-async function startMeter(
-  target: string,
-  count: (operation: string, units: number) => void,
-): Promise<{ url: string; close(): Promise<void> }> {
-  const server = createServer((request, response) => {
-    void (async () => {
-      const operation = String(request.headers['x-amz-target']).split('.')[1] ?? '';
-      const asked = {
-        ...(JSON.parse((await readRequestBody(request, 20_000_000)).toString()) as object),
-        ReturnConsumedCapacity: 'TOTAL',
-      };
-      const reply = await fetch(target, {
-        method: 'POST',
-        body: JSON.stringify(asked),
-        headers: {
-          'content-type': 'application/x-amz-json-1.0',
-          'x-amz-target': String(request.headers['x-amz-target']),
-          authorization: String(request.headers.authorization),
-          'x-amz-date': String(request.headers['x-amz-date']),
-        },
-      });
-      const body = await reply.text();
-      const { ConsumedCapacity, __type } = JSON.parse(body) as {
-        ConsumedCapacity?: { CapacityUnits: number };
-        __type?: string;
-      };
-      // a write whose condition fails is billed, too
-      count(
-        operation,
-        ConsumedCapacity?.CapacityUnits ?? (__type?.includes('ConditionalCheckFailed') === true ? 1 : 0),
-      );
-      response.writeHead(reply.status, { 'content-type': 'application/x-amz-json-1.0' }).end(body);
-    })().catch(() => response.destroy());
-  });
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  return {
-    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
-    async close() {
-      server.closeAllConnections();
-      await new Promise<void>((resolve) => server.close(() => resolve()));
-    },
-  };
 }

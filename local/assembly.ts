@@ -9,6 +9,7 @@ export interface Assembly {
   readonly functions: readonly FunctionDefinition[];
   readonly stateMachines: readonly StateMachineDefinition[];
   readonly routes: readonly Route[];
+  readonly stages: readonly Stage[];
   /** The ids under which the functions ask for secrets. */
   readonly secrets: readonly string[];
 }
@@ -41,6 +42,12 @@ export interface Route {
   /** In API Gateway's form: `POST /webhooks`. */
   readonly key: string;
   readonly functionArn: string;
+}
+
+/** A stage of an HTTP API. */
+export interface Stage {
+  readonly apiId: string;
+  readonly name: string;
 }
 
 export interface Resource {
@@ -100,7 +107,7 @@ export async function readAssembly(directory: string): Promise<Assembly> {
 
   return {
     tables: ofType('AWS::DynamoDB::GlobalTable').map(([id, { Properties }]) => ({
-      name: nameOf(id),
+      name: id,
       keySchema: Properties['KeySchema'] as TableDefinition['keySchema'],
       attributes: Properties['AttributeDefinitions'] as TableDefinition['attributes'],
       ttlAttribute: (Properties['TimeToLiveSpecification'] as { AttributeName?: string } | undefined)?.AttributeName,
@@ -131,6 +138,10 @@ export async function readAssembly(directory: string): Promise<Assembly> {
         functionArn: text(template[integration]?.Properties['IntegrationUri']),
       };
     }),
+    stages: ofType('AWS::ApiGatewayV2::Stage').map(([, { Properties }]) => ({
+      apiId: text(Properties['ApiId']),
+      name: text(Properties['StageName']),
+    })),
     secrets: ofType('AWS::SecretsManager::Secret').map(([id]) => arnOf(id, 'AWS::SecretsManager::Secret')),
   };
 }
@@ -138,21 +149,28 @@ export async function readAssembly(directory: string): Promise<Assembly> {
 /** The ARN of a table, as in the functions' permissions. */
 export const tableArn = (name: string): string => arnOf(name, 'AWS::DynamoDB::GlobalTable');
 
-const nameOf = (logicalId: string): string => logicalId;
+/** A resource's name. All but alarms, whose names are read by people, have their logical id. */
+function nameOf(logicalId: string, resources: Readonly<Record<string, Resource>>): string {
+  const given = resources[logicalId]?.Properties['AlarmName'];
+  return given === undefined ? logicalId : String(resolveTokens(given, resources));
+}
 
-function arnOf(logicalId: string, type: string): string {
+function arnOf(name: string, type: string): string {
   const prefix = (service: string): string => `arn:aws:${service}:${REGION}:${ACCOUNT}`;
   switch (type) {
+    case 'AWS::CloudWatch::Alarm':
+    case 'AWS::CloudWatch::CompositeAlarm':
+      return `${prefix('cloudwatch')}:alarm:${name}`;
     case 'AWS::Lambda::Function':
-      return `${prefix('lambda')}:function:${logicalId}`;
+      return `${prefix('lambda')}:function:${name}`;
     case 'AWS::StepFunctions::StateMachine':
-      return `${prefix('states')}:stateMachine:${logicalId}`;
+      return `${prefix('states')}:stateMachine:${name}`;
     case 'AWS::SecretsManager::Secret':
-      return `${prefix('secretsmanager')}:secret:${logicalId}`;
+      return `${prefix('secretsmanager')}:secret:${name}`;
     case 'AWS::DynamoDB::GlobalTable':
-      return `${prefix('dynamodb')}:table/${logicalId}`;
+      return `${prefix('dynamodb')}:table/${name}`;
     default:
-      return `${prefix('other')}:${logicalId}`;
+      return `${prefix('other')}:${name}`;
   }
 }
 
@@ -161,6 +179,7 @@ const REF_IS_ARN = new Set(['AWS::StepFunctions::StateMachine', 'AWS::SecretsMan
 const PSEUDO: Readonly<Record<string, string>> = {
   'AWS::Region': REGION,
   'AWS::AccountId': ACCOUNT,
+  'AWS::StackName': STACK,
   'AWS::Partition': 'aws',
   'AWS::URLSuffix': 'amazonaws.com',
 };
@@ -177,11 +196,12 @@ function resolveTokens(value: unknown, resources: Readonly<Record<string, Resour
   if (name === 'Ref') {
     const id = String(argument);
     const type = resources[id]?.Type;
-    return PSEUDO[id] ?? (type !== undefined && REF_IS_ARN.has(type) ? arnOf(id, type) : nameOf(id));
+    const ownName = nameOf(id, resources);
+    return PSEUDO[id] ?? (type !== undefined && REF_IS_ARN.has(type) ? arnOf(ownName, type) : ownName);
   }
   if (name === 'Fn::GetAtt') {
     const [id, attribute] = argument as [string, string];
-    return attribute === 'Arn' ? arnOf(id, resources[id]?.Type ?? '') : `${id}.${attribute}`;
+    return attribute === 'Arn' ? arnOf(nameOf(id, resources), resources[id]?.Type ?? '') : `${id}.${attribute}`;
   }
   if (name === 'Fn::Join') {
     const [separator, parts] = argument as [string, unknown[]];

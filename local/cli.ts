@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { accessSync, constants, statSync } from 'node:fs';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -6,6 +7,7 @@ import { parseArgs } from 'node:util';
 import { decodeSecret } from '../functions/core/signature.ts';
 import { prosodySettings } from '../infra/prosody-settings.ts';
 import { synthesize } from './assembly.ts';
+import type { Delivery } from './cloudwatch/notifier.ts';
 import { prettyLine } from './log.ts';
 import { type Hooks, startRuntime } from './runtime.ts';
 
@@ -20,6 +22,14 @@ Runs the stack on this machine, and prints the lines to paste into Prosody's con
   --data <directory>    the directory for all data        (PING_MUC_DATA, .ping-muc)
   --assembly <dir>      run this output of cdk synth
                         instead of synthesizing           (PING_MUC_ASSEMBLY)
+  --alarm-command <file>
+                        a program to run when an alarm
+                        notifies; it reads JSON from its
+                        standard input                    (PING_MUC_ALARM_COMMAND)
+  --alarm-url <URL>     a URL to which the same JSON is
+                        posted                            (PING_MUC_ALARM_URL)
+  --console <port>|off  the console's port; it is served at
+                        http://127.0.0.1:<port>/ only     (PING_MUC_CONSOLE, 8788)
   --help
 
 PING_MUC_SECRET sets the webhook secret (during a rotation two, separated by a comma). If it is not set, a secret is
@@ -37,6 +47,8 @@ interface Options {
   readonly serverApi: string;
   readonly data: string;
   readonly assembly: string | undefined;
+  readonly alarms: Delivery;
+  readonly console: number | undefined;
 }
 
 function readOptions(): Options | undefined {
@@ -48,20 +60,55 @@ function readOptions(): Options | undefined {
       'server-api': { type: 'string', default: env['PING_MUC_SERVER_API'] ?? 'http://127.0.0.1:5280/ping_muc' },
       data: { type: 'string', default: env['PING_MUC_DATA'] ?? '.ping-muc' },
       assembly: { type: 'string', default: env['PING_MUC_ASSEMBLY'] ?? '' },
+      'alarm-command': { type: 'string', default: env['PING_MUC_ALARM_COMMAND'] ?? '' },
+      'alarm-url': { type: 'string', default: env['PING_MUC_ALARM_URL'] ?? '' },
+      console: { type: 'string', default: env['PING_MUC_CONSOLE'] ?? '8788' },
       help: { type: 'boolean', default: false },
     },
   });
   if (values.help) return undefined;
-  const port = Number(values.port);
-  if (!/^\d+$/.test(values.port) || port > 65_535)
-    throw new OptionError(`--port must be a number from 0 to 65535, for example 8787; got ${values.port}`);
   return {
-    port,
+    port: readPort('--port must be a number from 0 to 65535, for example 8787', values.port),
     host: values.host,
     serverApi: values['server-api'],
     data: resolve(values.data),
     assembly: values.assembly === '' ? undefined : resolve(values.assembly),
+    alarms: { command: alarmCommand(values['alarm-command']), url: alarmUrl(values['alarm-url']) },
+    console:
+      values.console === 'off'
+        ? undefined
+        : readPort('--console must be off or a number from 0 to 65535, for example 8788', values.console),
   };
+}
+
+function readPort(message: string, text: string): number {
+  if (!/^\d{1,5}$/.test(text) || Number(text) > 65_535) throw new OptionError(`${message}; got ${text}`);
+  return Number(text);
+}
+
+function alarmCommand(file: string): string | undefined {
+  if (file === '') return undefined;
+  const command = resolve(file);
+  if (!isProgram(command))
+    throw new OptionError(`--alarm-command must be a program, for example /usr/local/bin/page; ${command} is none`);
+  return command;
+}
+
+function isProgram(file: string): boolean {
+  try {
+    accessSync(file, constants.X_OK);
+    return statSync(file).isFile();
+  } catch {
+    return false;
+  }
+}
+
+/** The URL is not part of the message: it can be secret. */
+function alarmUrl(url: string): string | undefined {
+  if (url === '') return undefined;
+  if (!/^https?:$/.test(URL.parse(url)?.protocol ?? ''))
+    throw new OptionError('--alarm-url must be an http or https URL, for example https://page.example.net/ping-muc');
+  return url;
 }
 
 /** The live secrets, current first: from the environment, from the data directory, or generated now. */
@@ -126,7 +173,10 @@ async function start(hooks: Hooks): Promise<void> {
     webhookUrl: `http://${host}:${runtime.port}/webhooks`,
     secret: secrets[0] ?? '',
   });
-  process.stdout.write(`Add these lines to the configuration of Prosody, and restart Prosody:\n\n${settings}\n`);
+  const seen = runtime.console === undefined ? '' : `See what happens at http://127.0.0.1:${runtime.console}/\n\n`;
+  process.stdout.write(
+    `Add the lines below to the configuration of Prosody, and restart Prosody.\n${seen}${settings}\n`,
+  );
   log('listening', { host: options.host, port: runtime.port, data: options.data, serverApi: options.serverApi });
   const stop = (signal: string): void => {
     log('stopping; waiting checks continue at the next start', { signal });

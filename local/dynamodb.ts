@@ -1,6 +1,7 @@
 import { once } from 'node:events';
-import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { Readable } from 'node:stream';
 import {
   CreateTableCommand,
   DeleteItemCommand,
@@ -12,9 +13,28 @@ import {
 import dynalite from 'dynalite';
 import { REGION, type TableDefinition, tableArn } from './assembly.ts';
 import { type CallRecorder, calledAction, caller } from './calls.ts';
+import { readRequestBody } from './http.ts';
 
 /** How often expired rows are deleted. dynalite never deletes them; DynamoDB does within days. */
 const SWEEP_MS = 600_000;
+
+/** BatchWriteItem accepts 16 MB, which is the largest request of DynamoDB (Quotas in DynamoDB). */
+const MAX_BODY_BYTES = 16 * 1024 * 1024;
+const WRITES = new Set(['PutItem', 'UpdateItem', 'DeleteItem']);
+/** The keys with which this file signs its own requests. DynamoDB bills none of what it does itself. */
+const OWN_KEY = 'local';
+
+/** What one request of a function to a table used. */
+export interface UsedCapacity {
+  /** The table's name. */
+  readonly table: string;
+  readonly isWrite: boolean;
+  /** Capacity units, read or written. */
+  readonly units: number;
+  readonly isThrottled: boolean;
+  /** Milliseconds since the epoch. */
+  readonly at: number;
+}
 
 /** Is called after each write that was accepted, with its operation (`UpdateItem`) and its request. */
 export type WriteObserver = (operation: string, request: Readonly<Record<string, unknown>>) => void;
@@ -22,10 +42,10 @@ export type WriteObserver = (operation: string, request: Readonly<Record<string,
 export interface Observers {
   /** Is called for each request. */
   readonly recordCall?: CallRecorder | undefined;
+  /** Is called for each answer to a function. */
+  readonly recordCapacity?: ((used: UsedCapacity) => void) | undefined;
   readonly onWrite?: WriteObserver | undefined;
 }
-
-const WRITES: ReadonlySet<string> = new Set(['PutItem', 'UpdateItem', 'DeleteItem']);
 
 export interface Database {
   /** Its URL, for the SDK. */
@@ -37,21 +57,17 @@ export interface Database {
 export async function startDynamoDB(
   directory: string,
   tables: readonly TableDefinition[],
-  { recordCall, onWrite }: Observers = {},
+  observers: Observers = {},
 ): Promise<Database> {
   const server = dynalite({ path: directory, createTableMs: 0 });
-  if (recordCall !== undefined) server.on('request', (request: IncomingMessage) => observe(request, recordCall));
-  if (onWrite !== undefined)
-    server.on('request', (request: IncomingMessage, response: ServerResponse) =>
-      observeWrites(request, response, onWrite),
-    );
+  if (Object.values(observers).some((observer) => observer !== undefined)) observe(server, observers);
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   const endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
   const client = new DynamoDBClient({
     endpoint,
     region: REGION,
-    credentials: { accessKeyId: 'local', secretAccessKey: 'local' },
+    credentials: { accessKeyId: OWN_KEY, secretAccessKey: 'local' },
   });
   for (const table of tables) await createTable(client, table);
   const sweeper = setInterval(() => {
@@ -72,32 +88,58 @@ export async function startDynamoDB(
   };
 }
 
-/** Records a request that dynalite serves. */
-function observe(request: IncomingMessage, record: CallRecorder): void {
-  onBody(request, ({ TableName }) =>
-    record({
-      caller: caller(request),
-      action: calledAction(String(request.headers['x-amz-target'])),
-      resource: tableArn(String(TableName)),
-    }),
-  );
+/** What dynalite reads of a request. */
+type PassedRequest = Readable & Pick<IncomingMessage, 'headers' | 'method' | 'url'>;
+
+/**
+ * Observes what dynalite serves. The functions do not ask for the consumed capacity, so each of their requests is
+ * passed on with that question.
+ */
+function observe(server: Server, { recordCall, recordCapacity, onWrite }: Observers): void {
+  const [serve] = server.listeners('request') as ((request: PassedRequest, response: ServerResponse) => void)[];
+  server.removeAllListeners('request');
+  server.on('request', (request: IncomingMessage, response: ServerResponse) => {
+    readRequestBody(request, MAX_BODY_BYTES)
+      .then((body) => {
+        const target = String(request.headers['x-amz-target']);
+        const asked = JSON.parse(body.toString()) as Readonly<Record<string, unknown>>;
+        const table = String(asked['TableName']);
+        recordCall?.({ caller: caller(request), action: calledAction(target), resource: tableArn(table) });
+        const isMeasured = recordCapacity !== undefined && caller(request) !== OWN_KEY;
+        if (isMeasured)
+          onAnswer(response, (answer) => recordCapacity({ ...readCapacity(target, answer), table, at: Date.now() }));
+        const operation = target.split('.')[1] ?? '';
+        if (onWrite !== undefined && WRITES.has(operation))
+          response.on('finish', () => {
+            if (response.statusCode === 200) onWrite(operation, asked); // its condition held
+          });
+        const passed = isMeasured ? Buffer.from(JSON.stringify({ ...asked, ReturnConsumedCapacity: 'TOTAL' })) : body;
+        const { headers, method, url } = request;
+        serve?.(Object.assign(Readable.from([passed]), { headers, method, url }), response);
+      })
+      .catch(() => response.destroy()); // the caller has gone, or does not speak DynamoDB's protocol
+  });
 }
 
-/** Reports a write once dynalite has answered 200: the condition held, and the row is stored. */
-function observeWrites(request: IncomingMessage, response: ServerResponse, onWrite: WriteObserver): void {
-  const operation = String(request.headers['x-amz-target']).split('.')[1] ?? '';
-  if (!WRITES.has(operation)) return;
-  onBody(request, (body) =>
-    response.on('finish', () => {
-      if (response.statusCode === 200) onWrite(operation, body);
-    }),
-  );
+/** Calls `read` with the body with which the response is ended. */
+function onAnswer(response: ServerResponse, read: (answer: string) => void): void {
+  const end = response.end.bind(response) as (body: unknown) => ServerResponse;
+  response.end = ((body: unknown) => {
+    read(String(body));
+    return end(body);
+  }) as typeof response.end;
 }
 
-function onBody(request: IncomingMessage, use: (body: Readonly<Record<string, unknown>>) => void): void {
-  const chunks: Buffer[] = [];
-  request.on('data', (chunk: Buffer) => chunks.push(chunk));
-  request.on('end', () => use(JSON.parse(Buffer.concat(chunks).toString()) as Record<string, unknown>));
+/** A write whose condition fails is billed, too. */
+function readCapacity(target: string, answer: string): Omit<UsedCapacity, 'table' | 'at'> {
+  // the answer of a query has a megabyte, so it is not parsed; in its strings, these quotes would have a backslash
+  const units = /"ConsumedCapacity":\{"CapacityUnits":([\d.]+)/.exec(answer)?.[1];
+  const error = units === undefined ? /"__type":"([^"]*)"/.exec(answer)?.[1] : undefined;
+  return {
+    isWrite: WRITES.has(target.split('.')[1] ?? ''),
+    units: Number(units ?? (error?.includes('ConditionalCheckFailed') === true ? 1 : 0)),
+    isThrottled: error?.includes('ProvisionedThroughputExceeded') === true,
+  };
 }
 
 async function createTable(client: DynamoDBClient, table: TableDefinition): Promise<void> {

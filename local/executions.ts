@@ -1,6 +1,6 @@
 import { mkdir, open, readFile, readdir, rename, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
-import { StateMachine } from 'aws-local-stepfunctions';
+import { ExecutionTimeoutError, StateMachine } from 'aws-local-stepfunctions';
 import type { StateMachineDefinition } from './assembly.ts';
 
 /**
@@ -10,7 +10,15 @@ import type { StateMachineDefinition } from './assembly.ts';
  * execution is in, the state's input, and when the state was entered. After a restart the execution continues from that
  * state: a Wait state for the rest of its time, any other state from its start.
  */
-type Status = 'RUNNING' | 'SUCCEEDED' | 'FAILED' | 'ABORTED';
+type Status = 'RUNNING' | 'SUCCEEDED' | 'FAILED' | 'TIMED_OUT' | 'ABORTED';
+
+/** An execution has started or ended. Times are in milliseconds since the epoch. */
+export interface ExecutionEvent {
+  readonly status: Status;
+  readonly startedAt: number;
+  /** When it entered this status. */
+  readonly at: number;
+}
 
 export interface Execution {
   readonly name: string;
@@ -36,6 +44,7 @@ export class Executions {
   readonly #machine: StateMachineDefinition;
   readonly #directory: string;
   readonly #invoke: (functionArn: string, event: unknown) => Promise<unknown>;
+  readonly #observe: (event: ExecutionEvent) => void;
   readonly #known = new Map<string, Execution>();
   readonly #running = new Map<string, () => void>();
   readonly #writes = new Map<string, Promise<void>>();
@@ -45,22 +54,29 @@ export class Executions {
     machine: StateMachineDefinition,
     directory: string,
     invoke: (functionArn: string, event: unknown) => Promise<unknown>,
+    observe: (event: ExecutionEvent) => void,
   ) {
     this.#machine = machine;
     this.#directory = directory;
     this.#invoke = invoke;
+    this.#observe = observe;
   }
 
-  /** Opens the journal, and continues the executions that were running. */
+  /**
+   * Opens the journal, and continues the executions that were running.
+   *
+   * @param observe is called when an execution starts or ends
+   */
   static async open(
     machine: StateMachineDefinition,
     directory: string,
     invoke: (functionArn: string, event: unknown) => Promise<unknown>,
+    observe: (event: ExecutionEvent) => void = () => undefined,
   ): Promise<Executions> {
     await mkdir(directory, { recursive: true });
     // throws if the definition is wrong; only here, because it takes a tenth of a second
     new StateMachine(machine.definition as never, { validationOptions: { checkArn: false } });
-    const executions = new Executions(machine, directory, invoke);
+    const executions = new Executions(machine, directory, invoke, observe);
     for (const file of await readdir(directory)) {
       if (!file.endsWith('.json')) continue; // an incomplete write
       const execution = JSON.parse(await readFile(join(directory, file), 'utf8')) as Execution;
@@ -86,6 +102,7 @@ export class Executions {
     const execution: Execution = { name, input, startDate: Date.now(), status: 'RUNNING', transitions: 0 };
     this.#known.set(name, execution);
     await this.#save(execution);
+    this.#observe({ status: 'RUNNING', startedAt: execution.startDate, at: execution.startDate });
     this.#run(execution);
     return execution;
   }
@@ -149,7 +166,7 @@ export class Executions {
         const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
         if (!this.#closing)
           await this.#end(name, {
-            status: 'FAILED',
+            status: error instanceof ExecutionTimeoutError ? 'TIMED_OUT' : 'FAILED',
             error: cause instanceof Error ? cause.name : 'Error',
             cause: String(cause),
           });
@@ -210,7 +227,9 @@ export class Executions {
     this.#running.delete(name);
     if (execution === undefined) return;
     const { state: _state, ...rest } = execution;
-    await this.#save({ ...rest, ...end, stopDate: Date.now() });
+    const stopDate = Date.now();
+    await this.#save({ ...rest, ...end, stopDate });
+    this.#observe({ status: end.status, startedAt: execution.startDate, at: stopDate });
     const ended = [...this.#known.values()].filter(({ status }) => status !== 'RUNNING');
     for (const { name: oldest } of ended.slice(0, Math.max(0, ended.length - MAX_ENDED))) {
       this.#known.delete(oldest);

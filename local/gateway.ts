@@ -16,15 +16,25 @@ export interface Gateway {
   close(): Promise<void>;
 }
 
+/** A request that has its answer. Times are in milliseconds; `at` is when it arrived. */
+export interface ServedRequest {
+  readonly status: number;
+  readonly at: number;
+  readonly latencyMs: number;
+}
+
 /** The HTTP API on one machine. It converts requests to API Gateway events (payload format 2.0). */
 export async function startGateway(
   host: string,
   port: number,
   routes: readonly Route[],
   invoke: (functionArn: string, event: unknown) => Promise<unknown>,
+  observe: (request: ServedRequest) => void = () => undefined,
 ): Promise<Gateway> {
   const functions = new Map(routes.map((route) => [route.key, route.functionArn]));
   const server: Server = createServer({ requestTimeout: REQUEST_TIMEOUT_MS }, (request, response) => {
+    const [at, began] = [Date.now(), performance.now()];
+    response.on('finish', () => observe({ status: response.statusCode, at, latencyMs: performance.now() - began }));
     serve(request, functions, invoke).then(
       ({ statusCode = 200, headers = {}, body = '' }) =>
         response.writeHead(statusCode, headers as Record<string, string>).end(body),
