@@ -27,16 +27,14 @@ export function health(
 ): Health {
   const ringing = alarms.filter(({ state }) => state === 'ALARM').map(({ name }) => shortName(name));
   const silent = servers.filter((server) => isSilent(server, nowMs)).map(({ host }) => host);
+  const none =
+    servers.length > 0 ? [] : ['No server has reported yet: configure Prosody with the lines that were printed'];
   const troubles = [
     ...(ringing.length > 0 ? [`${count(ringing.length, 'alarm')}: ${named(ringing)}`] : []),
     ...(silent.length > 0 ? [`${count(silent.length, 'server')} fell silent: ${named(silent)}`] : []),
   ];
-  if (troubles.length > 0) return { level: 'bad', sentence: `${troubles.join('. ')}.` };
-  if (servers.length === 0)
-    return {
-      level: 'idle',
-      sentence: 'No server has reported yet. Configure Prosody with the lines that were printed.',
-    };
+  if (troubles.length > 0) return { level: 'bad', sentence: `${[...none, ...troubles].join('. ')}.` };
+  if (none.length > 0) return { level: 'idle', sentence: `${none.join()}.` };
   const reports = servers.length === 1 ? '1 server reports' : `${servers.length} servers report`;
   const waits =
     waitingCount === 1 ? '1 check waits' : waitingCount === 0 ? 'no check waits' : `${waitingCount} checks wait`;

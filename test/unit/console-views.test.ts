@@ -131,7 +131,12 @@ describe('health', () => {
   });
 
   it('says what to do before the first report', () => {
-    expect(health([ok], [], 0, NOW).level).toBe('idle');
+    const sentence = 'No server has reported yet: configure Prosody with the lines that were printed';
+    expect(health([ok], [], 0, NOW)).toEqual({ level: 'idle', sentence: `${sentence}.` });
+    expect(health([ringing('Checks fail')], [], 0, NOW)).toEqual({
+      level: 'bad',
+      sentence: `${sentence}. 1 alarm: Checks fail.`,
+    });
   });
 
   it('a server is silent without a webhook for 30 hours, or without a heartbeat for 15 minutes if it sends them', () => {

@@ -1,14 +1,12 @@
 import type { JSX } from 'preact';
-import { useEffect } from 'preact/hooks';
+import { useEffect, useState } from 'preact/hooks';
 import type { AlarmView, Transition } from '../../cloudwatch/views.ts';
 import { AlarmBadge } from './dashboard.tsx';
-import { number, shortName } from './format.ts';
+import { alarmAnchor, number, shortName } from './format.ts';
 import { Graph } from './graph.tsx';
 import { useLive } from './live.ts';
 import { At, type Column, Lasting, Pending, Table } from './parts.tsx';
 import { Link } from './router.tsx';
-
-const ORDER = { ALARM: 0, INSUFFICIENT_DATA: 1, OK: 2 } as const;
 
 const CHANGES: readonly Column<Transition>[] = [
   { title: 'When', cell: ({ at }) => <At at={at} /> },
@@ -24,17 +22,30 @@ interface AlarmsView {
 
 export function AlarmsPage({ address }: { readonly address: URL }): JSX.Element {
   const { data, isLost } = useLive<AlarmsView>('alarms');
-  const hash = decodeURIComponent(address.hash.slice(1));
+  const target = address.hash.slice(1);
+  const isThere = data !== undefined;
   useEffect(() => {
-    if (hash !== '') document.getElementById(hash)?.scrollIntoView();
-  }, [hash, data === undefined]);
+    if (isThere && target !== '') document.getElementById(target)?.scrollIntoView();
+  }, [target, isThere]);
   if (data === undefined) return <Pending isLost={isLost} />;
-  const alarms = [...data.alarms].sort((a, b) => ORDER[a.state] - ORDER[b.state]);
+  const ringing = data.alarms.filter(({ state }) => state === 'ALARM');
+  const others = data.alarms.filter(({ state }) => state !== 'ALARM');
   return (
     <>
-      {alarms.map((alarm) => (
-        <Alarm key={alarm.name} alarm={alarm} />
+      {ringing.length === 0 && <p class="health good">No alarm.</p>}
+      {ringing.map((alarm) => (
+        <section key={alarm.name} class="card alarm bad" id={alarmAnchor(alarm.name)}>
+          <h2>
+            <AlarmTitle alarm={alarm} />
+          </h2>
+          <AlarmBody alarm={alarm} />
+        </section>
       ))}
+      <section class="card">
+        {others.map((alarm) => (
+          <QuietAlarm key={alarm.name} alarm={alarm} isTarget={alarmAnchor(alarm.name) === target} />
+        ))}
+      </section>
       <section class="card">
         <Table
           caption="Changes of alarms, newest first"
@@ -48,29 +59,70 @@ export function AlarmsPage({ address }: { readonly address: URL }): JSX.Element 
   );
 }
 
+/** An alarm that does not ring: its details are shown when it is opened. */
+function QuietAlarm({ alarm, isTarget }: { readonly alarm: AlarmView; readonly isTarget: boolean }): JSX.Element {
+  const [isOpen, setOpen] = useState(isTarget);
+  useEffect(() => {
+    if (isTarget) setOpen(true);
+  }, [isTarget]);
+  return (
+    <details
+      class="alarm"
+      id={alarmAnchor(alarm.name)}
+      open={isOpen}
+      onToggle={({ currentTarget }) => setOpen(currentTarget.open)}
+    >
+      <summary>
+        <AlarmTitle alarm={alarm} />
+      </summary>
+      {isOpen && <AlarmBody alarm={alarm} />}
+    </details>
+  );
+}
+
+function AlarmTitle({ alarm: { name, state } }: { readonly alarm: AlarmView }): JSX.Element {
+  return (
+    <>
+      <AlarmBadge state={state} /> {shortName(name)}
+    </>
+  );
+}
+
 /** The description that the stack gives an alarm (infra/alarms.ts): severity, what users notice, where to read on. */
 const DESCRIPTION = /^Severity (\S+)\. (.*) What to do: \S*#([\w-]+)$/s;
 
-function Alarm({ alarm }: { readonly alarm: AlarmView }): JSX.Element {
-  const { name, description, state, since, reason, lines, threshold } = alarm;
+function AlarmBody({ alarm }: { readonly alarm: AlarmView }): JSX.Element {
+  const { name, description, since, reason, lines, threshold } = alarm;
   const [, severity, effect = description, anchor] = DESCRIPTION.exec(description) ?? [];
   return (
-    <section class={`card alarm ${state === 'ALARM' ? 'bad' : ''}`} id={name}>
-      <h2>
-        <AlarmBadge state={state} /> {shortName(name)}
-      </h2>
+    <>
       <p>{effect}</p>
-      <p class="quiet">
-        {severity !== undefined && `Severity ${severity}. `}
-        In this state for <Lasting since={since} />. {reason}
-        {threshold !== undefined && ` Threshold: ${number(threshold)}.`}
-      </p>
+      <dl class="facts">
+        {severity !== undefined && (
+          <>
+            <dt>Severity</dt>
+            <dd>{severity}</dd>
+          </>
+        )}
+        <dt>In this state for</dt>
+        <dd>
+          <Lasting since={since} />
+        </dd>
+        <dt>Why</dt>
+        <dd>{reason}</dd>
+        {threshold !== undefined && (
+          <>
+            <dt>Threshold</dt>
+            <dd>{number(threshold)}</dd>
+          </>
+        )}
+      </dl>
       {anchor !== undefined && (
         <p>
-          <Link to={`/runbook#${anchor}`}>What to do</Link>
+          <Link to={`/runbook#${anchor}`}>What to do: the runbook</Link>
         </p>
       )}
       {lines.length > 0 && <Graph title={`${shortName(name)}: the metric`} lines={lines} threshold={threshold} />}
-    </section>
+    </>
   );
 }

@@ -1,7 +1,7 @@
 import type { JSX } from 'preact';
 import type { WidgetView } from '../../cloudwatch/views.ts';
 import type { DashboardView, OverviewView } from '../views.ts';
-import { shortName } from './format.ts';
+import { alarmAnchor, shortName } from './format.ts';
 import { Graph } from './graph.tsx';
 import { useLive } from './live.ts';
 import { Markdown } from './markdown.tsx';
@@ -78,7 +78,7 @@ function Widget(props: {
               const state = alarms.find((alarm) => alarm.name === name)?.state ?? 'INSUFFICIENT_DATA';
               return (
                 <li key={name}>
-                  <AlarmBadge state={state} /> <Link to={`/alarms#${encodeURIComponent(name)}`}>{shortName(name)}</Link>
+                  <AlarmBadge state={state} /> <Link to={`/alarms#${alarmAnchor(name)}`}>{shortName(name)}</Link>
                 </li>
               );
             })}

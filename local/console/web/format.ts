@@ -47,3 +47,6 @@ export const plural = (count: number, noun: string): string => `${number(count)}
 
 /** An alarm's name without the stack's name. */
 export const shortName = (name: string): string => name.replace(/^[^:]*: /, '');
+
+/** The page of an alarm: its place on the page of alarms. */
+export const alarmAnchor = (name: string): string => name.replaceAll(/\W+/g, '-');

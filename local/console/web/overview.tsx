@@ -1,7 +1,7 @@
 import type { JSX } from 'preact';
 import type { OverviewView } from '../views.ts';
 import { Ended, Waiting } from './checks.tsx';
-import { number, shortName } from './format.ts';
+import { alarmAnchor, number, shortName } from './format.ts';
 import { type Live } from './live.ts';
 import { Pending } from './parts.tsx';
 import { Link } from './router.tsx';
@@ -27,7 +27,7 @@ export function OverviewPage({ overview }: { readonly overview: Live<OverviewVie
           <ul>
             {ringing.map(({ name }) => (
               <li key={name}>
-                <Link to={`/alarms#${encodeURIComponent(name)}`}>{shortName(name)}</Link>
+                <Link to={`/alarms#${alarmAnchor(name)}`}>{shortName(name)}</Link>
               </li>
             ))}
           </ul>
