@@ -36,6 +36,7 @@ export class Runtime {
   ): Promise<Runtime> {
     const runtime = new Runtime(lab, options.host ?? lab.address(1), {
       PING_MUC_SERVER_API: options.serverApi ?? 'http://{host}:5280/ping_muc',
+      PING_MUC_CONSOLE: 'off', // all labs would have it on the same address
       ...options.environment,
     });
     lab.keep(runtime);
@@ -88,6 +89,11 @@ export class Runtime {
   /** The webhook secret that it printed. */
   get secret(): string {
     return /ping_muc_secret = "(.*)"/.exec(this.settings)?.[1] ?? '';
+  }
+
+  /** The console's URL, if it is served: with `PING_MUC_CONSOLE` in the environment. */
+  get consoleUrl(): string {
+    return /^See what happens at (\S+)$/m.exec(this.settings)?.[1] ?? '';
   }
 
   /** The settings that it printed, for the global section and for the host, with the changes that a test needs. */

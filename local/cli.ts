@@ -28,6 +28,8 @@ Runs the stack on this machine, and prints the lines to paste into Prosody's con
                         standard input                    (PING_MUC_ALARM_COMMAND)
   --alarm-url <URL>     a URL to which the same JSON is
                         posted                            (PING_MUC_ALARM_URL)
+  --console <port>|off  the console's port; it is served at
+                        http://127.0.0.1:<port>/ only     (PING_MUC_CONSOLE, 8788)
   --help
 
 PING_MUC_SECRET sets the webhook secret (during a rotation two, separated by a comma). If it is not set, a secret is
@@ -46,6 +48,7 @@ interface Options {
   readonly data: string;
   readonly assembly: string | undefined;
   readonly alarms: Delivery;
+  readonly console: number | undefined;
 }
 
 function readOptions(): Options | undefined {
@@ -59,21 +62,28 @@ function readOptions(): Options | undefined {
       assembly: { type: 'string', default: env['PING_MUC_ASSEMBLY'] ?? '' },
       'alarm-command': { type: 'string', default: env['PING_MUC_ALARM_COMMAND'] ?? '' },
       'alarm-url': { type: 'string', default: env['PING_MUC_ALARM_URL'] ?? '' },
+      console: { type: 'string', default: env['PING_MUC_CONSOLE'] ?? '8788' },
       help: { type: 'boolean', default: false },
     },
   });
   if (values.help) return undefined;
-  const port = Number(values.port);
-  if (!/^\d+$/.test(values.port) || port > 65_535)
-    throw new OptionError(`--port must be a number from 0 to 65535, for example 8787; got ${values.port}`);
   return {
-    port,
+    port: readPort('--port must be a number from 0 to 65535, for example 8787', values.port),
     host: values.host,
     serverApi: values['server-api'],
     data: resolve(values.data),
     assembly: values.assembly === '' ? undefined : resolve(values.assembly),
     alarms: { command: alarmCommand(values['alarm-command']), url: alarmUrl(values['alarm-url']) },
+    console:
+      values.console === 'off'
+        ? undefined
+        : readPort('--console must be off or a number from 0 to 65535, for example 8788', values.console),
   };
+}
+
+function readPort(message: string, text: string): number {
+  if (!/^\d{1,5}$/.test(text) || Number(text) > 65_535) throw new OptionError(`${message}; got ${text}`);
+  return Number(text);
 }
 
 function alarmCommand(file: string): string | undefined {
@@ -163,7 +173,10 @@ async function start(hooks: Hooks): Promise<void> {
     webhookUrl: `http://${host}:${runtime.port}/webhooks`,
     secret: secrets[0] ?? '',
   });
-  process.stdout.write(`Add these lines to the configuration of Prosody, and restart Prosody:\n\n${settings}\n`);
+  const seen = runtime.console === undefined ? '' : `See what happens at http://127.0.0.1:${runtime.console}/\n\n`;
+  process.stdout.write(
+    `Add the lines below to the configuration of Prosody, and restart Prosody.\n${seen}${settings}\n`,
+  );
   log('listening', { host: options.host, port: runtime.port, data: options.data, serverApi: options.serverApi });
   const stop = (signal: string): void => {
     log('stopping; waiting checks continue at the next start', { signal });

@@ -34,11 +34,15 @@ export interface UsedCapacity {
   readonly at: number;
 }
 
+/** Is called after each write that was accepted, with its operation (`UpdateItem`) and its request. */
+export type WriteObserver = (operation: string, request: Readonly<Record<string, unknown>>) => void;
+
 export interface Observers {
   /** Is called for each request. */
   readonly recordCall?: CallRecorder | undefined;
   /** Is called for each answer to a function. */
   readonly recordCapacity?: ((used: UsedCapacity) => void) | undefined;
+  readonly onWrite?: WriteObserver | undefined;
 }
 
 export interface Database {
@@ -54,7 +58,7 @@ export async function startDynamoDB(
   observers: Observers = {},
 ): Promise<Database> {
   const server = dynalite({ path: directory, createTableMs: 0 });
-  if (observers.recordCall !== undefined || observers.recordCapacity !== undefined) observe(server, observers);
+  if (Object.values(observers).some((observer) => observer !== undefined)) observe(server, observers);
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   const endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
@@ -89,7 +93,7 @@ type PassedRequest = EventEmitter & Pick<IncomingMessage, 'headers' | 'method' |
  * Observes what dynalite serves. The functions do not ask for the consumed capacity, so each of their requests is
  * passed on with that question.
  */
-function observe(server: Server, { recordCall, recordCapacity }: Observers): void {
+function observe(server: Server, { recordCall, recordCapacity, onWrite }: Observers): void {
   const [serve] = server.listeners('request') as ((request: PassedRequest, response: ServerResponse) => void)[];
   server.removeAllListeners('request');
   server.on('request', (request: IncomingMessage, response: ServerResponse) => {
@@ -101,6 +105,11 @@ function observe(server: Server, { recordCall, recordCapacity }: Observers): voi
       const isMeasured = recordCapacity !== undefined && asked !== undefined && caller(request) !== OWN_KEY;
       if (isMeasured)
         onAnswer(response, (answer) => recordCapacity({ ...readCapacity(target, answer), table, at: Date.now() }));
+      const operation = target.split('.')[1] ?? '';
+      if (onWrite !== undefined && asked !== undefined && WRITES.has(operation))
+        response.on('finish', () => {
+          if (response.statusCode === 200) onWrite(operation, asked); // its condition held
+        });
       const { headers, method, url } = request;
       const passed: PassedRequest = Object.assign(new EventEmitter(), { headers, method, url });
       serve?.(passed, response);

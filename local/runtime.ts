@@ -2,7 +2,7 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ENV } from '../functions/names.ts';
 import { removeAddress, writeAddress } from './address.ts';
-import { REGION, readAssembly, readResources } from './assembly.ts';
+import { type FunctionDefinition, REGION, readAssembly, readResources } from './assembly.ts';
 import { startAwsEndpoint } from './aws-endpoint.ts';
 import type { CallRecorder } from './calls.ts';
 import { capacityMetrics, executionMetrics, measured, requestMetrics } from './cloudwatch/aws-metrics.ts';
@@ -10,6 +10,7 @@ import { type CloudWatch, openCloudWatch } from './cloudwatch/cloudwatch.ts';
 import { readMetrics } from './cloudwatch/emf.ts';
 import type { Delivery } from './cloudwatch/notifier.ts';
 import { readMonitoring } from './cloudwatch/template.ts';
+import { Console } from './console/console.ts';
 import { startDynamoDB } from './dynamodb.ts';
 import { type ExecutionEvent, Executions } from './executions.ts';
 import { LocalFunction } from './functions.ts';
@@ -39,12 +40,16 @@ export interface RuntimeOptions extends Hooks {
   readonly log: (line: string) => void;
   /** Where changes of alarms are delivered. */
   readonly alarms?: Delivery;
+  /** The console's port on loopback; 0: any free port. Undefined: there is no console. */
+  readonly console?: number | undefined;
 }
 
 export interface Runtime {
   readonly port: number;
   /** The dashboard and the alarms of the stack. */
   readonly cloudWatch: CloudWatch;
+  /** The console's port, if there is a console. */
+  readonly console: number | undefined;
   close(): Promise<void>;
 }
 
@@ -58,9 +63,11 @@ export async function startRuntime(options: RuntimeOptions): Promise<Runtime> {
     log: options.log,
     ...(options.alarms === undefined ? {} : { alarms: options.alarms }),
   });
+  const console = options.console === undefined ? undefined : new Console(options.data, options.log);
   const database = await startDynamoDB(join(options.data, 'dynamodb'), assembly.tables, {
     recordCall: options.recordCall,
     recordCapacity: (used) => cloudWatch.record(capacityMetrics(used)),
+    onWrite: console?.onWrite,
   });
   await writeAddress(options.data, { endpoint: database.endpoint, table: assembly.tables[0]?.name ?? '' });
   const [current, previous = ''] = options.secrets;
@@ -72,34 +79,12 @@ export async function startRuntime(options: RuntimeOptions): Promise<Runtime> {
     record: options.recordCall,
   });
 
-  const { awsUrl = (url: string): string => url } = options;
-  const services = {
-    AWS_REGION: REGION,
-    AWS_SECRET_ACCESS_KEY: 'local',
-    AWS_ENDPOINT_URL_DYNAMODB: awsUrl(database.endpoint),
-    AWS_ENDPOINT_URL_SFN: awsUrl(endpoint.url),
-    AWS_ENDPOINT_URL_SECRETS_MANAGER: awsUrl(endpoint.url),
-    ...(process.env['NODE_EXTRA_CA_CERTS'] === undefined
-      ? {}
-      : { NODE_EXTRA_CA_CERTS: process.env['NODE_EXTRA_CA_CERTS'] }),
-  };
-  const functions = new Map(
-    assembly.functions.map((definition) => {
-      const environment = { ...definition.environment };
-      if (ENV.serverApiUrl in environment) environment[ENV.serverApiUrl] = options.serverApi;
-      return [
-        definition.arn,
-        new LocalFunction(
-          { ...definition, environment },
-          { ...services, AWS_ACCESS_KEY_ID: definition.name },
-          (line) => {
-            cloudWatch.record(readMetrics(line));
-            options.log(line);
-          },
-        ),
-      ];
-    }),
-  );
+  const services = serviceVariables(options, database.endpoint, endpoint.url);
+  const functions = startFunctions(assembly.functions, options.serverApi, services, (line) => {
+    cloudWatch.record(readMetrics(line));
+    console?.takeLine(line);
+    options.log(line);
+  });
   const invoke = measured((arn, event) => {
     const local = functions.get(arn);
     if (local === undefined) throw new Error(`the stack has no function ${arn}`);
@@ -112,17 +97,64 @@ export async function startRuntime(options: RuntimeOptions): Promise<Runtime> {
   const gateway = await startGateway(options.host, options.port, assembly.routes, invoke, (request) => {
     for (const stage of assembly.stages) cloudWatch.record(requestMetrics(stage, request));
   });
+  await console?.start({
+    port: options.console ?? 0,
+    table: assembly.tables[0]?.name ?? '',
+    endpoint: database.endpoint,
+    cloudWatch,
+    executions: () => [...executions.values()].flatMap((open) => open.list()),
+  });
+  const address = { close: () => removeAddress(options.data) };
+  const parts = [
+    gateway,
+    ...executions.values(),
+    ...functions.values(),
+    console,
+    endpoint,
+    address,
+    database,
+    cloudWatch,
+  ];
   return {
     port: gateway.port,
     cloudWatch,
+    console: console?.port,
     async close() {
-      await gateway.close();
-      await Promise.all([...executions.values()].map((open) => open.close()));
-      await Promise.all([...functions.values()].map((open) => open.close()));
-      await endpoint.close();
-      await removeAddress(options.data);
-      await database.close();
-      await cloudWatch.close();
+      for (const part of parts) await part?.close();
     },
   };
+}
+
+/** Variables with which a function finds the services of AWS. */
+function serviceVariables(
+  { awsUrl = (url) => url }: Hooks,
+  dynamodbUrl: string,
+  otherUrl: string,
+): Readonly<Record<string, string>> {
+  const { NODE_EXTRA_CA_CERTS: authorities } = process.env;
+  return {
+    AWS_REGION: REGION,
+    AWS_SECRET_ACCESS_KEY: 'local',
+    AWS_ENDPOINT_URL_DYNAMODB: awsUrl(dynamodbUrl),
+    AWS_ENDPOINT_URL_SFN: awsUrl(otherUrl),
+    AWS_ENDPOINT_URL_SECRETS_MANAGER: awsUrl(otherUrl),
+    ...(authorities === undefined ? {} : { NODE_EXTRA_CA_CERTS: authorities }),
+  };
+}
+
+/** @param services variables with which the functions find the services of AWS */
+function startFunctions(
+  definitions: readonly FunctionDefinition[],
+  serverApi: string,
+  services: Readonly<Record<string, string>>,
+  log: (line: string) => void,
+): ReadonlyMap<string, LocalFunction> {
+  return new Map(
+    definitions.map((definition) => {
+      const environment = { ...definition.environment };
+      if (ENV.serverApiUrl in environment) environment[ENV.serverApiUrl] = serverApi;
+      const variables = { ...services, AWS_ACCESS_KEY_ID: definition.name };
+      return [definition.arn, new LocalFunction({ ...definition, environment }, variables, log)];
+    }),
+  );
 }

@@ -10,6 +10,7 @@ if (major < 22 || (major === 22 && minor < 19)) {
   process.exit(1);
 }
 ensurePackage('prosody', 'prosody');
+ensurePackage('chromium', 'chromium'); // for the console
 ensurePackage('faketime', 'faketime'); // for tests with clocks that differ
 // every Lua that Prosody supports
 for (const version of ['5.1', '5.2', '5.3', '5.4']) ensurePackage(`lua${version}`, `lua${version}`);
