@@ -96,7 +96,7 @@ export class VirtualStack {
       },
     );
     this.#alarms = new AlarmLog(database);
-    process.stdout.write = ((text: string) => this.#onOutput(text));
+    process.stdout.write = (text: string) => this.#onOutput(text);
     this.dynamoDb = new MemoryDynamoDB((used) => this.#store.record(capacityMetrics(used)));
     this.controls = new Controls(this.dynamoDb.client('control', AWS_CLIENT), tableOf(synthesized.assembly));
     const [webhook, check] = this.#functions();
