@@ -2,11 +2,14 @@ import { DatabaseSync } from 'node:sqlite';
 import { ExecutionAlreadyExists, type SFNClient } from '@aws-sdk/client-sfn';
 import { StateMachine } from 'aws-local-stepfunctions';
 import { Controls } from '../../functions/adapters/controls.ts';
+import type { HostWatch } from '../../functions/adapters/host-watch.ts';
 import { Hosts } from '../../functions/adapters/hosts.ts';
 import { Table } from '../../functions/adapters/table.ts';
 import { Workflow } from '../../functions/adapters/workflow.ts';
+import type { checkHandler } from '../../functions/check.ts';
 import { type Key, decodeSecret } from '../../functions/core/signature.ts';
 import { ENV } from '../../functions/names.ts';
+import type { webhookHandler } from '../../functions/webhook.ts';
 import { type Assembly, readAssembly, readResources } from '../../local/assembly.ts';
 import { evaluateAlarms } from '../../local/cloudwatch/alarm-evaluator.ts';
 import { AlarmLog } from '../../local/cloudwatch/alarm-log.ts';
@@ -37,10 +40,15 @@ export interface Synthesized {
   readonly code: Code;
 }
 
-/** What reads its environment when it is imported: the name of the stack, under which it emits metrics. */
-type Code = Pick<typeof import('../../functions/webhook.ts'), 'webhookHandler'> &
-  Pick<typeof import('../../functions/check.ts'), 'checkHandler'> &
-  Pick<typeof import('../../functions/adapters/host-watch.ts'), 'HostWatch'>;
+/**
+ * What is imported late, because it reads its environment when it is imported: the name of the stack, under which it
+ * emits metrics.
+ */
+interface Code {
+  readonly webhookHandler: typeof webhookHandler;
+  readonly checkHandler: typeof checkHandler;
+  readonly HostWatch: typeof HostWatch;
+}
 
 /** @param directory the output of `cdk synth` */
 export async function readSynthesized(directory: string): Promise<Synthesized> {
@@ -91,7 +99,7 @@ export class VirtualStack {
       },
     );
     this.#alarms = new AlarmLog(database);
-    process.stdout.write = ((text: string) => this.#onOutput(text)) as typeof process.stdout.write;
+    process.stdout.write = (text: string) => this.#onOutput(text);
     this.dynamoDb = new MemoryDynamoDB((used) => this.#store.record(capacityMetrics(used)));
     this.controls = new Controls(this.dynamoDb.client('control', AWS_CLIENT), tableOf(synthesized.assembly));
     const [webhook, check] = this.#functions();
