@@ -1,13 +1,13 @@
 import { DatabaseSync } from 'node:sqlite';
 import { ExecutionAlreadyExists, type SFNClient } from '@aws-sdk/client-sfn';
 import { StateMachine } from 'aws-local-stepfunctions';
-import type { HostWatch } from '../../functions/adapters/host-watch.ts';
 import { Controls } from '../../functions/adapters/controls.ts';
+import type { HostWatch } from '../../functions/adapters/host-watch.ts';
 import { Hosts } from '../../functions/adapters/hosts.ts';
 import { Table } from '../../functions/adapters/table.ts';
 import { Workflow } from '../../functions/adapters/workflow.ts';
-import { type Key, decodeSecret } from '../../functions/core/signature.ts';
 import type { checkHandler } from '../../functions/check.ts';
+import { type Key, decodeSecret } from '../../functions/core/signature.ts';
 import { ENV } from '../../functions/names.ts';
 import type { webhookHandler } from '../../functions/webhook.ts';
 import { type Assembly, readAssembly, readResources } from '../../local/assembly.ts';
@@ -40,7 +40,10 @@ export interface Synthesized {
   readonly code: Code;
 }
 
-/** What reads its environment when it is imported: the name of the stack, under which it emits metrics. */
+/**
+ * What is imported late, because it reads its environment when it is imported: the name of the stack, under which it
+ * emits metrics.
+ */
 interface Code {
   readonly webhookHandler: typeof webhookHandler;
   readonly checkHandler: typeof checkHandler;
@@ -53,12 +56,12 @@ export async function readSynthesized(directory: string): Promise<Synthesized> {
   const monitoring = readMonitoring(await readResources(directory));
   for (const { environment } of assembly.functions) Object.assign(process.env, environment);
   process.env['AWS_REGION'] ??= 'us-east-1';
-  const [webhook, check, watch] = await Promise.all([
+  const [{ webhookHandler }, { checkHandler }, { HostWatch }] = await Promise.all([
     import('../../functions/webhook.ts'),
     import('../../functions/check.ts'),
     import('../../functions/adapters/host-watch.ts'),
   ]);
-  return { assembly, monitoring, code: { ...webhook, ...check, ...watch } };
+  return { assembly, monitoring, code: { webhookHandler, checkHandler, HostWatch } };
 }
 
 const tableOf = ({ tables: [table] }: Assembly): string => table?.name ?? '';
