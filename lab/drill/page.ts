@@ -13,19 +13,21 @@ which nothing is wrong. It exits with an error if an alarm is not raised, is not
 clean day. What to do when an alarm is raised: [runbook](runbook.md).
 
 - **Real:** the handlers of both functions and the metrics that they write, the state machine with its waits and retries,
-  the alarms and their evaluation ([local/cloudwatch](../local/cloudwatch)), HTTP between the check function and the server.
+  the alarms and their evaluation ([local/cloudwatch](../local/cloudwatch)), HTTP between the check function and the
+  server.
 - **Simulated:** the clock, which jumps to the next event; DynamoDB, in memory; the XMPP servers and the rooms; Lambda's
   time-outs, throttles and metrics, which have AWS's time stamps. Metrics arrive at once. On AWS they arrive up to some
   minutes later, and the alarms are later by as much.`;
 
+const MISSING_DATA = 'https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarms-and-missing-data.html';
 const FAULTS = `## Faults
 
 Two servers with 60 joins; users come and go, and every ten minutes a connection of the second server closes. A fault
 begins after 42 minutes, and ends five minutes after its alarm is raised, unless it says otherwise. The times are in
 minutes: from the beginning of the fault until the alarm is raised, and from its end until the alarm is over.
 
-An alarm whose metric has no data after the fault is over late: until then, CloudWatch evaluates the last data that there
-is ([How alarms treat missing data](https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarms-and-missing-data.html)).`;
+An alarm whose metric has no data after the fault is over late: until then, CloudWatch evaluates the last data that
+there is ([How alarms treat missing data](${MISSING_DATA})).`;
 
 const DAYS = `## Clean days
 
@@ -35,7 +37,8 @@ sends heartbeats, and connections close after which all users are still in their
 - six times, a third of a link's users are lost, and notified in time;
 - three times, a link flaps: it closes every 20 seconds for ten minutes;
 - twice, Prosody restarts and is away for 30 seconds, while a check is due, and all of its users enter again;
-- every half an hour, a room's silence is a reason for a check; every hour, a scanner sends a request without a signature.
+- every half an hour, a room's silence is a reason for a check;
+- every hour, a scanner sends a request without a signature.
 
 Every event and every ping goes through the handlers. With 100,000 joins, 50 users a minute come and 50 go.`;
 

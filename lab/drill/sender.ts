@@ -11,6 +11,8 @@ const MAX_BATCH = 1000;
 const LONGEST_BACKOFF_SECONDS = 60;
 /** As `ping_muc_heartbeat`. */
 const HEARTBEAT_MS = 300_000;
+/** How often the sender looks whether a heartbeat is due. */
+const LOOK_EVERY_MS = 10_000;
 
 /** What a request came to. Undefined: there was no answer. */
 export type Delivery = (
@@ -46,7 +48,7 @@ export class Sender {
     const beat = (): void => {
       if (!this.isDown && Date.now() - this.#acceptedAt >= HEARTBEAT_MS && !this.#isBusy) void this.#send(true);
     };
-    setInterval(beat, 1000);
+    setInterval(beat, LOOK_EVERY_MS);
   }
 
   /** Reports an event. */

@@ -1,7 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { type Notifying, drill, notifying, problems } from '../../lab/alarm-drill.ts';
-import { SMALL_DAY, cleanDay } from '../../lab/drill/clean-day.ts';
 import { FAULTS } from '../../lab/drill/faults.ts';
 import { type Synthesized, readSynthesized } from '../../lab/drill/stack.ts';
 
@@ -37,11 +36,4 @@ describe('each alarm', () => {
     expect(rows).toEqual(FAULTS.map(({ alarm, fault }) => [alarm, severity(alarm), fault]));
     expect(new Set(rows.map(([alarm]) => alarm))).toEqual(new Set(alarms.map(({ title }) => title)));
   });
-});
-
-it('on a clean day, no alarm is raised', { timeout: LONG }, async () => {
-  const day = await cleanDay(synthesized, SMALL_DAY);
-  expect(problems(synthesized, [], [day]).filter((problem) => problem.includes('clean day'))).toEqual([]);
-  expect([...day.counts.keys()]).toEqual(expect.arrayContaining(['Notices', 'ChecksSuperseded', 'ServerUnreachable']));
-  expect(day.counts.get('NoticesLate')).toBe(0);
 });
