@@ -6,7 +6,7 @@ import { type FunctionDefinition, REGION, readAssembly, readResources } from './
 import { startAwsEndpoint } from './aws-endpoint.ts';
 import type { CallRecorder } from './calls.ts';
 import { capacityMetrics, executionMetrics, measured, requestMetrics } from './cloudwatch/aws-metrics.ts';
-import { type CloudWatch, openCloudWatch } from './cloudwatch/cloudwatch.ts';
+import { type CloudWatch, type LocalCloudWatch, openCloudWatch } from './cloudwatch/cloudwatch.ts';
 import { readMetrics } from './cloudwatch/emf.ts';
 import type { Delivery } from './cloudwatch/notifier.ts';
 import { readMonitoring } from './cloudwatch/template.ts';
@@ -113,7 +113,7 @@ export async function startRuntime(options: RuntimeOptions): Promise<Runtime> {
   };
 }
 
-async function openMonitoring({ assembly, data, log, alarms }: RuntimeOptions): Promise<CloudWatch> {
+async function openMonitoring({ assembly, data, log, alarms }: RuntimeOptions): Promise<LocalCloudWatch> {
   const monitoring = readMonitoring(await readResources(assembly));
   return openCloudWatch({ directory: data, monitoring, log, ...(alarms === undefined ? {} : { alarms }) });
 }
