@@ -2,6 +2,7 @@ import { DatabaseSync } from 'node:sqlite';
 import { ExecutionAlreadyExists, type SFNClient } from '@aws-sdk/client-sfn';
 import { StateMachine } from 'aws-local-stepfunctions';
 import { Controls } from '../../functions/adapters/controls.ts';
+import type { HostWatch } from '../../functions/adapters/host-watch.ts';
 import { Hosts } from '../../functions/adapters/hosts.ts';
 import { Table } from '../../functions/adapters/table.ts';
 import { Workflow } from '../../functions/adapters/workflow.ts';
