@@ -11,8 +11,6 @@ import { type ReadSeries, evaluateQueries } from './queries.ts';
 import type { AlarmDefinition, CompositeDefinition, Monitoring } from './template.ts';
 import type { AlarmView, GraphLine, Transition, WidgetView } from './views.ts';
 
-export type { AlarmState, AlarmView, GraphLine, Point, Transition, WidgetView } from './views.ts';
-
 /** The dashboard and the alarms of the synthesized stack, on one machine. */
 export interface CloudWatch {
   /** The widgets, in the template's order, with the data from `from` until `to`, in milliseconds since the epoch. */

@@ -11,7 +11,7 @@ import { type Expression, MathError, type Operator } from './math-parser.ts';
  * an operator between two time series takes a missing value as 0 if the other has one, and yields nothing if both are
  * missing; a quotient by 0 is dropped; FILL fills.
  */
-export type Value = number | Series | readonly Series[];
+type Value = number | Series | readonly Series[];
 
 /** What an expression can refer to. */
 export interface Scope {

@@ -1,6 +1,6 @@
 /** What CloudWatch shows, for a console. All times are in milliseconds since the epoch. */
 
-export interface Point {
+interface Point {
   /** Start of the period. */
   readonly at: number;
   readonly value: number;

@@ -59,11 +59,11 @@ describe.each([
   },
 ])('$datapointsToAlarm out of 3', ({ datapointsToAlarm, rows }) => {
   describe.each(rows)('%s', (datapoints, ...expected) => {
-    it.each(TREATMENTS.map((missingData, index) => [missingData, expected[index]]))(
+    it.each(TREATMENTS.map((missingData, index) => [missingData, expected[index]] as const))(
       'with missing data as %s: %s',
       (missingData, result) => {
         for (const current of ['OK', 'ALARM', 'INSUFFICIENT_DATA'] as const)
-          expect(state(datapoints, { datapointsToAlarm, missingData: missingData as MissingData }, current)).toBe(
+          expect(state(datapoints, { datapointsToAlarm, missingData }, current)).toBe(
             result === RETAINED ? current : result,
           );
       },

@@ -2,8 +2,10 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { MetricStore } from '../../../local/cloudwatch/metric-store.ts';
+
+vi.setConfig({ testTimeout: 30_000 }); // real parts, which are slow on a busy machine
 
 const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
@@ -40,6 +42,12 @@ afterEach(() => {
   }
   rmSync(directory, { recursive: true, force: true });
 });
+
+function reopen(): void {
+  store.close();
+  database.close();
+  open();
+}
 
 const record = (at: number, ...values: number[]): void => store.record([{ ...METRIC, at, values }]);
 const read = (statistic: string, from = NOON - 2 * MINUTE, to = NOON + MINUTE, period = MINUTE) =>
@@ -139,9 +147,7 @@ describe('a data point', () => {
 describe('the store', () => {
   it('keeps everything when it is opened again', () => {
     record(NOON, 4, 5);
-    store.close();
-    database.close();
-    open();
+    reopen();
     record(NOON, 6);
     expect(read('Sum').at(-1)).toBe(15);
     expect(read('p50').at(-1)).toBe(5);
@@ -163,6 +169,9 @@ describe('the store', () => {
       expect([count(MINUTE), count(HOUR)], `${later}`).toEqual([minutes, hours]);
     }
     expect(read('Sum', NOON, NOON + 4 * DAY, DAY)).toEqual([undefined, 1, undefined, 1]);
+    record(now - 2 * DAY, 1); // too late for its minute
+    store.flush();
+    expect([count(MINUTE), count(HOUR)]).toEqual([1, 4]);
   });
 
   it('forgets a metric that has no data any more, and takes others in its place', () => {
@@ -191,6 +200,7 @@ describe('the store', () => {
     expect(warnings).toEqual([expect.stringContaining('metrics of the last second are lost: ')]);
     database.exec('ALTER TABLE gone RENAME TO periods');
     record(NOON, 2);
+    reopen();
     expect(read('Sum').at(-1)).toBe(2);
   });
 });

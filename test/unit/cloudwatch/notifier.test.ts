@@ -4,10 +4,12 @@ import { type IncomingMessage, type ServerResponse, createServer } from 'node:ht
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import type { AlarmChange } from '../../../local/cloudwatch/alarm-evaluator.ts';
 import { type Delivery, Notifier } from '../../../local/cloudwatch/notifier.ts';
 import { readRequestBody } from '../../../local/http.ts';
+
+vi.setConfig({ testTimeout: 30_000 }); // real parts, which are slow on a busy machine
 
 const CHANGE: AlarmChange = {
   name: 'PingMuc: Checks fail',
@@ -146,14 +148,19 @@ it('a command and a request that take too long are ended', async () => {
 });
 
 it('a redirect is not followed', async () => {
+  const paths: (string | undefined)[] = [];
   await withServer(
-    (_, response) => response.writeHead(307, { location: 'http://127.0.0.1:9/' }).end(),
+    (request, response) => {
+      paths.push(request.url);
+      response.writeHead(request.url === '/first' ? 307 : 200, { location: '/second' }).end();
+    },
     async (url) => {
-      deliverTo({ url });
+      deliverTo({ url: `${url}/first` });
       notifier.notify(CHANGE);
       await notifier.settled();
     },
   );
+  expect(paths).toEqual(['/first']);
   expect(warnings).toEqual([expect.stringContaining('cannot be reached: ')]);
 });
 
@@ -164,8 +171,8 @@ it('a change of which the template notifies nobody is not delivered', async () =
   expect(() => output()).toThrow('ENOENT');
 });
 
-it('a hundred changes wait, and further ones are logged', async () => {
-  deliverTo({ command: program('exec cat > /dev/null; sleep 60') });
+it('a hundred changes wait, and further ones are logged', () => {
+  deliverTo({ command: program('cat > /dev/null; exec sleep 60') });
   for (let index = 0; index < 103; index += 1) notifier.notify({ ...CHANGE, name: `alarm ${index}` });
   expect(warnings).toEqual([
     'an alarm is not delivered: alarm 101: 100 wait already',
