@@ -115,9 +115,9 @@ export class CountedStack {
     return stack;
   }
 
-  /** Sends one signed webhook. @throws unless all of its events are accepted */
-  async send(host: string, events: readonly object[]): Promise<void> {
-    const body = JSON.stringify({ host, events });
+  /** Sends one signed webhook, perhaps a heartbeat. @throws unless all of its events are accepted */
+  async send(host: string, events: readonly object[], queue?: object): Promise<void> {
+    const body = JSON.stringify({ host, queue, events });
     const headers = sign(
       [decodeSecret(this.#secret)],
       `msg_${randomUUID()}`,

@@ -11,6 +11,8 @@ const BATCH = 1000;
 /** The size of a room that is checked for silence, and the name of that row. */
 const SMALL = 10;
 export const SILENT_ROOM = `a silent room of ${SMALL}, all joined`;
+/** The name of that row. It also reads the heartbeats of all hosts, here of one. */
+export const HEARTBEAT = 'a heartbeat, alone in its request';
 const SIZES = [SMALL, SAMPLE, 50_000];
 
 const HOST = 'example.net';
@@ -66,6 +68,7 @@ export async function countCosts(
     counted['a leave, alone in its request'] = await count(() =>
       stack.send(HOST, [{ type: 'muc.left', at: at(), user: user(1), room: 'room@one.example' }]),
     );
+    counted[HEARTBEAT] = await count(() => stack.send(HOST, [], { length: 0, oldest: 0 }));
     counted['a close and a check that finds nobody'] = await count(() => stack.send(HOST, [closed('none.example')]));
     for (const size of sizes) {
       progress(`costs: ${size.toLocaleString('en')} joins`);

@@ -77,6 +77,7 @@ async function measureAlone(): Promise<readonly Sample[]> {
       },
       recordClose: () => Promise.resolve(),
     },
+    watch: { hear: () => Promise.resolve() },
     workflow: { start: () => Promise.resolve(true) },
     secrets: { keys: () => Promise.resolve(keys), renewed: () => Promise.resolve(undefined) },
     hosts: new Set(),

@@ -3,6 +3,7 @@ import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import type { Context } from 'aws-lambda';
 import { AnswerHistory } from './adapters/answer-history.ts';
 import { AWS_CLIENT, LONGEST_CALL_MS, PATIENT_AWS_CLIENT } from './adapters/aws.ts';
+import { Controls } from './adapters/controls.ts';
 import { requireEnv } from './adapters/environment.ts';
 import { Secrets } from './adapters/secrets.ts';
 import { ServerBusyError, ServerUnreachableError, StanzaApi } from './adapters/server.ts';
@@ -10,7 +11,8 @@ import { Table } from './adapters/table.ts';
 import { type Logger, describe, logger } from './adapters/telemetry.ts';
 import { runCheck } from './core/check.ts';
 import type { CheckPorts, CheckState, StoredJoin, Totals } from './core/check-state.ts';
-import { ENV } from './names.ts';
+import { Punctuality } from './core/punctuality.ts';
+import { ENV, type Metric } from './names.ts';
 
 /**
  * Rows are no longer deleted when so little time of an invocation is left: deletes that are under way then end in time,
@@ -21,13 +23,18 @@ const NO_MORE_DELETES_MS = LONGEST_CALL_MS + 5000;
 /** What the check function needs of the world. */
 export interface CheckHandlerPorts {
   readonly table: Omit<Table, 'record' | 'recordClose'>;
+  readonly controls: Pick<Controls, 'readPause' | 'readHold' | 'countTold' | 'recordHold' | 'forgetHold'>;
   readonly secrets: Pick<Secrets, 'keys' | 'renewed'>;
   /** The server's stanza API, without `/stanzas`; `{host}` stands for the XMPP host. */
   readonly serverApiUrl: string;
 }
 
+const dynamoDb = new DynamoDBClient(PATIENT_AWS_CLIENT);
+const tableName = requireEnv(ENV.tableName);
+
 export const handler = checkHandler({
-  table: new Table(new DynamoDBClient(PATIENT_AWS_CLIENT), requireEnv(ENV.tableName)),
+  table: new Table(dynamoDb, tableName),
+  controls: new Controls(dynamoDb, tableName),
   secrets: new Secrets(new SecretsManagerClient(AWS_CLIENT), requireEnv(ENV.secretArn)),
   serverApiUrl: requireEnv(ENV.serverApiUrl),
 });
@@ -47,41 +54,52 @@ async function handle(state: CheckState, context: Context, ports: CheckHandlerPo
     remote: state.remote,
     cause: state.cause,
   });
-  const beganMs = Date.now();
+  const punctuality = new Punctuality(state, Date.now());
   try {
     const result = await runCheck(
       state,
-      checkPorts(ports, log, beganMs, () => context.getRemainingTimeInMillis()),
+      checkPorts(ports, log, punctuality, () => context.getRemainingTimeInMillis()),
     );
-    report(log, state, result, beganMs);
+    report(log, state, result, punctuality);
     return result;
   } catch (error) {
-    const isBusy = error instanceof ServerBusyError;
-    const isUnreachable = error instanceof ServerUnreachableError && !isBusy;
-    log.measure(
-      'check interrupted',
-      { ServerUnreachable: isUnreachable ? 1 : 0, ServerBusy: isBusy ? 1 : 0 },
-      { ...describe(error), level: 'ERROR' },
-    );
+    reportInterruption(log, error);
     throw error;
   }
 }
 
+/** Each of the three is emitted, so that a sum of them has no gaps. */
+function reportInterruption(log: Logger, error: unknown): void {
+  const cause =
+    error instanceof ServerBusyError ? 'busy' : error instanceof ServerUnreachableError ? 'unreachable' : 'fault';
+  log.measure(
+    'check interrupted',
+    {
+      ServerUnreachable: cause === 'unreachable' ? 1 : 0,
+      ServerBusy: cause === 'busy' ? 1 : 0,
+      CheckFaults: cause === 'fault' ? 1 : 0,
+    },
+    { ...describe(error), level: 'ERROR' },
+  );
+}
+
 /** The world of one invocation. Each write of a join is logged with the answers that led to it. */
 function checkPorts(
-  { table, secrets, serverApiUrl }: CheckHandlerPorts,
+  { table, controls, secrets, serverApiUrl }: CheckHandlerPorts,
   log: Logger,
-  beganMs: number,
+  punctuality: Punctuality,
   remaining: () => number,
 ): CheckPorts {
+  const beganSeconds = Date.now() / 1000;
   const api = new StanzaApi(serverApiUrl, secrets, remaining);
   const history = new AnswerHistory();
   const logJoin = (message: string, { user, room, nick, at }: StoredJoin): void =>
     log.info(message, { user, room, nick, at, answers: history.of(at) });
   return {
-    readJoins: (close, cursor) => table.readJoins(close, cursor, beganMs / 1000),
+    readJoins: (close, cursor) => table.readJoins(close, cursor, beganSeconds),
     send: async (host, stanzas, timeout) => {
       const answers = await api.send(host, stanzas, timeout);
+      punctuality.answered(Date.now());
       history.add(stanzas, answers);
       return answers;
     },
@@ -100,6 +118,12 @@ function checkPorts(
     readClose: (close) => table.readClose(close),
     claimClose: (close, seen, oldest) => table.claimClose(close, seen, oldest),
     passOn: (close, oldest) => table.passOn(close, oldest),
+    told: (users) => punctuality.told(users, Date.now()),
+    isPaused: async () => (await controls.readPause(Date.now() / 1000)) !== undefined,
+    readHold: (id) => controls.readHold(id),
+    countTold: (id, count) => controls.countTold(id, count, Date.now() / 1000),
+    recordHold: (state) => controls.recordHold(state, Date.now() / 1000),
+    forgetHold: (id) => controls.forgetHold(id),
     now: () => Date.now(),
     remaining,
   };
@@ -131,22 +155,56 @@ async function deleteIfPossible(
 
 const MESSAGES = {
   superseded: 'check superseded by a newer close',
+  paused: 'check paused by an operator',
+  held: 'check held: it would notify more users than ping_muc_notice_limit',
+  dropped: 'check dropped',
   done: 'check done',
   page: 'check continues in the next invocation',
   wait: 'check will ask again',
 } as const;
 
-function report(log: Logger, before: CheckState, after: CheckState, beganMs: number): void {
-  if (after.superseded && after.totals.pinged === before.totals.pinged) {
-    log.measure(MESSAGES.superseded, { ChecksSuperseded: 1 });
+function outcomeOf(state: CheckState): keyof typeof MESSAGES {
+  if (state.superseded) return 'superseded';
+  if (state.paused) return 'paused';
+  if (state.held) return 'held';
+  return state.dropped ? 'dropped' : state.next;
+}
+
+/** The metrics of how a check stands: each only where it is 1, because each emitted metric costs. */
+function standing(before: CheckState, after: CheckState): Partial<Record<Metric, number>> {
+  const outcome = outcomeOf(after);
+  const isReleased = before.held && !after.held && outcome !== 'dropped' && outcome !== 'superseded';
+  return {
+    ...(after.paused ? { ChecksPaused: 1 } : {}),
+    ...(after.held ? { ChecksHeld: 1 } : {}),
+    ...(isReleased ? { ChecksReleased: 1 } : {}),
+    ...(outcome === 'dropped' ? { ChecksDropped: 1 } : {}),
+    ...(outcome === 'superseded' ? { ChecksSuperseded: 1 } : {}),
+    ...(outcome === 'done' ? { ChecksDone: 1 } : {}),
+  };
+}
+
+/** The check has asked nobody in this invocation, because it is superseded, paused, held or dropped. */
+function hasAskedNobody(before: CheckState, after: CheckState): boolean {
+  const isAtRest = after.superseded ?? after.paused ?? after.held ?? after.dropped ?? false;
+  return isAtRest && after.totals.pinged === before.totals.pinged;
+}
+
+function report(log: Logger, before: CheckState, after: CheckState, punctuality: Punctuality): void {
+  const message = MESSAGES[outcomeOf(after)];
+  if (after.expired)
+    log.error('check dropped: it was held for a day, and no operator has decided', { held: before.stoppedAt });
+  if (hasAskedNobody(before, after)) {
+    log.measure(message, standing(before, after), { totals: after.totals });
     return;
   }
   // the state may come from an earlier release, which counted less
   const more = (name: keyof Totals): number => after.totals[name] - ((before.totals as Partial<Totals>)[name] ?? 0);
   const [notified, reentered] = [more('notified'), more('reentered')];
-  const isFirst = before.round === 0 && before.cursor === undefined;
+  const { answerLateness, closeToNotice, inTime, late } = punctuality;
+  const isFirstAnswer = before.totals.pinged === 0 && answerLateness !== undefined;
   log.measure(
-    MESSAGES[after.superseded ? 'superseded' : after.next],
+    message,
     {
       PingsSent: more('pinged'),
       VerdictJoined: more('joined'),
@@ -160,9 +218,12 @@ function report(log: Logger, before: CheckState, after: CheckState, beganMs: num
         : { Notices: notified, Reentries: reentered }),
       ReentriesRefused: more('refused'),
       HistoryGaps: more('gaps'),
-      ...(isFirst ? { CheckLateness: Math.max(0, beganMs - before.due * 1000) } : {}),
-      ...(notified > 0 ? { DueToNotified: Math.max(0, Date.now() - before.due * 1000) } : {}),
-      ...(after.superseded ? { ChecksSuperseded: 1 } : after.next === 'done' ? { ChecksDone: 1 } : {}),
+      ...(isFirstAnswer ? { AnswerLateness: answerLateness } : {}),
+      // both or none, so that a share of their sum has no gaps
+      ...(closeToNotice === undefined
+        ? {}
+        : { CloseToNotice: closeToNotice, NoticesInTime: inTime, NoticesLate: late }),
+      ...standing(before, after),
     },
     {
       totals: after.totals,

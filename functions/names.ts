@@ -54,6 +54,14 @@ export const METRICS = {
   WebhooksUnauthorized: 'Count',
   WebhooksMalformed: 'Count',
   EventsRejected: 'Count',
+  /** From a close to its report, by the sender's clock: how long it waited in the sender's queue. */
+  ReportDelay: 'Milliseconds',
+  /** Hosts whose last heartbeat is over 15 minutes old. With the next three only in what a heartbeat reports. */
+  HostsSilent: 'Count',
+  HostsReporting: 'Count',
+  /** The longest queue of a host that is not silent, in events, and the age of the oldest event in their queues. */
+  QueueLength: 'Count',
+  QueueAge: 'Milliseconds',
   JoinsRecorded: 'Count',
   LeavesRecorded: 'Count',
   /** The sum of the next four. Each of these is emitted only if it is not zero, because each emitted metric costs. */
@@ -64,6 +72,14 @@ export const METRICS = {
   ChecksByOperator: 'Count',
   ChecksSuperseded: 'Count',
   ChecksDone: 'Count',
+  /** 1 for each invocation that finds, or leaves, its check held by the limit of notices. */
+  ChecksHeld: 'Count',
+  /** Held checks that an operator released. */
+  ChecksReleased: 'Count',
+  /** Held checks that an operator dropped, or that were held for too long. */
+  ChecksDropped: 'Count',
+  /** 1 for each invocation that an operator's pause stops. */
+  ChecksPaused: 'Count',
   PingsSent: 'Count',
   VerdictJoined: 'Count',
   /** Of the joined: there was a proof, so the room's answer was not needed. */
@@ -81,12 +97,17 @@ export const METRICS = {
   HistoryGaps: 'Count',
   Notices: 'Count',
   DryRunNotices: 'Count',
-  /** From the moment a check is due to its first ping. */
-  CheckLateness: 'Milliseconds',
-  /** From the moment a check is due to the end of an invocation that notified a user. */
-  DueToNotified: 'Milliseconds',
+  /** Users who were told within the time of the objective (docs/rules.md), and later. */
+  NoticesInTime: 'Count',
+  NoticesLate: 'Count',
+  /** From the moment when a check was due to its first answer, once a check. A late report counts. */
+  AnswerLateness: 'Milliseconds',
+  /** From the close to the last notice or re-entry of an invocation. */
+  CloseToNotice: 'Milliseconds',
+  /** Invocations that ended in an error, by cause: the server, and everything else. */
   ServerUnreachable: 'Count',
   ServerBusy: 'Count',
+  CheckFaults: 'Count',
 } as const;
 
 export type Metric = keyof typeof METRICS;

@@ -5,8 +5,11 @@ import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import type { APIGatewayProxyEventV2, APIGatewayProxyStructuredResultV2, Context } from 'aws-lambda';
 import { AWS_CLIENT } from './adapters/aws.ts';
 import { requireEnv } from './adapters/environment.ts';
+import { HostWatch } from './adapters/host-watch.ts';
+import { Hosts } from './adapters/hosts.ts';
+import { RowRefusedError } from './adapters/items.ts';
 import { Secrets } from './adapters/secrets.ts';
-import { RowRefusedError, Table } from './adapters/table.ts';
+import { Table } from './adapters/table.ts';
 import { type Logger, describe, logger } from './adapters/telemetry.ts';
 import { Workflow } from './adapters/workflow.ts';
 import { inParallel } from './core/concurrency.ts';
@@ -33,21 +36,27 @@ const SPARE_MS = (WEBHOOK_TIME.functionTimeoutSeconds - WEBHOOK_TIME.answerWithi
 /** What the webhook function needs from the world. */
 export interface WebhookPorts {
   readonly table: Pick<Table, 'record' | 'recordClose'>;
+  readonly watch: Pick<HostWatch, 'hear'>;
   readonly workflow: Pick<Workflow, 'start'>;
   readonly secrets: Pick<Secrets, 'keys' | 'renewed'>;
   /** The XMPP hosts that may report. Empty: every host that knows the secret. */
   readonly hosts: ReadonlySet<string>;
 }
 
+const dynamoDb = new DynamoDBClient(AWS_CLIENT);
+const tableName = requireEnv(ENV.tableName);
+const hosts = new Set(
+  requireEnv(ENV.xmppHosts)
+    .split(',')
+    .filter((host) => host !== ''),
+);
+
 export const handler = webhookHandler({
-  table: new Table(new DynamoDBClient(AWS_CLIENT), requireEnv(ENV.tableName)),
+  table: new Table(dynamoDb, tableName),
+  watch: new HostWatch(new Hosts(dynamoDb, tableName), hosts),
   workflow: new Workflow(new SFNClient(AWS_CLIENT), requireEnv(ENV.stateMachineArn)),
   secrets: new Secrets(new SecretsManagerClient(AWS_CLIENT), requireEnv(ENV.secretArn)),
-  hosts: new Set(
-    requireEnv(ENV.xmppHosts)
-      .split(',')
-      .filter((host) => host !== ''),
-  ),
+  hosts,
 });
 
 type Handler = (event: APIGatewayProxyEventV2, context: Context) => Promise<APIGatewayProxyStructuredResultV2>;
@@ -63,9 +72,10 @@ async function handle(
   ports: WebhookPorts,
 ): Promise<APIGatewayProxyStructuredResultV2> {
   const log = logger({ requestId: context.awsRequestId, webhookId: event.headers['webhook-id']?.slice(0, 255) });
-  const body = Buffer.from(event.body ?? '', event.isBase64Encoded ? 'base64' : 'utf8');
-  if (body.length > MAX_BODY_BYTES)
-    return refuse(log, 413, `the body may take ${MAX_BODY_BYTES} bytes, got ${body.length}`);
+  const [text, encoding] = [event.body ?? '', event.isBase64Encoded ? 'base64' : 'utf8'] as const;
+  const bytes = Buffer.byteLength(text, encoding); // before anything else, as HTTP APIs cannot refuse a large body
+  if (bytes > MAX_BODY_BYTES) return refuse(log, 413, `the body may take ${MAX_BODY_BYTES} bytes, got ${bytes}`);
+  const body = Buffer.from(text, encoding);
   try {
     return await inTime(context.getRemainingTimeInMillis() - SPARE_MS, async (over) => {
       const { timestamp } = await authenticate(event.headers, body, ports.secrets);
@@ -75,6 +85,7 @@ async function handle(
       if (ports.hosts.size > 0 && !ports.hosts.has(webhook.host))
         return refuse(log, 400, `host: ${webhook.host} is none of the hosts that this stack serves`);
       const refused = await store(webhook, timestamp, log, ports, over);
+      if (!over.aborted) await ports.watch.hear(webhook, timestamp, Date.now() / 1000, log);
       const rejected = [...webhook.rejected, ...refused].sort((one, other) => one.index - other.index);
       return answer(200, 'application/json', { accepted: webhook.accepted - refused.length, rejected });
     });
@@ -186,14 +197,22 @@ async function store(
     WRITES_IN_FLIGHT,
   );
   if (over.aborted) return []; // the request has been answered
-  report(log, webhook, stored);
+  report(log, webhook, sentSeconds, stored);
   return stored.refused;
 }
 
-function report(log: Logger, webhook: Webhook, { refused, joined, left, started }: Stored): void {
+/** From the oldest of the closes to their report, in milliseconds: how long they waited in the sender's queue. */
+function reportDelay(closes: readonly CheckRequest[], sentSeconds: number): number {
+  return Math.max(0, sentSeconds * 1000 - Math.min(...closes.map(({ at }) => at / 1000)));
+}
+
+function report(log: Logger, webhook: Webhook, sentSeconds: number, stored: Stored): void {
+  const { refused, joined, left, started } = stored;
   const rejected = [...webhook.rejected, ...refused];
-  const closes = webhook.closes.map(({ event }) => event);
-  const closed = closes.filter(({ cause }) => cause === 'close').map(({ remote }) => remote);
+  const unstored = new Set(refused.map(({ index }) => index));
+  const closes = webhook.closes.filter(({ index }) => !unstored.has(index)).map(({ event }) => event);
+  const ofStreams = closes.filter(({ cause }) => cause === 'close');
+  const closed = ofStreams.map(({ remote }) => remote);
   const requested = closes
     .filter(({ cause }) => cause !== 'close')
     .map(({ remote, room, cause }) => ({ remote, room, cause }));
@@ -209,6 +228,7 @@ function report(log: Logger, webhook: Webhook, { refused, joined, left, started 
       ...(started['room-error'] > 0 ? { ChecksByRoomError: started['room-error'] } : {}),
       ...(started.silence > 0 ? { ChecksBySilence: started.silence } : {}),
       ...(started.operator > 0 ? { ChecksByOperator: started.operator } : {}),
+      ...(ofStreams.length > 0 ? { ReportDelay: reportDelay(ofStreams, sentSeconds) } : {}),
     },
     {
       host: webhook.host,

@@ -1,11 +1,18 @@
 import { Duration } from 'aws-cdk-lib';
-import { type IMetric, MathExpression, Stats, TreatMissingData } from 'aws-cdk-lib/aws-cloudwatch';
+import { type IMetric, Stats, TreatMissingData } from 'aws-cdk-lib/aws-cloudwatch';
 import type { Construct } from 'constructs';
 import { WEBHOOK_TIME } from '../functions/names.ts';
 import type { CheckWorkflow } from './check-workflow.ts';
 import type { JoinsTable } from './joins-table.ts';
-import { emitted, sum } from './metrics.ts';
+import { PERIOD, emitted, sum } from './metrics.ts';
 import type { WebhookApi } from './webhook-api.ts';
+
+/**
+ * How alarms are evaluated (https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarm-evaluation.html):
+ * every minute, over the last `periods` periods that end at that minute. A data point that arrives late is seen if its
+ * period is still among these, so an alarm on what is stamped early, or arrives late, looks at more periods. Periods ×
+ * their length are at most a day, or seven days if a period is an hour or longer.
+ */
 
 /** The parts of the stack whose metrics raise alarms. */
 export interface Sources {
@@ -14,7 +21,19 @@ export interface Sources {
   readonly joins: JoinsTable;
 }
 
-export interface Definition {
+/** What is measured, and when it is too much. */
+export interface Condition {
+  readonly metric: IMetric;
+  /** It holds above this. */
+  readonly threshold: number;
+  /** The number of consecutive periods that are evaluated. All but `spare` of them must be above the threshold. */
+  readonly periods: number;
+  readonly spare?: number;
+  /** How missing data is treated. Default: no data means that nothing happened, which is good. */
+  readonly missing?: TreatMissingData;
+}
+
+interface Described {
   /** The alarm's name after the stack's name, and its heading in docs/runbook.md. */
   readonly title: string;
   /**
@@ -24,47 +43,50 @@ export interface Definition {
   readonly severity: 'high' | 'low';
   /** What the users notice. */
   readonly effect: string;
-  readonly metric: IMetric;
-  /** The alarm is raised above this, or below it if `below` is set. */
-  readonly threshold: number;
-  readonly below?: true;
-  /** The number of consecutive periods that are evaluated. All but `spare` of them must breach the threshold. */
-  readonly periods: number;
-  readonly spare?: number;
-  /** How missing data is treated. Default: no data means that nothing happened, which is good. */
-  readonly missing?: TreatMissingData;
 }
 
-const PERIOD = Duration.minutes(5);
-const P99 = { statistic: Stats.percentile(99), period: PERIOD };
+/** An alarm that depends on several conditions, or on other alarms. */
+export interface Composed extends Described {
+  readonly conditions: Readonly<Record<string, Condition>>;
+  /**
+   * When it is raised, as a rule of a composite alarm. `alarm` names a condition, or another alarm that is not itself
+   * composed, by its title.
+   */
+  readonly rule: (alarm: (name: string) => string) => string;
+}
+
+export type Definition = (Described & Condition) | Composed;
 
 /** Half of the time that a webhook may take. */
 const SLOW_WEBHOOK_MS = (WEBHOOK_TIME.answerWithinSeconds * 1000) / 2;
+/** The oldest event of a server that works has waited for less: it sends again at least once a minute. */
+const OLD_QUEUE_MS = Duration.minutes(3).toMilliseconds();
+/**
+ * A minute late, and the minute for which a check waits for a first room that does not answer (`ping_muc_timeout`).
+ * With a longer time-out, silent rooms may raise the alarm.
+ */
+const LATE_ANSWER_MS = Duration.minutes(2).toMilliseconds();
 /**
  * An invocation hands over to the next one when two ping time-outs and two minutes (CLOSING_MS in
  * functions/core/limits.ts) are left of its 15 minutes, after which Lambda would end it.
  */
 const LONG_CHECK_MS = Duration.seconds(14 * 60 + 30).toMilliseconds();
-const LATE_CHECK_MS = 60_000;
+const HALF_AN_HOUR = 6;
+const AN_HOUR = 12;
 
 /** Alarms about the reports of the XMPP server, from its request to the table. */
 // eslint-disable-next-line max-lines-per-function -- a table
 export function webhookAlarms(scope: Construct, { webhook, joins }: Sources): readonly Definition[] {
   return [
     {
+      // the function's own errors and time-outs reach the sender as 5xx, too; its throttles are counted by Lambda alone
       title: 'Webhooks fail',
       severity: 'high',
       effect: 'Joins and closes are not stored. The XMPP server keeps them and retries, so notices are late, not lost.',
-      metric: webhook.stage.metricServerError({ statistic: Stats.SUM, period: PERIOD }),
-      threshold: 0,
-      periods: 3,
-      spare: 1,
-    },
-    {
-      title: 'Webhooks are throttled',
-      severity: 'high',
-      effect: 'Joins and closes are stored late: more arrive than webhookConcurrency, or the account, allows.',
-      metric: webhook.function.metricThrottles({ period: PERIOD }),
+      metric: sum('failed', {
+        answers: webhook.stage.metricServerError({ statistic: Stats.SUM, period: PERIOD }),
+        throttles: webhook.function.metricThrottles({ period: PERIOD }),
+      }),
       threshold: 0,
       periods: 3,
       spare: 1,
@@ -72,18 +94,11 @@ export function webhookAlarms(scope: Construct, { webhook, joins }: Sources): re
     {
       title: 'Webhooks are slow',
       severity: 'low',
-      effect: `Nothing yet. If a webhook takes ${WEBHOOK_TIME.answerWithinSeconds} seconds, it fails.`,
-      metric: webhook.function.metricDuration(P99),
+      effect:
+        'Joins and closes are stored seconds late. ' +
+        `After ${WEBHOOK_TIME.answerWithinSeconds} seconds a webhook fails, and the XMPP server sends it again.`,
+      metric: webhook.function.metricDuration({ statistic: Stats.percentile(99), period: PERIOD }),
       threshold: SLOW_WEBHOOK_MS,
-      periods: 3,
-      spare: 1,
-    },
-    {
-      title: 'Webhook function fails',
-      severity: 'high',
-      effect: 'Joins and closes are not stored: the function cannot start, or does not end in time.',
-      metric: webhook.function.metricErrors({ period: PERIOD }),
-      threshold: 0,
       periods: 3,
       spare: 1,
     },
@@ -109,15 +124,31 @@ export function webhookAlarms(scope: Construct, { webhook, joins }: Sources): re
       spare: 1,
     },
     {
-      // joins are reported again once a day (ping_muc_refresh): even a server with one join reports within 30 hours
-      title: 'No webhook for long',
+      // Each server reports every five minutes (ping_muc_heartbeat), and any report counts the hosts that are silent.
+      // If none reports, there is no data. If reports fail, or the server is out of reach, that alarm says more.
+      title: 'A server is silent',
+      severity: 'high',
+      effect: 'The users of a server that has not reported for 15 minutes are not watched.',
+      conditions: {
+        silence: {
+          metric: emitted(scope, 'HostsSilent'),
+          threshold: 0,
+          periods: 2,
+          missing: TreatMissingData.BREACHING,
+        },
+      },
+      rule: (alarm) =>
+        `${alarm('silence')} AND NOT ` +
+        `(${alarm('Webhooks fail')} OR ${alarm('Signatures are rejected')} OR ${alarm('Server is out of reach')})`,
+    },
+    {
+      title: "The server's queue is old",
       severity: 'low',
-      effect: 'No server has reported anything for 30 hours. Either there are no joins, or no user is watched.',
-      metric: emitted(scope, 'WebhooksAccepted', { period: Duration.hours(6) }),
-      threshold: 1,
-      below: true,
-      periods: 5,
-      missing: TreatMissingData.BREACHING,
+      effect: 'Joins and closes are reported minutes late, so notices are late.',
+      metric: emitted(scope, 'QueueAge'),
+      threshold: OLD_QUEUE_MS,
+      periods: 3,
+      spare: 1,
     },
     {
       title: 'Table is throttled',
@@ -125,10 +156,7 @@ export function webhookAlarms(scope: Construct, { webhook, joins }: Sources): re
       effect:
         'Joins are stored late, and notices are late: ' +
         'one pair of hosts needs more writes a second than one key of the table accepts.',
-      metric: sum('throttled', {
-        reads: joins.table.metric('ReadThrottleEvents', { statistic: Stats.SUM, period: PERIOD }),
-        writes: joins.table.metric('WriteThrottleEvents', { statistic: Stats.SUM, period: PERIOD }),
-      }),
+      metric: joins.metricThrottled(),
       threshold: 0,
       periods: 3,
       spare: 1,
@@ -139,45 +167,47 @@ export function webhookAlarms(scope: Construct, { webhook, joins }: Sources): re
 /** Alarms about the checks, from the wait to the notice. */
 // eslint-disable-next-line max-lines-per-function -- a table
 export function checkAlarms(scope: Construct, { check }: Sources): readonly Definition[] {
+  const unreachable = sum('server out of reach or busy', {
+    unreachable: emitted(scope, 'ServerUnreachable'),
+    busy: emitted(scope, 'ServerBusy'),
+  });
   return [
     {
+      // Metrics of Step Functions may arrive minutes late. For an hour, further failures belong to the same alarm.
       title: 'Checks fail',
       severity: 'high',
-      effect: 'Users who were removed from their rooms when a connection closed are not notified.',
+      effect: 'Users who were removed from their rooms are not notified until the failed checks are redriven.',
       metric: sum('failed', {
         failed: check.stateMachine.metricFailed({ period: PERIOD }),
         timedOut: check.stateMachine.metricTimedOut({ period: PERIOD }),
-        aborted: check.stateMachine.metricAborted({ period: PERIOD }),
       }),
       threshold: 0,
-      periods: 1,
+      periods: AN_HOUR,
+      spare: AN_HOUR - 1,
     },
     {
       title: 'Checks are late',
       severity: 'low',
-      effect: 'Users who were removed from their rooms are notified more than a minute late.',
-      metric: emitted(scope, 'CheckLateness'),
-      threshold: LATE_CHECK_MS,
+      effect: 'Users who were removed from their rooms are notified more than two minutes late.',
+      metric: emitted(scope, 'AnswerLateness'),
+      threshold: LATE_ANSWER_MS,
       periods: 3,
-      spare: 1,
+      spare: 2, // reports that have waited arrive together, so their checks are late in one period
     },
     {
+      // An invocation that dies cannot count itself, and Lambda counts all errors alike, at the time of the
+      // invocation's start. So these errors count only while, for longer than they do, the server was neither out of
+      // reach nor busy. (Step Functions counts the failures of lambda:invoke for all state machines of the account
+      // together.)
       title: 'Check function fails',
       severity: 'low',
       effect: 'Notices are late: the check is retried for some minutes, and then fails.',
-      metric: new MathExpression({
-        label: 'errors, except that the server is unreachable or busy',
-        expression: 'FILL(errors, 0) - FILL(unreachable, 0) - FILL(busy, 0)',
-        usingMetrics: {
-          errors: check.function.metricErrors({ period: PERIOD }),
-          unreachable: emitted(scope, 'ServerUnreachable'),
-          busy: emitted(scope, 'ServerBusy'),
-        },
-        period: PERIOD,
-      }),
-      threshold: 0,
-      periods: 3,
-      spare: 1,
+      conditions: {
+        faults: { metric: emitted(scope, 'CheckFaults'), threshold: 0, periods: 3, spare: 1 },
+        errors: { metric: check.function.metricErrors({ period: PERIOD }), threshold: 0, periods: 3, spare: 1 },
+        interruptions: { metric: unreachable, threshold: 0, periods: HALF_AN_HOUR, spare: HALF_AN_HOUR - 1 },
+      },
+      rule: (alarm) => `${alarm('faults')} OR (${alarm('errors')} AND NOT ${alarm('interruptions')})`,
     },
     {
       title: 'Check function is throttled',
@@ -188,24 +218,47 @@ export function checkAlarms(scope: Construct, { check }: Sources): readonly Defi
       periods: 3,
     },
     {
+      // Lambda's metric arrives when the invocation ends, and is stamped with its start, 15 minutes earlier
       title: 'Checks take too long',
       severity: 'low',
       effect:
         'Notices are late, and some pings are sent twice: Lambda ends an invocation after 15 minutes; it is retried.',
-      metric: check.function.metricDuration(P99),
+      metric: check.function.metricDuration({ statistic: Stats.MAXIMUM, period: PERIOD }),
       threshold: LONG_CHECK_MS,
-      periods: 1,
+      periods: HALF_AN_HOUR,
+      spare: HALF_AN_HOUR - 1,
     },
     {
-      // a restart of Prosody takes less
+      // One check tries after 5, 10 … 300 s at most, each time a random part of it, so in nearly every period of five
+      // minutes. Three of them in 20 minutes: within 12 minutes of the first failure, and not for a restart of Prosody.
       title: 'Server is out of reach',
       severity: 'high',
       effect:
         'Users who were removed from their rooms are not notified until the server can be reached again. ' +
         'After six hours their checks fail.',
-      metric: emitted(scope, 'ServerUnreachable'),
+      metric: unreachable,
       threshold: 0,
-      periods: 3,
+      periods: 4,
+      spare: 1,
+    },
+    {
+      // a held check looks every minute whether it may continue
+      title: 'A check is held',
+      severity: 'high',
+      effect: 'A check found more users out of their rooms than ping_muc_notice_limit, and waits for your word.',
+      metric: emitted(scope, 'ChecksHeld'),
+      threshold: 0,
+      periods: 2,
+      spare: 1,
+    },
+    {
+      title: 'Checks are paused',
+      severity: 'low',
+      effect: 'For half an hour, checks have waited because an operator paused them, so nobody is notified.',
+      metric: emitted(scope, 'ChecksPaused'),
+      threshold: 0,
+      periods: AN_HOUR,
+      spare: AN_HOUR - HALF_AN_HOUR,
     },
   ];
 }

@@ -3,7 +3,6 @@ import {
   Choice,
   Condition,
   DefinitionBody,
-  Fail,
   JitterType,
   LogLevel,
   StateMachine,
@@ -131,6 +130,10 @@ export class CheckWorkflow extends Construct {
 
   #definition(runbookUrl: string): DefinitionBody {
     const ping = new LambdaInvoke(this, 'Ping and notify', {
+      // Nothing catches the last error, so the execution keeps it, and a redrive begins again at this state with all of
+      // its retries. A redrive would only enter a Fail state again.
+      // https://docs.aws.amazon.com/step-functions/latest/dg/redrive-executions.html
+      comment: `If this fails, the execution can be redriven: ${runbookUrl}#checks-fail`,
       lambdaFunction: this.function,
       outputPath: '$.Payload',
       retryOnServiceExceptions: false, // the CDK's retries do not cover throttling; ours cover everything
@@ -139,11 +142,6 @@ export class CheckWorkflow extends Construct {
     ping.addRetry(SERVER_UNREACHABLE);
     ping.addRetry(NO_CONCURRENCY_LEFT);
     ping.addRetry(TRANSIENT_ERROR);
-    const failed = new Fail(this, 'Check failed', {
-      error: 'CheckFailed',
-      cause: `The check could not be completed. What to do: ${runbookUrl}#checks-fail`,
-    });
-    ping.addCatch(failed, { resultPath: '$.failure' });
     const wait = new Wait(this, 'Wait for ping_muc_delay', { time: WaitTime.secondsPath('$.wait') });
     const again = new Wait(this, 'Wait before asking again', { time: WaitTime.secondsPath('$.wait') });
     const left = new Choice(this, 'What is left?')

@@ -15,6 +15,8 @@ export interface Config {
   readonly defaultPatienceSeconds: number;
   /** The address that is notified of alarms; undefined: none, until somebody subscribes to the topic. */
   readonly alarmEmail: string | undefined;
+  /** Existing SNS topics that are notified, too: each of the alarms of one severity. */
+  readonly alarmTopicArns: AlarmTopicArns;
   /** The page that alarms link to. An alarm's name is the anchor of its section. */
   readonly runbookUrl: string;
   readonly logRetentionDays: RetentionDays;
@@ -28,6 +30,11 @@ export interface Config {
   readonly checkConcurrency: number | undefined;
   readonly stackName: string;
   readonly tags: Readonly<Record<string, string>>;
+}
+
+export interface AlarmTopicArns {
+  readonly high?: string | undefined;
+  readonly low?: string | undefined;
 }
 
 export interface Network {
@@ -101,6 +108,30 @@ const RUNBOOK_URL = 'https://github.com/ping-muc/ping-muc/blob/main/docs/runbook
 
 const RUNBOOK_MESSAGE = 'must be an https URL of a page, without an anchor, of at most 500 characters';
 
+const TOPICS_MESSAGE = 'must be ARNs of SNS topics by severity, high and low or one of them';
+const topicArn = v.optional(
+  v.pipe(
+    v.string(TOPICS_MESSAGE),
+    v.regex(/^arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}$/, TOPICS_MESSAGE),
+  ),
+);
+
+/** Topics by severity: an object in `cdk.json`, or text like `high=ARN,low=ARN`. */
+const topicArns = v.optional(
+  v.pipe(
+    v.union([
+      v.pipe(
+        v.string(),
+        v.transform((text): unknown => Object.fromEntries(text.split(',').map((pair) => pair.trim().split('=', 2)))),
+      ),
+      v.unknown(),
+    ]),
+    v.strictObject({ high: topicArn, low: topicArn }, TOPICS_MESSAGE),
+    v.check(({ high, low }) => high !== undefined || low !== undefined, TOPICS_MESSAGE),
+  ),
+  undefined,
+);
+
 const KEYS = {
   serverApiUrl: {
     example: 'https://xmpp.example.net:5281/ping_muc',
@@ -131,6 +162,10 @@ const KEYS = {
     schema: v.optional(
       v.pipe(v.string('must be an e-mail address'), v.regex(/^[^\s@]+@[^\s@]+$/, 'must be an e-mail address')),
     ),
+  },
+  alarmTopicArns: {
+    example: 'high=arn:aws:sns:eu-central-1:123456789012:pager,low=arn:aws:sns:eu-central-1:123456789012:tickets',
+    schema: topicArns,
   },
   runbookUrl: {
     example: 'https://wiki.example.net/ping-muc',
@@ -219,6 +254,7 @@ export function readConfig(node: Node): Config {
     defaultTimeoutSeconds: read('defaultTimeoutSeconds'),
     defaultPatienceSeconds: read('defaultPatienceSeconds'),
     alarmEmail: read('alarmEmail'),
+    alarmTopicArns: read('alarmTopicArns') ?? {},
     runbookUrl: read('runbookUrl'),
     logRetentionDays: read('logRetentionDays'),
     removalPolicy: read('removalPolicy'),

@@ -1,9 +1,9 @@
 import { Aws, Duration, Stack } from 'aws-cdk-lib';
 import {
   AlarmStatusWidget,
-  type Alarm,
   Dashboard as CloudWatchDashboard,
   GraphWidget,
+  type IAlarm,
   type IMetric,
   MathExpression,
   Stats,
@@ -21,7 +21,7 @@ interface Props {
   readonly webhook: WebhookApi;
   readonly check: CheckWorkflow;
   readonly joins: JoinsTable;
-  readonly alarms: readonly Alarm[];
+  readonly alarms: readonly IAlarm[];
 }
 
 /** A row of a dashboard has 24 columns. */
@@ -54,7 +54,14 @@ export class Dashboard extends Construct {
 
   #rows(props: Props): Row[] {
     const alarms = new AlarmStatusWidget({ title: 'Alarms', alarms: [...props.alarms], width: WHOLE, height: 4 });
-    return [[alarms], ...this.#reports(props), ...this.#causes(props), ...this.#results(), ...this.#failures(props)];
+    return [
+      [alarms],
+      ...this.#reports(props),
+      ...this.#causes(props),
+      ...this.#results(),
+      ...this.#failures(props),
+      ...this.#objective(),
+    ];
   }
 
   #reports({ webhook, joins }: Props): Row[] {
@@ -71,6 +78,11 @@ export class Dashboard extends Construct {
           'Time to answer (ms)',
           [50, 99].map((p) => webhook.function.metricDuration({ statistic: Stats.percentile(p), label: `p${p}` })),
         ),
+      ],
+      [
+        graph('Hosts that report', this.#own('HostsReporting', 'HostsSilent')),
+        graph('Oldest event in a queue (ms)', this.#own('QueueAge'), { right: this.#own('QueueLength') }),
+        graph('Time from a close to its report (ms)', this.#times('ReportDelay')),
       ],
       [heading('## 2. Joins and leaves are recorded')],
       [
@@ -108,7 +120,7 @@ export class Dashboard extends Construct {
       [
         graph('Checks', this.#own('ChecksStarted', 'ChecksSuperseded', 'ChecksDone')),
         graph('Checks waiting or running, compared with the start of this graph', [open]),
-        graph('Time from due to the first ping (ms)', this.#times('CheckLateness')),
+        graph('Time from due to the first answer (ms)', this.#times('AnswerLateness')),
       ],
       [
         graph(
@@ -116,6 +128,8 @@ export class Dashboard extends Construct {
           this.#own('ChecksByClose', 'ChecksByRoomError', 'ChecksBySilence', 'ChecksByOperator'),
           { stacked: true },
         ),
+        graph('Checks held', this.#own('ChecksHeld'), { right: this.#own('ChecksReleased', 'ChecksDropped') }),
+        graph('Checks paused', this.#own('ChecksPaused')),
       ],
     ];
   }
@@ -127,9 +141,6 @@ export class Dashboard extends Construct {
       [
         graph('Pings, by verdict', verdicts, { stacked: true, right: this.#own('PingsSent', 'JoinsProved') }),
         graph('Notices', this.#own('Notices', 'DryRunNotices')),
-        graph('Time from due to notified (ms)', this.#times('DueToNotified')),
-      ],
-      [
         graph('Re-entries (ping_muc_reenter)', this.#own('Reentries', 'DryRunReentries', 'ReentriesRefused'), {
           right: this.#own('HistoryGaps'),
         }),
@@ -141,7 +152,9 @@ export class Dashboard extends Construct {
     return [
       [heading('## 5. Failures')],
       [
-        graph('Server out of reach or busy', this.#own('ServerUnreachable', 'ServerBusy')),
+        graph('Checks interrupted, by cause', this.#own('ServerUnreachable', 'ServerBusy', 'CheckFaults'), {
+          stacked: true,
+        }),
         graph('Functions: errors and throttles', [
           webhook.function.metricErrors({ label: 'webhook errors' }),
           check.function.metricErrors({ label: 'check errors' }),
@@ -153,6 +166,24 @@ export class Dashboard extends Construct {
           check.stateMachine.metricTimedOut({ label: 'checks timed out' }),
           webhook.stage.metricServerError({ statistic: Stats.SUM, label: 'webhooks failed' }),
         ]),
+      ],
+    ];
+  }
+
+  #objective(): Row[] {
+    const hour = { period: Duration.hours(1) };
+    const late = new MathExpression({
+      label: 'late (%)',
+      expression: '100 * late / (late + inTime)',
+      usingMetrics: { late: emitted(this, 'NoticesLate', hour), inTime: emitted(this, 'NoticesInTime', hour) },
+      ...hour,
+    });
+    return [
+      [heading('## 6. 99 % of the users who were lost are told within the delay and 60 seconds')],
+      [
+        graph('Users told, in time or late', this.#own('NoticesInTime', 'NoticesLate'), { stacked: true }),
+        graph('Users told late (%), by the hour', [late]),
+        graph('Time from close to told (ms)', this.#times('CloseToNotice')),
       ],
     ];
   }

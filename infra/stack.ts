@@ -37,7 +37,8 @@ export class PingMucStack extends Stack {
       xmppHosts,
       concurrency: webhookConcurrency,
     });
-    const { alarms } = new Alarms(this, 'Alarms', { webhook, check, joins, email: config.alarmEmail, runbookUrl });
+    const { alarmEmail: email, alarmTopicArns: topicArns } = config;
+    const { alarms } = new Alarms(this, 'Alarms', { webhook, check, joins, email, topicArns, runbookUrl });
     const { url: dashboardUrl } = new Dashboard(this, 'Dashboard', { webhook, check, joins, alarms });
 
     const output = (id: string, description: string, value: string): CfnOutput =>
@@ -49,6 +50,7 @@ export class PingMucStack extends Stack {
       'Shows the secret in the form that Prosody takes',
       secretCommand(this.region, secret.secretArn),
     );
+    output('TableName', 'The table, for npm run control (docs/operating.md)', table.tableName);
     output('DashboardUrl', 'The address of the dashboard', dashboardUrl);
     output(
       'ProsodySettings',

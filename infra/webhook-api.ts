@@ -32,7 +32,12 @@ const PATH = '/webhooks';
  * Requests a second, and the burst after a pause.
  *
  * A server sends up to 1,000 events in a request, so a million joins a day need less than one request a second on
- * average, or twelve if each join has its own request. A flood of 50 requests a second costs some $4 a day.
+ * average, or twelve if each join has its own request.
+ *
+ * A flood of 50 requests a second costs some $4 a day for the API, and some $1 for the function. The API bills each
+ * started 512 KB of a request and takes up to 10 MB, so a flood of such bodies costs twenty times as much, some $90 a
+ * day. An HTTP API has no smaller limit for bodies: the function refuses what is over 256 KiB before it does anything
+ * else, which the API bills nevertheless.
  */
 const THROTTLE = { rateLimit: 50, burstLimit: 100 } as const;
 
@@ -77,7 +82,7 @@ export class WebhookApi extends Construct {
         [ENV.xmppHosts]: props.xmppHosts.join(','),
       },
     });
-    props.table.grant(this.function, 'dynamodb:UpdateItem');
+    props.table.grant(this.function, 'dynamodb:UpdateItem', 'dynamodb:Query'); // it reads the hosts' heartbeats
     props.secret.grantRead(this.function);
     props.stateMachine.grantStartExecution(this.function);
 

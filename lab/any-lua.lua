@@ -190,3 +190,5 @@ serve("msg_4", ("<xmpp timeout='60'><presence type='unavailable' id='n' from='%s
 	.."<x xmlns='http://jabber.org/protocol/muc#user'><item affiliation='none' role='none'><reason>Lost</reason></item>"
 	.."<status code='110'/><status code='330'/><status code='333'/></x>%s</presence></xmpp>")
 	:format(occupant, session.full_jid, join));
+pass(301);
+print("heartbeat", posted[#posted]);

@@ -46,12 +46,12 @@ export class Authority {
 
   /**
    * Writes a certificate for the domains of one server, and its key, where the server looks for them. The domains are
-   * addresses, but a server compares names: dNSName.
+   * addresses: a server compares names all the same (dNSName), and GnuTLS, for one, compares addresses (iPAddress).
    */
   async certify(domains: readonly string[], directory: string): Promise<void> {
     await mkdir(directory, { recursive: true });
     const [certificate, key] = ['crt', 'key'].map((ending) => join(directory, `server.${ending}`)) as [string, string];
-    const names = domains.map((domain) => `DNS:${domain}`).join(',');
+    const names = domains.map((domain) => `DNS:${domain},IP:${domain}`).join(',');
     const extensions = ['-addext', `subjectAltName=${names}`, '-addext', 'basicConstraints=critical,CA:FALSE'];
     await run('openssl', [
       ...NEW_KEY,

@@ -3,6 +3,7 @@ import { WEBHOOK_TIME } from '../functions/names.ts';
 import { DELAY, FaultTestBed } from './fault-test-bed.ts';
 import { sleep, until } from './lab.ts';
 import type { Reported } from './scripted-rooms.ts';
+import { random } from './random.ts';
 import { type Interceptor, StubAnswer } from './recording-proxy.ts';
 import type { User } from './user.ts';
 
@@ -882,15 +883,4 @@ export class TestBedPool {
       await new Promise<void>((resolve) => this.#waiting.push(resolve));
     }
   }
-}
-
-/** A generator of numbers from 0 to 1 that are the same for the same seed (mulberry32). */
-function random(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
 }

@@ -24,8 +24,12 @@ function module:metric()
 end
 module.add_timer = clock.add_timer;
 local function load(name) return assert(loadfile(folder.."/"..name..".lib.lua"))(); end
+function module:require(name) return load(name); end -- luacheck: ignore 212/self
 
 local pass = clock.pass;
+
+local http = {};
+package.preload["net.http"] = function () return http; end;
 
 local st = require "util.stanza";
 local scenarios = {};
@@ -83,9 +87,14 @@ local function doubtful(hosts, rooms, users, settings)
 	function world.begin()
 		clock.stop_timers();
 		hooks = {};
-		world.doubts = load "doubts"(settings, world.state, { enqueue = function (_, room)
-			world.count, world.asked[room] = world.count + 1, (world.asked[room] or 0) + 1;
-			if settings.on_ask then settings.on_ask(world, room, select(2, next(joins[room]))); end
+		world.doubts = load "doubts"(settings, world.state, { enqueue = function (_, _, _, fields)
+			world.count = world.count + 1;
+			if fields.room then world.asked[fields.room] = (world.asked[fields.room] or 0) + 1; end
+			for room in pairs(fields.room and { [fields.room] = true } or joins) do
+				if settings.on_ask and room:match("@(.*)$") == fields.remote then
+					settings.on_ask(world, room, select(2, next(joins[room])));
+				end
+			end
 		end }, { joins_in = function (room) return joins[room]; end }, {
 			heard = function (remote) return world.heard[remote]; end;
 		}, nothing);
@@ -99,6 +108,14 @@ local function doubtful(hosts, rooms, users, settings)
 			hooks["message/full"] { origin = { type = "s2sin" }; stanza = stanza };
 		end
 	end
+	-- The number of joins that no check has pinged
+	function world.left_out()
+		local count = 0;
+		for _, of_room in pairs(joins) do
+			for _, join in pairs(of_room) do count = count + (join.pinged and 0 or 1); end
+		end
+		return count;
+	end
 	world.begin();
 	return world;
 end
@@ -107,15 +124,16 @@ end
 local reactions = {
 	answers = function (world, room, join)
 		join.pinged = clock.at + 1;
-		module:add_timer(1, function () world.doubts.asked({ [room] = true }, true); end);
+		module:add_timer(1, function () world.doubts.pings_finished({ [room] = true }, true); end);
 	end;
 	is_silent = function (world, room, join)
 		join.pinged = clock.at + 1;
-		module:add_timer(60, function () world.doubts.asked({ [room] = true }, false); end);
+		module:add_timer(60, function () world.doubts.pings_finished({ [room] = true }, false); end);
 	end;
 };
 
--- All rooms send the error at once. Prints how many are checked within a minute, within four hours, and in total.
+-- All rooms send the error at once. Prints how many checks follow within a minute, within four hours, and in total, and
+-- how many joins they leave out.
 function scenarios.errors(_, hosts, rooms, users, how)
 	local world = doubtful(tonumber(hosts), tonumber(rooms), tonumber(users), { on_ask = reactions[how] });
 	world.deny();
@@ -125,12 +143,13 @@ function scenarios.errors(_, hosts, rooms, users, how)
 		found[i] = world.count;
 	end
 	for _, times in pairs(world.asked) do assert(times == 1); end
-	print(table.concat(found, " "));
+	print(table.concat(found, " "), world.left_out());
 	pass(24 * 3600);
 	print(next(world.state.check_allowances) == nil and "forgotten" or "kept");
 end
 
--- The same with a reload after each minute: how many are checked in the first quarter of an hour, and in total.
+-- The same with a reload after each minute: how many checks follow in the first quarter of an hour, and in total, and
+-- how many joins they leave out.
 function scenarios.reloads(_, rooms, how)
 	local world = doubtful(1, tonumber(rooms), 1000, { on_ask = reactions[how] });
 	world.deny();
@@ -140,7 +159,7 @@ function scenarios.reloads(_, rooms, how)
 	end
 	local first = world.count;
 	pass(24 * 3600);
-	print(first, world.count);
+	print(first, world.count, world.left_out());
 end
 
 -- A host is silent in all of its rooms, and answers pings, or does not. Prints how many of its rooms are checked in
@@ -199,6 +218,60 @@ function scenarios.snapshots()
 		print(tostring(rosters.is_larger(room, 1)));
 		pass(1800);
 	end
+end
+
+-- The sender, for `last` seconds, with what happens at a time: `event` (one more event waits), `down` and `up` (the
+-- receiver), `reload`. Prints each request: when it was sent, its status, the number of its events and its queue.
+function scenarios.heartbeats(_, interval, last, ...)
+	local cache = require "util.cache";
+	local json = require "util.json";
+	local state = { queue = cache.new(2^31), renewals = cache.new(2^31), rest = {} };
+	local settings = { webhook_url = "http://127.0.0.1/", heartbeat = tonumber(interval) };
+	local begin, is_up, sender, ids = clock.at, true, nil, {};
+	function http.request(_, options, done)
+		local body, id = json.decode(options.body), options.headers["webhook-id"];
+		assert(not ids[id] or ids[id] == options.body);
+		ids[id] = options.body;
+		local queue = body.queue and ("%d/%d"):format(body.queue.length, body.queue.oldest) or "-";
+		local status = is_up and 200 or 0;
+		print(("%d %d %d %s"):format(math.floor(clock.at - begin), status, #body.events, queue));
+		if is_up then done('{"accepted":0,"rejected":[]}', 200, { headers = {} }); else done("refused", 0); end
+		return {};
+	end
+	local events = 0;
+	local steps = {};
+	function steps.event()
+		events = events + 1;
+		sender.enqueue("muc.left", "key "..events, math.floor(clock.at * 1e6), { user = "user "..events });
+	end
+	function steps.down() is_up = false; end
+	function steps.up() is_up = true; end
+	function steps.reload()
+		clock.stop_timers();
+		sender = load "sender"(settings, state, load "outbox"(state), { sign = function () return {}; end });
+		sender.resume();
+	end
+	steps.reload();
+	for _, step in ipairs { ... } do
+		local at, what = step:match("^(%d+):(%l+)$");
+		pass(begin + at - clock.at);
+		steps[what]();
+	end
+	pass(begin + last - clock.at);
+end
+
+-- Reads the settings, one of which has a value (a number, or another text): prints the field's value, or what is wrong.
+function scenarios.setting(_, name, value, field)
+	local options = {
+		ping_muc_webhook_url = "http://127.0.0.1/"; ping_muc_secret = "whsec_"..("A"):rep(32);
+		[name] = tonumber(value) or value;
+	};
+	function module:get_option(option, default) -- luacheck: ignore 212/self
+		if options[option] == nil then return default; end
+		return options[option];
+	end
+	local ok, result = pcall(load "settings".read);
+	print(ok and tostring(result[field]) or result);
 end
 
 scenarios[scenario](select(2, ...));

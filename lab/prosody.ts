@@ -22,6 +22,8 @@ const PREFIX = (process.env['PROSODY_PREFIX'] ?? '').split(' ').filter((word) =>
 export interface Production {
   /** One connection carries the stanzas of both directions (XEP-0288); true by default. */
   readonly bidi?: boolean;
+  /** Real clients get TLS and archives. False by default: the lab's own clients would use TLS, and be slow. */
+  readonly realClients?: boolean;
   /** Streams are limited to Debian's defaults (mod_limits: c2s 10 kb/s, incoming s2s 30 kb/s). */
   readonly limits?: boolean;
 }
@@ -216,9 +218,10 @@ export class Prosody {
     return [this.#settings.host, ...(this.#settings.mucs ?? []), ...(this.#settings.components ?? [])];
   }
 
-  /** For streams between servers. Clients are not offered TLS: the lab's clients would use it, and be slow. */
-  #tls(): string {
-    return `ssl = { cafile = "${this.#trusted}" }\nc2s_ssl = { certificate = "${this.#directory}/none" }`;
+  /** For streams between servers, and for real clients. */
+  #tls({ realClients = false }: Production): string {
+    const notForClients = `c2s_ssl = { certificate = "${this.#directory}/none" }`;
+    return `ssl = { cafile = "${this.#trusted}" }\n${realClients ? '' : notForClients}`;
   }
 
   async #configure(forHost = this.#settings.forHost): Promise<void> {
@@ -237,7 +240,7 @@ data_path = "${this.#directory}/data"
 admin_socket = "${this.#directory}/prosody.sock"
 log = { ${log} }
 modules_enabled = { ${list(modules)} }
-${production === undefined ? 'modules_disabled = { "tls", "s2s_auth_certs" }' : this.#tls()}
+${production === undefined ? 'modules_disabled = { "tls", "s2s_auth_certs" }' : this.#tls(production)}
 interfaces = { "${host}" }
 s2s_interfaces = { ${list(this.#domains())} }
 s2s_ports = { ${S2S_BEHIND_LINK} }
@@ -262,7 +265,7 @@ ${components.map((component) => `Component "${component}"\ncomponent_secret = "$
   }
 }
 
-function productionModules({ bidi = true, limits = false }: Production): readonly string[] {
+function productionModules({ bidi = true, realClients = false, limits = false }: Production): readonly string[] {
   return [
     'tls',
     'carbons',
@@ -270,6 +273,7 @@ function productionModules({ bidi = true, limits = false }: Production): readonl
     'bosh',
     'websocket',
     ...(bidi ? ['s2s_bidi'] : []),
+    ...(realClients ? ['mam'] : []), // without it, Dino 0.4.2 crashes when it enters a room with an archive
     ...(limits ? ['limits'] : []),
   ];
 }

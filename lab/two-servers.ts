@@ -10,6 +10,8 @@ export interface TwoServersOptions {
   readonly environment?: NodeJS.ProcessEnv;
   /** Both servers are configured as in production. */
   readonly production?: Production;
+  /** The users of the users' server are real clients. */
+  readonly realClients?: boolean;
   /** Accounts on the users' server. */
   readonly users?: readonly string[];
   /** Accounts on the chat server. */
@@ -36,6 +38,7 @@ export class TwoServers extends TestBed {
     {
       environment = {},
       production,
+      realClients = false,
       users = ['juliet', 'romeo', 'nurse'],
       guests = ['mercutio'],
       forMucs = '',
@@ -48,7 +51,7 @@ export class TwoServers extends TestBed {
       const home = await Prosody.start(lab, {
         host: lab.address(2),
         users,
-        ...(production && { production }),
+        ...(production && { production: { ...production, realClients } }),
         ...printed,
       });
       const muc = lab.address(4);

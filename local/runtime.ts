@@ -1,11 +1,12 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ENV } from '../functions/names.ts';
+import { removeAddress, writeAddress } from './address.ts';
 import { type FunctionDefinition, REGION, readAssembly, readResources } from './assembly.ts';
 import { startAwsEndpoint } from './aws-endpoint.ts';
 import type { CallRecorder } from './calls.ts';
 import { capacityMetrics, executionMetrics, measured, requestMetrics } from './cloudwatch/aws-metrics.ts';
-import { type CloudWatch, openCloudWatch } from './cloudwatch/cloudwatch.ts';
+import { type CloudWatch, type LocalCloudWatch, openCloudWatch } from './cloudwatch/cloudwatch.ts';
 import { readMetrics } from './cloudwatch/emf.ts';
 import type { Delivery } from './cloudwatch/notifier.ts';
 import { readMonitoring } from './cloudwatch/template.ts';
@@ -56,18 +57,15 @@ export interface Runtime {
 export async function startRuntime(options: RuntimeOptions): Promise<Runtime> {
   const assembly = await readAssembly(options.assembly);
   await mkdir(options.data, { recursive: true, mode: 0o700 });
-  const cloudWatch = openCloudWatch({
-    directory: options.data,
-    monitoring: readMonitoring(await readResources(options.assembly)),
-    log: options.log,
-    ...(options.alarms === undefined ? {} : { alarms: options.alarms }),
-  });
+  const cloudWatch = await openMonitoring(options);
   const console = options.console === undefined ? undefined : new Console(options.data, options.log);
   const database = await startDynamoDB(join(options.data, 'dynamodb'), assembly.tables, {
     recordCall: options.recordCall,
     recordCapacity: (used) => cloudWatch.record(capacityMetrics(used)),
     onWrite: console?.onWrite,
   });
+  const table = assembly.tables[0]?.name ?? '';
+  await writeAddress(options.data, { endpoint: database.endpoint, table });
   const [current, previous = ''] = options.secrets;
   const secret = JSON.stringify({ current, previous });
   const executions = new Map<string, Executions>();
@@ -97,20 +95,27 @@ export async function startRuntime(options: RuntimeOptions): Promise<Runtime> {
   });
   await console?.start({
     port: options.console ?? 0,
-    table: assembly.tables[0]?.name ?? '',
+    table,
     endpoint: database.endpoint,
     cloudWatch,
     executions: () => [...executions.values()].flatMap((open) => open.list()),
   });
-  const parts = [gateway, ...executions.values(), ...functions.values(), console, endpoint, database, cloudWatch];
+  const address = { close: () => removeAddress(options.data) };
+  /** In the order in which they are closed. */
+  const parts = [gateway, ...executions.values(), ...functions.values(), console, endpoint, address, database];
   return {
     port: gateway.port,
     cloudWatch,
     console: console?.port,
     async close() {
-      for (const part of parts) await part?.close();
+      for (const part of [...parts, cloudWatch]) await part?.close();
     },
   };
+}
+
+async function openMonitoring({ assembly, data, log, alarms }: RuntimeOptions): Promise<LocalCloudWatch> {
+  const monitoring = readMonitoring(await readResources(assembly));
+  return openCloudWatch({ directory: data, monitoring, log, ...(alarms === undefined ? {} : { alarms }) });
 }
 
 /** Variables with which a function finds the services of AWS. */

@@ -101,8 +101,25 @@ async function observeReturn(loss: Loss, { room }: ClientInRoom, client: Client)
   };
 }
 
+/** With notices, a client that ignores them: it is out, and shows nothing of it. */
+async function observeIgnored(loss: Loss, { room }: ClientInRoom, client: Client): Promise<Observation> {
+  await sleep(Math.max(0, (DELAY_SECONDS + TOLERANCE_SECONDS - loss.seconds) * 1000));
+  const seconds = loss.seconds;
+  const isOut = !loss.isInRoom(room);
+  const farewell = await client.farewell();
+  const missed = missedIn(await client.shown());
+  const state = `${isOut ? 'out' : 'in'} after ${seconds.toFixed(1)} s`;
+  const shown = farewell ?? `it ignores the notice, list: ${nicks(await client.occupants())}`;
+  return {
+    summary: `${state}: ${shown}; missed lines: ${missed}`,
+    broken: [...(isOut ? [] : ['out of the room']), ...(farewell === undefined ? [] : ['the notice is ignored'])],
+  };
+}
+
 /** With notices: the client shows that it is out. */
-async function observeNotice(loss: Loss, { room }: ClientInRoom, client: Client): Promise<Observation> {
+async function observeNotice(loss: Loss, one: ClientInRoom, client: Client): Promise<Observation> {
+  if (client.ignoresNotices === true) return observeIgnored(loss, one, client);
+  const { room } = one;
   const milliseconds = (DELAY_SECONDS + TOLERANCE_SECONDS + 1) * 1000 - loss.seconds * 1000;
   const farewell = await until('the client shows the notice', () => client.farewell(), milliseconds).catch(
     () => undefined,

@@ -1,9 +1,9 @@
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { readResources, synthesize } from '../local/assembly.ts';
+import { type Resource, readResources, synthesize } from '../local/assembly.ts';
 import type { Counts } from '../bench/counted-stack.ts';
-import { SAMPLE, SILENT_ROOM, countCosts } from '../bench/counts.ts';
+import { HEARTBEAT, SAMPLE, SILENT_ROOM, countCosts } from '../bench/counts.ts';
 
 /** Counts what AWS would bill, and writes docs/cost.md. */
 
@@ -11,7 +11,7 @@ import { SAMPLE, SILENT_ROOM, countCosts } from '../bench/counts.ts';
 const PRICES_READ = '2026-11-22';
 /** US dollars, us-east-1, list prices without free tiers. */
 const PRICES = {
-  'HTTP API, a million requests': 1,
+  'HTTP API, a million requests of up to 512 KB': 1,
   'Lambda, a million invocations': 0.2,
   'Lambda arm64, a GB-second': 0.0000133334,
   'DynamoDB on demand, a million write units': 0.625,
@@ -20,7 +20,8 @@ const PRICES = {
   'CloudWatch Logs, a GB taken in': 0.5,
   'Secrets Manager, a secret and month': 0.4,
   'CloudWatch, a custom metric and month': 0.3,
-  'CloudWatch, an alarm and month': 0.1,
+  'CloudWatch, a metric of an alarm and month': 0.1,
+  'CloudWatch, a composite alarm and month': 0.5,
   'CloudWatch, a dashboard and month': 3,
   'KMS, a key and month': 1,
 } as const;
@@ -45,9 +46,21 @@ const SILENT_JOINS = 10_000;
 const SILENT_ROOMS = [1, 10, 100];
 /** With the default of `ping_muc_silence`. */
 const CHECKS_A_DAY = 4;
+/** Hosts in the table of heartbeats, and how often each sends one: the default of `ping_muc_heartbeat`. */
+const HOSTS = [1, 100, 1000];
+const HEARTBEATS_A_DAY = 288;
+/** One instance of the webhook function reads the heartbeats of all hosts once a minute: 4 KB a unit, 100 bytes a host. */
+const READS_A_DAY = 1440;
+const hostReadUnits = (hosts: number): number => Math.ceil((hosts * 100) / 4096);
 /** The share of joins that a check finds lost. */
 const LOST_SHARE = 0.1;
 const DAYS_PER_MONTH = 30.4;
+/** What a day of requests at the API's limit of 50 a second costs, and how often a body of 10 MB is billed. */
+const FLOOD = {
+  api: ((50 * 86_400) / 1e6) * PRICES['HTTP API, a million requests of up to 512 KB'],
+  invocations: ((50 * 86_400) / 1e6) * PRICES['Lambda, a million invocations'],
+  parts: (10 * 1024) / 512,
+} as const;
 
 const NAMES: readonly (keyof Counts)[] = [
   'requests',
@@ -104,16 +117,24 @@ function silentDay(counted: Record<string, Counts>, roomSize: number): Counts {
   ]);
 }
 
+/** What a day of heartbeats costs, if no webhook carries one with its events. */
+function heartbeatDay(counted: Record<string, Counts>, hosts: number): Counts {
+  const beats = combine([[hosts * HEARTBEATS_A_DAY, counted[HEARTBEAT] as Counts]]);
+  return { ...beats, readUnits: Math.min(beats.requests, READS_A_DAY) * hostReadUnits(hosts) };
+}
+
 interface Fixed {
   readonly memoryGb: number;
   readonly metrics: number;
-  readonly alarms: number;
+  /** Metrics of alarms: an alarm on an expression is billed for each metric in it. */
+  readonly alarmMetrics: number;
+  readonly compositeAlarms: number;
   readonly keys: number;
 }
 
 function dollars(counts: Counts, { memoryGb }: Fixed): Record<string, number> {
   return {
-    'HTTP API': (counts.requests / 1e6) * PRICES['HTTP API, a million requests'],
+    'HTTP API': (counts.requests / 1e6) * PRICES['HTTP API, a million requests of up to 512 KB'],
     Lambda:
       (counts.invocations / 1e6) * PRICES['Lambda, a million invocations'] +
       (counts.functionMs / 1000) * memoryGb * PRICES['Lambda arm64, a GB-second'],
@@ -154,7 +175,8 @@ function monthlyTable(counted: Record<string, Counts>, fixed: Fixed): string {
   const fixedDollars =
     PRICES['Secrets Manager, a secret and month'] +
     fixed.metrics * PRICES['CloudWatch, a custom metric and month'] +
-    fixed.alarms * PRICES['CloudWatch, an alarm and month'] +
+    fixed.alarmMetrics * PRICES['CloudWatch, a metric of an alarm and month'] +
+    fixed.compositeAlarms * PRICES['CloudWatch, a composite alarm and month'] +
     PRICES['CloudWatch, a dashboard and month'] +
     fixed.keys * PRICES['KMS, a key and month'];
   const days = DAYS.map((one) => ({ one, each: dollars(day(counted, one), fixed) }));
@@ -184,6 +206,21 @@ function silentTable(counted: Record<string, Counts>, fixed: Fixed): string {
     ];
   });
   return table(['users of the server in a room', 'checks a day', 'pings a day', 'US dollars a day', 'a month'], rows);
+}
+
+function heartbeatTable(counted: Record<string, Counts>, fixed: Fixed): string {
+  const rows = HOSTS.map((hosts) => {
+    const counts = heartbeatDay(counted, hosts);
+    const sum = Object.values(dollars(counts, fixed)).reduce((total, value) => total + value, 0);
+    return [
+      hosts.toLocaleString('en'),
+      round(counts.requests),
+      round(counts.writeUnits),
+      round(counts.readUnits),
+      round(sum * DAYS_PER_MONTH),
+    ];
+  });
+  return table(['hosts', 'requests a day', 'write units', 'read units', 'US dollars a month'], rows);
 }
 
 const assumption = ({ joins, checks, joinsPerCheck }: (typeof DAYS)[number]): string =>
@@ -227,18 +264,37 @@ were alone in its request.
 
 ${silentTable(counted, fixed)}
 
+## Heartbeats
+
+Each host sends a heartbeat every five minutes (\`ping_muc_heartbeat\`), each at one write unit. The table shows the
+cost if no other webhook is sent that could carry it. Once a minute the last heartbeats of all hosts are read, at one
+read unit for some 40 hosts and each instance of the webhook function.
+
+${heartbeatTable(counted, fixed)}
+
 ## A month, in US dollars
 
 ${monthlyTable(counted, fixed)}
 
-Fixed: one secret, ${fixed.metrics} custom metrics, ${fixed.alarms} alarms, one dashboard, ${fixed.keys} key (alarms
-are sent through an encrypted topic).
+Fixed: one secret, ${fixed.metrics} custom metrics, alarms on ${fixed.alarmMetrics} metrics,
+${fixed.compositeAlarms} composite alarms, one dashboard, ${fixed.keys} key (alarms are sent through an encrypted
+topic). An alarm on an expression is billed for each metric in it. A custom metric is billed only for the hours in
+which it has data, so this is the most that they can cost: failures that do not occur cost nothing.
 
-The prices are without any free tier. With the permanent free tiers of CloudWatch (10 metrics, 10 alarms, 3 dashboards)
-and Lambda (a million invocations, 400,000 GB-seconds a month), the first two rows fall to little more than the secret,
-the key and the metrics and alarms beyond ten.
+The prices are without any free tier. With the permanent free tiers of CloudWatch (10 metrics, 10 metrics of alarms, 3
+dashboards) and Lambda (a million invocations, 400,000 GB-seconds a month), the first two rows fall to little more than
+the secret, the key, the composite alarms, and the metrics and alarms beyond ten.
 
 Not counted: data transfer, X-Ray traces, a NAT gateway where the functions run in a VPC.
+
+## A flood
+
+Anyone can send requests to the API. It passes 50 a second at most, 4.3 million a day. They cost
+${round(FLOOD.api)} dollars a day for the API, and ${round(FLOOD.invocations)} for the invocations. The API bills each
+started 512 KB of a request, and takes up to 10 MB. So a flood of such bodies costs ${FLOOD.parts} times as much,
+${round(FLOOD.parts * FLOOD.api)} dollars a day. An HTTP API cannot refuse smaller bodies itself. The function refuses a
+body over 256 KiB before anything else, but the API has been billed by then. If this happens, lower
+\`THROTTLE\` in \`infra/webhook-api.ts\` to what your servers need, and deploy.
 
 ## Prices
 
@@ -251,6 +307,12 @@ ${table(['what', 'US dollars'], prices)}
 `;
 }
 
+/** The metrics that an alarm is billed for. */
+function billedMetrics({ Properties }: Resource): number {
+  const queries = Properties['Metrics'] as readonly { readonly MetricStat?: unknown }[] | undefined;
+  return queries?.filter(({ MetricStat }) => MetricStat !== undefined).length ?? 1;
+}
+
 const directory = await mkdtemp(join(tmpdir(), 'ping-muc-cost-'));
 try {
   await synthesize(directory, { serverApiUrl: 'https://xmpp.example.net:5281/ping_muc' });
@@ -261,7 +323,8 @@ try {
     memoryGb:
       Math.max(...ofType('AWS::Lambda::Function').map(({ Properties }) => Number(Properties['MemorySize']))) / 1024,
     metrics: Object.keys(METRICS).length,
-    alarms: ofType('AWS::CloudWatch::Alarm').length,
+    alarmMetrics: ofType('AWS::CloudWatch::Alarm').reduce((sum, alarm) => sum + billedMetrics(alarm), 0),
+    compositeAlarms: ofType('AWS::CloudWatch::CompositeAlarm').length,
     keys: ofType('AWS::KMS::Key').length,
   };
   const text = document(await countCosts(directory, [10, SAMPLE], (step) => process.stderr.write(`${step}\n`)), fixed);

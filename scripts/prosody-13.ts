@@ -6,6 +6,7 @@ import { ensurePackage } from './debian.ts';
 /**
  * Runs the end-to-end tests on Prosody 13.0, on any Debian release: `npm run test:prosody-13 [-- <vitest's
  * arguments>]`, as root. It installs Debian 13's packages in a directory tree of their own.
+ * `npm run test:prosody-13 -- --clients [client …]` runs the tests with real clients instead (scripts/clients.ts).
  *
  * The tree is in memory, in separate namespaces for mounts and processes. When this process ends, even if it is
  * killed, the kernel ends its child processes and removes the mounts, and nothing is left on the disk.
@@ -23,6 +24,7 @@ const STEP_MS = 600_000;
 /** The tests take 4 minutes on two cores. */
 const TESTS_MS = 900_000;
 const INSIDE = '--inside';
+const CLIENTS = '--clients';
 
 const [first, ...rest] = process.argv.slice(2);
 process.exitCode = first === INSIDE ? inside(rest) : outside(process.argv.slice(2));
@@ -65,8 +67,12 @@ function inside(args: readonly string[]): number {
   process.stdout.write(`Prosody ${version}, installed in ${Math.round((Date.now() - start) / 1000)} s\n`);
   if (!version.startsWith('13.0.')) return 1;
   const env = { ...process.env, TMPDIR: TEMPORARY, PROSODY_PREFIX: `chroot ${TREE}` };
-  const vitest = join(CHECKOUT, 'node_modules/vitest/vitest.mjs');
-  const { status } = spawnSync(process.execPath, [vitest, 'run', '--project', 'e2e*', ...args], {
+  const [firstArgument, ...others] = args;
+  const command =
+    firstArgument === CLIENTS
+      ? [join(CHECKOUT, 'scripts/clients.ts'), ...others]
+      : [join(CHECKOUT, 'node_modules/vitest/vitest.mjs'), 'run', '--project', 'e2e*', ...args];
+  const { status } = spawnSync(process.execPath, command, {
     cwd: CHECKOUT,
     env,
     stdio: 'inherit',

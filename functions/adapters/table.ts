@@ -1,5 +1,4 @@
 import {
-  ConditionalCheckFailedException,
   DeleteItemCommand,
   type DynamoDBClient,
   GetItemCommand,
@@ -9,13 +8,17 @@ import {
 } from '@aws-sdk/client-dynamodb';
 import type { CloseRecord, StoredJoin } from '../core/check-state.ts';
 import type { CheckRequest, JoinedEvent, LeftEvent } from '../core/events.ts';
+import { holds, number, text } from './items.ts';
 
 /**
- * The one table.
+ * The joins and closes of the one table. Its other rows are those of hosts.ts and controls.ts.
  *
  *   pk = JOIN#<host>#<remote>   sk = <room>#<user>   nick, at, state, expires, undecidedBy
  *   pk = CLOSE#<host>#<remote>  sk = close           at, delay, since, checked, answers, expires
- *                               sk = <room>          the same, for the other causes of checks of this room (rule 11)
+ *                               sk = <room>          the same, for the other causes of checks of this room (rule 11).
+ *                                                    A check of all rooms, of whatever cause, has the row of a close.
+ *
+ * Of a close's row, `since` is CloseRecord's oldestUnanswered, `checked` its checkBegun, `answers` its oldestAnswered.
  *
  * Events may come late, twice and in the wrong order, so a write replaces only an older row:
  *
@@ -27,7 +30,10 @@ import type { CheckRequest, JoinedEvent, LeftEvent } from '../core/events.ts';
 
 /** A join outlives two missed renewals of the longest interval (`ping_muc_refresh`, at most three days). */
 const JOIN_SECONDS = 9 * 86_400;
-/** How long the row of a leave refuses late joins. A sender gives up its oldest request much earlier. */
+/**
+ * How long the row of a leave refuses late joins. In the sender's queue a leave replaces its join, so only a request
+ * that was under way can bring that join later: within seconds.
+ */
 const LEFT_SECONDS = 3600;
 /** How long closes are remembered: longer than the longest delay and patience. */
 const CLOSE_SECONDS = 7 * 86_400;
@@ -35,14 +41,10 @@ const CLOSE_SECONDS = 7 * 86_400;
 const PAGE_ROWS = 1000;
 /** The sort key of closes. It cannot be a room, because it contains no @. */
 const CLOSE_SORT_KEY = 'close';
-/** DynamoDB's reason to refuse a row is cut to so many characters: it may cite the row. */
-const MAX_REASON = 200;
 
 /** An expired row counts as absent: DynamoDB may delete it days later. */
 const NEWER = 'attribute_not_exists(pk) OR #at <= :at OR #expires < :now';
 
-const text = (value: string): AttributeValue => ({ S: value });
-const number = (value: number): AttributeValue => ({ N: String(value) });
 const joinsOf = (host: string, remote: string): AttributeValue => text(`JOIN#${host}#${remote}`);
 const closeKey = (close: CheckRequest): Record<string, AttributeValue> => ({
   pk: text(`CLOSE#${close.host}#${close.remote}`),
@@ -52,14 +54,6 @@ const joinKey = (join: StoredJoin): Record<string, AttributeValue> => ({
   pk: joinsOf(join.host, join.remote),
   sk: text(join.key),
 });
-
-/**
- * DynamoDB will never accept this row, for example because its key is too long. The message is safe to show to the
- * sender: it is only about what the sender sent.
- */
-export class RowRefusedError extends Error {
-  override readonly name = 'RowRefusedError';
-}
 
 export class Table {
   readonly #client: DynamoDBClient;
@@ -276,18 +270,4 @@ function storedJoin(close: CheckRequest, item: Record<string, AttributeValue>): 
     key,
     ...(undecidedBy === undefined ? {} : { undecidedBy: Number(undecidedBy) }),
   };
-}
-
-/** Whether the condition of a write held. @throws RowRefusedError, or what the SDK throws */
-async function holds(write: Promise<unknown>): Promise<boolean> {
-  try {
-    await write;
-    return true;
-  } catch (error) {
-    if (error instanceof ConditionalCheckFailedException) return false;
-    if (error instanceof Error && error.name === 'ValidationException') {
-      throw new RowRefusedError(error.message.slice(0, MAX_REASON), { cause: error });
-    }
-    throw error;
-  }
 }

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { ExecutionAlreadyExists, StartExecutionCommand, type SFNClient } from '@aws-sdk/client-sfn';
 import { firstState } from '../core/check-state.ts';
 import type { CheckRequest } from '../core/events.ts';
-import { waitSeconds } from '../core/supersession.ts';
+import { reportedAfter, waitSeconds } from '../core/time.ts';
 
 /**
  * The name of a close's check. It is the same for each report of the close, so a repeated report starts nothing.
@@ -32,7 +32,8 @@ export class Workflow {
    */
   async start(close: CheckRequest, sentSeconds: number, nowSeconds: number): Promise<boolean> {
     const id = executionName(close);
-    const state = firstState(close, id, waitSeconds(close, sentSeconds), nowSeconds);
+    const wait = waitSeconds(close, sentSeconds);
+    const state = firstState(close, id, wait, nowSeconds, reportedAfter(close, sentSeconds));
     try {
       await this.#client.send(
         new StartExecutionCommand({ stateMachineArn: this.#stateMachineArn, name: id, input: JSON.stringify(state) }),

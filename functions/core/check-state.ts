@@ -48,6 +48,11 @@ export interface CheckState extends CheckRequest {
   readonly id: string;
   /** When the delay is over, by our own clock, in seconds since the epoch. */
   readonly due: number;
+  /**
+   * When the close happened, by our own clock, in seconds since the epoch: the arrival of the report, less the time
+   * that had passed until then by the server's clock.
+   */
+  readonly closedAt?: number;
   /** How long the next Wait state waits, in seconds. */
   readonly wait: number;
   readonly next: 'page' | 'wait' | 'done';
@@ -66,6 +71,18 @@ export interface CheckState extends CheckRequest {
   readonly open: number;
   /** The check of a newer close decides what this one has not. */
   readonly superseded?: boolean;
+  /** The limit of notices is reached: the check waits for an operator (rule 13, docs/rules.md). */
+  readonly held?: boolean;
+  /** An operator has paused all checks (rule 14, docs/rules.md). */
+  readonly paused?: boolean;
+  /** Since when it waits for an operator, in seconds since the epoch. */
+  readonly stoppedAt?: number;
+  /** For how long it has waited before, in seconds: patience, and rule 5, do not count this time. */
+  readonly stoppedFor?: number;
+  /** The check was held, and ended without its remaining joins. */
+  readonly dropped?: boolean;
+  /** Of a dropped check: no operator had decided in time. */
+  readonly expired?: boolean;
   readonly totals: Totals;
 }
 
@@ -90,6 +107,14 @@ export interface CloseRecord {
   readonly oldestAnswered?: number;
 }
 
+/** What the table has of the limit of notices of one check. */
+export interface HoldRecord {
+  /** Users whom the check has notified or brought back, or was about to. */
+  readonly told: number;
+  /** What an operator has decided about the held check. */
+  readonly decision?: 'release' | 'drop';
+}
+
 /** What a check needs from the world. */
 export interface CheckPorts {
   /** Joins on a remote host, or in the one room, made before the close: in the order of keys, after `cursor`. */
@@ -110,6 +135,23 @@ export interface CheckPorts {
   claimClose(close: CheckRequest, seen: CloseRecord, oldest: number): Promise<boolean>;
   /** Records that the closes since `oldest` (µs) are still unanswered, unless the check of a newer close has begun. */
   passOn(close: CheckRequest, oldest: number): Promise<void>;
+  /**
+   * Users were told: their notice was delivered, or they are back. Called at that moment, with those who count for the
+   * objective (docs/rules.md).
+   */
+  told(users: number): void;
+  /** Whether an operator has paused all checks. */
+  isPaused(): Promise<boolean>;
+  readHold(id: string): Promise<HoldRecord>;
+  /**
+   * Counts users who are about to be notified or brought back, so that an invocation that runs again knows them. A
+   * negative count takes back those who were not.
+   */
+  countTold(id: string, count: number): Promise<void>;
+  /** Records that the check is held, for operators. */
+  recordHold(state: CheckState): Promise<void>;
+  /** The check is no longer held, although nobody has decided about it. */
+  forgetHold(id: string): Promise<void>;
   /** Milliseconds since the epoch. */
   now(): number;
   /** Milliseconds that this invocation may still take. */
@@ -123,14 +165,22 @@ export type Send = (stanzas: readonly Stanza[]) => Promise<ReadonlyMap<string, A
  * The first state of a close's check.
  * @param wait seconds until it is due
  * @param nowSeconds our own clock
+ * @param reportedAfter seconds from the close to its report, by the server's clock. Default: it was reported in time
  */
-export function firstState(close: CheckRequest, id: string, wait: number, nowSeconds: number): CheckState {
+export function firstState(
+  close: CheckRequest,
+  id: string,
+  wait: number,
+  nowSeconds: number,
+  reportedAfter = close.delay - wait,
+): CheckState {
   return {
     ...close,
     version: STATE_VERSION,
     id,
     wait,
     due: nowSeconds + wait,
+    closedAt: nowSeconds - reportedAfter,
     next: 'wait',
     round: 0,
     open: 0,

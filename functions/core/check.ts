@@ -1,6 +1,7 @@
 import { laterKey } from './batches.ts';
 import { type CheckPorts, type CheckState, readState } from './check-state.ts';
 import { Invocation, type Progress } from './invocation.ts';
+import { beginOrWait, stopped } from './stop.ts';
 import { isSuperseded, oldestOf } from './supersession.ts';
 import { secondsToNextRound } from './time.ts';
 
@@ -24,15 +25,21 @@ const MAX_CLAIMS = 5;
  * @throws what a port has thrown, once everything in flight has ended
  */
 export async function runCheck(input: CheckState, ports: CheckPorts): Promise<CheckState> {
-  let state = readState(input);
-  if (state.cursor === undefined) {
-    state = startRound(state, ports.now());
-    const begun = state.round === 0 ? await begin(state, ports) : state;
-    if (begun === undefined) return { ...state, next: 'done', superseded: true };
-    state = begun;
-  }
-  const progress = await new Invocation(state, ports).run();
-  return nextState(state, progress, ports.now());
+  const { state: begun, isStopped, told } = await beginOrWait(readState(input), ports);
+  if (isStopped) return begun;
+  const state = begun.cursor === undefined ? await beginRound(begun, ports) : begun;
+  if (state.superseded === true) return state;
+  const progress = await new Invocation(state, ports, told).run();
+  const result = nextState(state, progress, ports.now());
+  if (result.held === true) await ports.recordHold(result);
+  return result;
+}
+
+/** Begins a round. If a newer check supersedes this one, the state is the last. */
+async function beginRound(before: CheckState, ports: CheckPorts): Promise<CheckState> {
+  const state = startRound(before, ports.now());
+  const begun = state.round === 0 ? await begin(state, ports) : state;
+  return begun ?? { ...state, next: 'done', superseded: true };
 }
 
 function startRound(state: CheckState, nowMs: number): CheckState {
@@ -64,18 +71,21 @@ function nextState(before: CheckState, progress: Progress, nowMs: number): Check
     wait: secondsToNextRound(before, nowMs),
     round: before.round + 1,
   });
+  const sameRound: CheckState = {
+    ...state,
+    ...unasked(unaskedAfter),
+    ...(progress.cursor === undefined ? {} : { cursor: progress.cursor }),
+  };
   switch (progress.end) {
     case 'taken over':
       return { ...state, open: 0, next: 'done', superseded: true };
     case 'all asked':
       return progress.open === 0 ? { ...state, next: 'done' } : nextRound();
     case 'stopped':
-      return {
-        ...state,
-        ...unasked(unaskedAfter),
-        ...(progress.cursor === undefined ? {} : { cursor: progress.cursor }),
-        next: 'page',
-      };
+      return { ...sameRound, next: 'page' };
+    case 'held':
+    case 'paused':
+      return stopped(sameRound, progress.end, nowMs);
     case 'out of reach':
       return { ...nextRound(), ...unasked(unaskedAfterRound(before, progress)) };
   }

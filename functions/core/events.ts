@@ -1,4 +1,5 @@
 import * as v from 'valibot';
+import { type Queue, readQueue } from './heartbeats.ts';
 import { type Jid, isNick, isXmlText, parseHost, parseJid } from './jid.ts';
 import { TOLERANCE_SECONDS } from './signature.ts';
 
@@ -29,15 +30,15 @@ export type LeftEvent = { readonly type: 'muc.left' } & Omit<Join, 'nick'>;
 type Cause = 'close' | 'room-error' | 'silence' | 'operator';
 
 /**
- * A server's request for a check, made by a cause: the end of an s2s connection between a local host and a remote host, at
- * one moment. Or another reason to doubt that users are still in a room. Such a room is checked as if it were the only
- * one on that host (rule 11, docs/rules.md).
+ * A server's request for a check. Its cause is the end of an s2s connection between a local host and a remote host, at
+ * one moment, or another reason to doubt that users are still in a room, or in the rooms of a host. A room is checked
+ * as if it were the only one on its host (rule 11, docs/rules.md).
  */
 export interface CheckRequest {
   readonly host: string;
   readonly remote: string;
   readonly cause: Cause;
-  /** The bare JID of the one room that is checked. Undefined: all rooms on the remote host. */
+  /** The bare JID of the one room that is checked. Undefined: all rooms on the remote host, as after a close. */
   readonly room?: string;
   /** Microseconds since the epoch, by the server's clock. */
   readonly at: number;
@@ -50,6 +51,16 @@ export interface CheckRequest {
   readonly dryRun: boolean;
   /** `ping_muc_reenter`: the server understands re-entry, and wants it. */
   readonly reenter: boolean;
+  /** The limit of notices (rule 13). Undefined: there is none. */
+  readonly limit?: NoticeLimit;
+}
+
+/** Beyond both of them, a check is held for an operator (rule 13, docs/rules.md). */
+interface NoticeLimit {
+  /** `ping_muc_notice_limit`: users who are notified or brought back. */
+  readonly notices: number;
+  /** `ping_muc_notice_share`: the share of the joins decided so far that are left, from 0 to 1. */
+  readonly share: number;
 }
 
 /** An event that will never be accepted. */
@@ -68,6 +79,10 @@ interface Placed<Event> {
 
 export interface Webhook {
   readonly host: string;
+  /** If the webhook is a heartbeat: the state of the sender's queue. */
+  readonly queue?: Queue;
+  /** What is wrong with a queue that was ignored. */
+  readonly queueError?: string;
   readonly accepted: number;
   readonly rejected: readonly Rejected[];
   /** The newest event of each join, in the order of the request. */
@@ -128,12 +143,20 @@ const remote = address(
   'must be a host name, for example muc.host',
 );
 
+/** If a server sets a limit of notices, and no share. */
+const DEFAULT_SHARE = 0.5;
+const SHARE_MESSAGE = 'must be a number from 0 to 1';
+const share = v.pipe(v.number(SHARE_MESSAGE), v.minValue(0, SHARE_MESSAGE), v.maxValue(1, SHARE_MESSAGE));
+
 /** How to check. */
 const how = {
   timeout: whole(1, 300),
   patience: whole(0, 86_400),
   dry_run: v.boolean('must be true or false'),
-  reenter: v.optional(v.boolean('must be true or false'), false), // an older server does not send it
+  // an older server sends none of these
+  reenter: v.optional(v.boolean('must be true or false'), false),
+  notice_limit: v.optional(whole(0, 1_000_000), 0),
+  notice_share: v.optional(share, DEFAULT_SHARE),
 };
 
 const eventSchema = v.variant(
@@ -154,7 +177,7 @@ const eventSchema = v.variant(
       type: v.literal('check.requested'),
       at,
       remote,
-      room,
+      room: v.optional(room),
       cause: v.picklist(['room-error', 'silence', 'operator'], 'must be room-error, silence or operator'),
       delay: whole(0, 86_400),
       ...how,
@@ -172,24 +195,29 @@ const eventSchema = v.variant(
  * @throws WebhookError if it is not JSON, or not of this shape
  */
 export function readWebhook(body: string, sentSeconds: number): Webhook {
-  const { host, events } = readEnvelope(body);
+  const { host, events, queue } = readEnvelope(body);
   const rejected: Rejected[] = [];
   const joins = new Map<string, Placed<JoinedEvent | LeftEvent>>();
   const closes = new Map<string, Placed<CheckRequest>>();
   events.forEach((raw, index) => {
     const result = readEvent(host, raw, sentSeconds);
     if (typeof result === 'string') rejected.push({ index, error: result });
-    else if ('close' in result)
-      keepNewest(closes, result.close.room ?? result.close.remote, { index, event: result.close });
+    else if ('close' in result) keepNewest(closes, subject(result.close), { index, event: result.close });
     else keepNewest(joins, `${result.room}#${result.user}`, { index, event: result });
   });
   return {
     host,
+    ...(queue === undefined ? {} : readQueue(queue)),
     accepted: events.length - rejected.length,
     rejected,
     joins: [...joins.values()],
     closes: [...closes.values()],
   };
+}
+
+/** What a check is about. A close is never replaced by another cause, because it may be due later. */
+function subject({ room, remote, cause }: CheckRequest): string {
+  return room ?? (cause === 'close' ? remote : `all rooms on ${remote}`);
 }
 
 function keepNewest<Event extends { at: number }>(
@@ -203,7 +231,7 @@ function keepNewest<Event extends { at: number }>(
   map.set(key, value);
 }
 
-function readEnvelope(body: string): { host: string; events: readonly unknown[] } {
+function readEnvelope(body: string): { host: string; events: readonly unknown[]; queue: unknown } {
   let json: unknown;
   try {
     json = JSON.parse(body);
@@ -212,13 +240,13 @@ function readEnvelope(body: string): { host: string; events: readonly unknown[] 
   }
   if (typeof json !== 'object' || json === null || Array.isArray(json))
     throw new WebhookError('the body must be an object with host and events');
-  const { host, events } = json as Record<string, unknown>;
+  const { host, events, queue } = json as Record<string, unknown>;
   const name = typeof host === 'string' ? parseHost(host) : undefined;
   if (name === undefined) throw new WebhookError('host: must be a host name, for example example.net');
   if (!Array.isArray(events)) throw new WebhookError('events: must be a list');
   if (events.length > MAX_EVENTS)
     throw new WebhookError(`events: at most ${MAX_EVENTS} a request, got ${events.length}`);
-  return { host: name, events };
+  return { host: name, events, queue };
 }
 
 type ReadEvent = JoinedEvent | LeftEvent | { close: CheckRequest };
@@ -237,12 +265,16 @@ function readEvent(host: string, raw: unknown, sentSeconds: number): ReadEvent |
     return `at: lies more than ${TOLERANCE_SECONDS} s after the request's own webhook-timestamp`;
   if (event.type === 's2s.closed' || event.type === 'check.requested') {
     const { at, delay, timeout, patience, dry_run: dryRun, reenter } = event;
+    const { notice_limit: notices, notice_share: share } = event;
     const remote = event.remote.domain;
     if (remote === host) return 'remote: must be another host than the one that reports';
     if (Buffer.byteLength(host + remote) > MAX_HOSTS_BYTES)
       return `remote: together with host it may take ${MAX_HOSTS_BYTES} bytes`;
-    const close = { host, remote, at, delay, timeout, patience, dryRun, reenter };
+    const limit = notices === 0 ? {} : { limit: { notices, share } };
+    const close = { host, remote, at, delay, timeout, patience, dryRun, reenter, ...limit };
     if (event.type === 's2s.closed') return { close: { ...close, cause: 'close' } };
+    if (event.room === undefined)
+      return event.cause === 'silence' ? 'room: missing' : { close: { ...close, cause: event.cause } };
     const { bare, domain } = event.room;
     if (domain !== remote) return 'room: must be a room on remote';
     if (Buffer.byteLength(bare) > MAX_SORT_KEY_BYTES) return `room: it may take ${MAX_SORT_KEY_BYTES} bytes`;

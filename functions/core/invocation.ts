@@ -3,12 +3,13 @@ import type { CheckPorts, CheckState, Send, StoredJoin, Totals } from './check-s
 import { allToTheirEnd } from './concurrency.ts';
 import { MAX_WAITING_FOR_REENTRY, REQUESTS_IN_FLIGHT } from './limits.ts';
 import { NewerClose } from './newer-close.ts';
-import { type Lost, roomText, sendNotices } from './notices.ts';
+import { type Lost, notify, roomText } from './notices.ts';
 import { ReentryWorker } from './reentry-worker.ts';
 import { mayReenter } from './reentry.ts';
 import { Results } from './results.ts';
 import { RoomQuestions } from './room-questions.ts';
 import { type Answer, ping, stanzaId } from './stanzas.ts';
+import { Stop } from './stop.ts';
 import { hasTimeForBatch, isOver } from './time.ts';
 import { type PingVerdict, type Verdict, isOpen, pingVerdict, isHostOutOfReach } from './verdict.ts';
 
@@ -19,9 +20,10 @@ export interface Progress {
   readonly open: number;
   /**
    * Why it ended. `taken over`: a newer close decides the rest. `out of reach`: nothing more can be learned in this
-   * round. `all asked`: the round is complete. `stopped`: the next invocation continues after the cursor.
+   * round. `all asked`: the round is complete. `stopped`: the next invocation continues after the cursor. `held` and
+   * `paused`: the same, but an operator must let it (rules 13 and 14).
    */
-  readonly end: 'taken over' | 'out of reach' | 'all asked' | 'stopped';
+  readonly end: 'taken over' | 'out of reach' | 'all asked' | 'stopped' | 'held' | 'paused';
   /** The key of the last join that was taken. */
   readonly cursor: string | undefined;
   /** Joins after this key count as not asked, because the host was out of reach. '' is before all keys. */
@@ -55,18 +57,21 @@ export class Invocation {
   readonly #rooms: RoomQuestions;
   readonly #results: Results;
   readonly #reentries: ReentryWorker;
+  readonly #stop: Stop;
   /** The host is out of reach: nothing more is sent to it in this invocation. */
   #isOutOfReach = false;
   #unaskedAfter: string | undefined;
 
-  constructor(state: CheckState, ports: CheckPorts) {
+  /** @param told users whom the check has notified or brought back */
+  constructor(state: CheckState, ports: CheckPorts, told: number) {
     this.#state = state;
     this.#ports = ports;
     this.#newerClose = new NewerClose(state, ports);
     this.#reader = new BatchReader(state, ports, () => this.#mayTakeBatch());
     this.#rooms = new RoomQuestions(state.host, this.#send);
     this.#results = new Results(state, ports);
-    this.#reentries = new ReentryWorker(state, ports, this.#send, this.#results);
+    this.#stop = new Stop(state, ports, told);
+    this.#reentries = new ReentryWorker(state, ports, this.#stop, this.#send, this.#results);
   }
 
   /** @throws what a port has thrown, once everything in flight has ended */
@@ -76,7 +81,12 @@ export class Invocation {
     if (first.done) return this.#progress();
     await this.#check(first.value); // one join, whose ping shows whether the host can be reached
     const worker = async (): Promise<void> => {
-      for (let batch = await batches.next(); !batch.done; batch = await batches.next()) await this.#check(batch.value);
+      for (;;) {
+        await this.#stop.look();
+        const batch = await batches.next();
+        if (batch.done) return;
+        await this.#check(batch.value);
+      }
     };
     const stop = (error: unknown): never => {
       this.#reentries.stop();
@@ -89,7 +99,7 @@ export class Invocation {
       await this.#results.end();
     });
     await allToTheirEnd([...workers, rest]);
-    await this.#reentries.end();
+    await this.#reentries.end(); // throws what a re-entry has thrown, once everything has ended
     await this.#newerClose.passOn();
     return this.#progress();
   }
@@ -106,7 +116,8 @@ export class Invocation {
 
   #end(): Progress['end'] {
     if (this.#newerClose.takesOver) return 'taken over';
-    if (this.#isRoundLost()) return 'out of reach';
+    if (this.#isRoundLost()) return 'out of reach'; // also if it is held or paused: the next round looks again
+    if (this.#stop.reason !== undefined) return this.#stop.reason;
     return this.#reader.isAtEnd ? 'all asked' : 'stopped';
   }
 
@@ -118,6 +129,7 @@ export class Invocation {
   #mayTakeBatch(): boolean {
     return (
       !this.#reentries.isStopped &&
+      this.#stop.reason === undefined &&
       !this.#newerClose.takesOver &&
       !this.#isRoundLost() &&
       this.#reentries.waiting < MAX_WAITING_FOR_REENTRY &&
@@ -138,14 +150,24 @@ export class Invocation {
       return { join, answer, verdict: pingVerdict(answer, host) };
     });
     const [lost, others] = partition(pinged, ({ verdict }) => mayReenter(this.#state, verdict));
+    const known = others.filter(({ verdict }) => verdict !== 'ask-room' && !isOpen(verdict));
+    const leftOfKnown = known.filter(({ verdict }) => verdict === 'left').length;
+    this.#stop.count(lost.length + known.length, lost.length + leftOfKnown);
     this.#reentries.add(lost.map((one) => this.#lost(one)));
     const own = await this.#withoutTakenOver(await this.#askRooms(others));
     const out = own.filter(({ verdict }) => this.#isOut(verdict)).map((one) => this.#lost(one));
-    const outcomes = await sendNotices(out, this.#state.dryRun, this.#send);
-    await this.#results.add(own.map((one) => ({ ...one, outcome: outcomes.get(one.join) })));
+    const isDecided = ({ verdict }: Pinged<Verdict>): boolean => this.#isOut(verdict) || !isOpen(verdict);
+    this.#stop.count(own.filter(isDecided).length - known.length, out.length - leftOfKnown);
+    const outcomes = await notify(out, this.#state.dryRun, this.#stop, this.#send);
+    const results = own.map((one) => ({ ...one, outcome: outcomes.get(one.join) }));
+    this.#results.reportTold(results);
+    await this.#results.add(results);
   }
 
-  /** Returns undefined if the host is out of reach and there is patience: then the joins count as not asked. */
+  /**
+   * Returns undefined if the host is out of reach and there is patience: then the joins count as not asked. Without
+   * patience there are no answers, and all are undecided.
+   */
   async #ping(joins: readonly StoredJoin[]): Promise<ReadonlyMap<string, Answer> | undefined> {
     const { at, host } = this.#state;
     if (this.#isOutOfReach) return this.#isRoundLost() ? undefined : new Map();

@@ -1,6 +1,6 @@
 import type { CheckPorts, CheckState } from './check-state.ts';
 import type { Answer } from './stanzas.ts';
-import { isNewerToDecide } from './supersession.ts';
+import { countedFrom, isNewerToDecide } from './supersession.ts';
 
 type Ports = Pick<CheckPorts, 'readClose' | 'passOn'>;
 
@@ -45,6 +45,6 @@ export class NewerClose {
 
   /** Hands the closes that this check answers to the check of the newer close, if there is one. */
   async passOn(): Promise<void> {
-    if (this.#isOnRecord) await this.#ports.passOn(this.#state, this.#state.oldest ?? this.#state.at);
+    if (this.#isOnRecord) await this.#ports.passOn(this.#state, countedFrom(this.#state));
   }
 }

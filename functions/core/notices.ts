@@ -1,5 +1,6 @@
 import type { Send, StoredJoin } from './check-state.ts';
 import { type Answer, notice, stanzaId } from './stanzas.ts';
+import type { Stop } from './stop.ts';
 
 /** A session that is out of its room. */
 export interface Lost {
@@ -17,10 +18,28 @@ export type NoticeOutcome =
   /** The join was replaced, or has ended. */
   | 'stale'
   /** The session is entering the room again at this moment (rule 7 in docs/rules.md). */
-  | 'rejoining';
+  | 'rejoining'
+  /** It was not sent: the check was stopped, or there was no time. A later round asks the room again. */
+  | 'postponed';
 
-/** Sends notices (rule 8 in docs/rules.md), and returns what each came to. A dry run sends none (rule 9). */
-export async function sendNotices(
+/**
+ * Sends notices (rule 8 in docs/rules.md), and returns what each came to. If the check has to stop, none is sent (rules
+ * 13 and 14).
+ */
+export async function notify(
+  those: readonly Lost[],
+  isDryRun: boolean,
+  stop: Pick<Stop, 'reserve' | 'giveBack'>,
+  send: Send,
+): Promise<ReadonlyMap<StoredJoin, NoticeOutcome>> {
+  if (!(await stop.reserve(those.length))) return new Map(those.map(({ join }) => [join, 'postponed']));
+  const outcomes = await sendNotices(those, isDryRun, send);
+  await stop.giveBack([...outcomes.values()].filter((outcome) => outcome !== 'notified').length);
+  return outcomes;
+}
+
+/** A dry run sends none (rule 9). */
+async function sendNotices(
   those: readonly Lost[],
   isDryRun: boolean,
   send: Send,

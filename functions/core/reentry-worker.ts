@@ -1,11 +1,12 @@
 import type { CheckPorts, CheckState, Send } from './check-state.ts';
 import { BATCH_SIZE } from './limits.ts';
-import { type Lost, roomText, sendNotices } from './notices.ts';
+import { type Lost, notify, roomText } from './notices.ts';
 import { ReentryQueue } from './reentry-queue.ts';
 import { type ReentryOutcome, hasFailed, reentryOutcome } from './reentry.ts';
 import type { Result, Results } from './results.ts';
 import { type Answer, reentry, stanzaId } from './stanzas.ts';
-import { hasTimeForReentry, isOver } from './time.ts';
+import type { Stop } from './stop.ts';
+import { hasTimeForReentry, isOver, isTooLateForReentry } from './time.ts';
 
 type Ports = Pick<CheckPorts, 'now' | 'remaining'>;
 
@@ -17,6 +18,7 @@ type Ports = Pick<CheckPorts, 'now' | 'remaining'>;
 export class ReentryWorker {
   readonly #state: CheckState;
   readonly #ports: Ports;
+  readonly #stop: Stop;
   readonly #send: Send;
   readonly #results: Results;
   readonly #queue = new ReentryQueue();
@@ -25,9 +27,10 @@ export class ReentryWorker {
   #isFirst = true;
   #isStopped = false;
 
-  constructor(state: CheckState, ports: Ports, send: Send, results: Results) {
+  constructor(state: CheckState, ports: Ports, stop: Stop, send: Send, results: Results) {
     this.#state = state;
     this.#ports = ports;
+    this.#stop = stop;
     this.#send = send;
     this.#results = results;
   }
@@ -63,7 +66,7 @@ export class ReentryWorker {
     let results: Result[] = [];
     try {
       while (this.#queue.size > 0 && !this.#isStopped) {
-        results.push(...(this.#maySend() ? await this.#reenterNext() : this.#postponeAll()));
+        results.push(...(await this.#next()));
         if (results.length < BATCH_SIZE && this.#queue.size > 0) continue;
         await this.#results.add(results);
         results = [];
@@ -75,23 +78,27 @@ export class ReentryWorker {
     }
   }
 
-  #maySend(): boolean {
-    if (this.#queue.isLinkDown) return false;
-    return this.#isFirst || hasTimeForReentry(this.#state, this.#ports.remaining());
+  /** The next request; or what becomes of all who wait, if there can be none. */
+  async #next(): Promise<readonly Result[]> {
+    if (isTooLateForReentry(this.#state, this.#ports.now())) return this.#notify(this.#queue.takeAll());
+    return this.#maySend() ? this.#reenterNext() : postponed(this.#queue.takeAll());
   }
 
-  #postponeAll(): readonly Result[] {
-    return this.#queue.takeAll().map(({ join }) => ({ join, verdict: 'left', outcome: 'postponed' }));
+  #maySend(): boolean {
+    if (this.#queue.isLinkDown || this.#stop.reason !== undefined) return false;
+    return this.#isFirst || hasTimeForReentry(this.#state, this.#ports.remaining());
   }
 
   /** Does one request, from the re-entries to the notices for those that failed. */
   async #reenterNext(): Promise<readonly Result[]> {
     const request = this.#queue.next();
+    if (!(await this.#stop.reserve(request.length))) return postponed(request);
     const sentAt = this.#ports.now();
     const answers = await this.#enter(request);
     const answeredAt = this.#ports.now();
     const outcomes = request.map(({ join }) => this.#outcome(answers.get(stanzaId(join)), answeredAt));
     this.#queue.learn(request, outcomes, answeredAt - sentAt);
+    await this.#stop.giveBack(outcomes.filter((outcome) => outcome !== 'back').length);
     const results: Result[] = [];
     const failed: Lost[] = [];
     for (const [index, { join, reason }] of request.entries()) {
@@ -101,6 +108,7 @@ export class ReentryWorker {
       if (hasFailed(outcome)) failed.push({ join, reason: refusal ?? reason });
       else results.push({ join, verdict: 'left', outcome: outcome === 'broken' ? 'postponed' : outcome, answer });
     }
+    this.#results.reportTold(results);
     return [...results, ...(await this.#notify([...failed, ...this.#queue.takeShut()]))];
   }
 
@@ -122,9 +130,17 @@ export class ReentryWorker {
     const results: Result[] = [];
     for (let from = 0; from < those.length; from += BATCH_SIZE) {
       const part = those.slice(from, from + BATCH_SIZE);
-      for (const [join, outcome] of await sendNotices(part, this.#state.dryRun, this.#send))
-        results.push({ join, verdict: 'left', outcome, isOfReentry: true });
+      const outcomes = await notify(part, this.#state.dryRun, this.#stop, this.#send);
+      const told = Array.from(outcomes, ([join, outcome]): Result => {
+        return { join, verdict: 'left', outcome, isOfReentry: true };
+      });
+      this.#results.reportTold(told);
+      results.push(...told);
     }
     return results;
   }
+}
+
+function postponed(those: readonly Lost[]): readonly Result[] {
+  return those.map(({ join }) => ({ join, verdict: 'left', outcome: 'postponed' }));
 }

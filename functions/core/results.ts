@@ -6,8 +6,8 @@ import type { Answer } from './stanzas.ts';
 import { isOver } from './time.ts';
 import { type Verdict, isOpen } from './verdict.ts';
 
-/** What a notice or a re-entry came to. `postponed`: there was no time for the re-entry, or the link was down. */
-type Outcome = NoticeOutcome | 'back' | 'postponed';
+/** What a notice or a re-entry came to. */
+type Outcome = NoticeOutcome | 'back';
 
 /** What a check found out about one join, and did about it. */
 export interface Result {
@@ -21,7 +21,7 @@ export interface Result {
   readonly isOfReentry?: true;
 }
 
-type Ports = Pick<CheckPorts, 'deleteJoin' | 'markUndecided' | 'markDecided' | 'now'>;
+type Ports = Pick<CheckPorts, 'deleteJoin' | 'markUndecided' | 'markDecided' | 'now' | 'told'>;
 
 /** The results of an invocation: counts them, and writes them to the table while the next joins are pinged. */
 export class Results {
@@ -49,6 +49,18 @@ export class Results {
 
   countPings(count: number): void {
     this.#totals.pinged += count;
+  }
+
+  /**
+   * Reports users who have just been told, and count for the objective (docs/rules.md): their room has said that they
+   * are out, and has said so in the first round. A dry run tells nobody.
+   */
+  reportTold(results: readonly Pick<Result, 'verdict' | 'outcome'>[]): void {
+    if (this.#state.dryRun || this.#state.round > 0) return;
+    const told = results.filter(
+      ({ verdict, outcome }) => verdict !== 'undecided' && (outcome === 'notified' || outcome === 'back'),
+    ).length;
+    if (told > 0) this.#ports.told(told);
   }
 
   /** Takes results. Returns when few enough of them wait to be written. @throws what an earlier write has thrown */

@@ -1,7 +1,14 @@
 import type { CloseRecord } from './check-state.ts';
 import type { CheckRequest } from './events.ts';
 
-/** When a check is due (rule 3), and when a newer close supersedes it (rule 5): docs/rules.md. */
+/** When a newer close supersedes a check (rule 5 in docs/rules.md). */
+
+type Check = CheckRequest & {
+  /** The oldest close that it answers, µs. */
+  readonly oldest?: number;
+  /** Seconds for which it has waited for an operator (rules 13 and 14). */
+  readonly stoppedFor?: number;
+};
 
 /** A flapping link postpones a check that has not begun by at most this many delays. */
 const MAX_DELAYS_POSTPONED = 5;
@@ -12,26 +19,15 @@ const MAX_DELAYS_POSTPONED = 5;
 export const MORE_TIMEOUTS = 2;
 
 /**
- * How long to wait so that the check begins `delay` seconds after the close, in whole seconds (rule 3).
- *
- * Both moments are from the server's clock, so a difference to our clock does not matter.
- * @param sentSeconds the sender's own timestamp of the report
- */
-export function waitSeconds(close: CheckRequest, sentSeconds: number): number {
-  const elapsed = sentSeconds - close.at / 1e6;
-  return Math.min(close.delay, Math.max(0, Math.ceil(close.delay - elapsed)));
-}
-
-/**
  * Whether the check of a newer close will do all the work of this one, which has not begun (rule 5).
  *
  * A newer close postpones the check, but not beyond five delays after the oldest unanswered close.
  */
-export function isSuperseded(close: CheckRequest, record: CloseRecord): boolean {
+export function isSuperseded(close: Check, record: CloseRecord): boolean {
   if (record.checkBegun === close.at) return false; // this check has begun, and runs again
   if (record.checkBegun !== undefined && record.checkBegun > close.at) return true;
   if (record.at <= close.at) return false;
-  return record.at + record.delay * 1e6 <= lastMoment(oldestOf(close, record), record.delay);
+  return record.at + record.delay * 1e6 <= lastMoment(countedFrom(close, oldestOf(close, record)), record.delay);
 }
 
 /**
@@ -42,8 +38,8 @@ export function isSuperseded(close: CheckRequest, record: CloseRecord): boolean 
  * that a check may take, whichever is longer. So a close in the last round of a patient check counts, too.
  * @param newest the newest close of the pair, µs
  */
-export function isNewerToDecide(close: CheckRequest & { readonly oldest?: number }, newest: number): boolean {
-  const oldest = close.oldest ?? close.at;
+export function isNewerToDecide(close: Check, newest: number): boolean {
+  const oldest = countedFrom(close);
   const longest = oldest + (close.delay + close.patience + MORE_TIMEOUTS * close.timeout) * 1e6;
   return newest > close.at && newest <= Math.max(lastMoment(oldest, close.delay), longest);
 }
@@ -52,6 +48,15 @@ export function isNewerToDecide(close: CheckRequest & { readonly oldest?: number
 export function oldestOf(close: CheckRequest, record: CloseRecord): number {
   const oldest = record.checkBegun === close.at ? record.oldestAnswered : record.oldestUnanswered;
   return Math.min(oldest ?? close.at, close.at);
+}
+
+/**
+ * The moment from which a check counts five delays, µs: that of the oldest close that it answers. The time for which it
+ * has waited for an operator does not count.
+ */
+export function countedFrom(close: Check, oldest = close.oldest ?? close.at): number {
+  const { at, stoppedFor } = close;
+  return stoppedFor === undefined ? oldest : Math.max(oldest, Math.round(at + stoppedFor * 1e6));
 }
 
 function lastMoment(oldest: number, delay: number): number {

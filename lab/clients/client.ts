@@ -14,6 +14,8 @@ export interface ClientOptions {
 export interface Client {
   /** Its name and version. */
   readonly name: string;
+  /** Whether it ignores notices: its view of the room stays as it was, at most its list changes. False by default. */
+  readonly ignoresNotices?: boolean;
   /** Types a line into the room, as its user does. */
   typeLine(line: string): Promise<void>;
   /** The lines of the room that it shows, the oldest first; other text may be around them. */

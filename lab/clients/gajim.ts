@@ -1,11 +1,11 @@
 import { readFileSync } from 'node:fs';
-import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { debianVersion } from '../../scripts/debian.ts';
 import { until } from '../lab.ts';
 import type { Prosody } from '../prosody.ts';
 import type { Client, ClientOptions } from './client.ts';
 import { Desktop } from './desktop.ts';
+import { looker } from './look.ts';
 import { makeHome, runAsPerson } from './person.ts';
 
 const ACCOUNT = 'lab';
@@ -38,7 +38,6 @@ database.commit()
 
 /** What the page of the room shows. */
 interface Look {
-  readonly look: number;
   readonly shown: readonly string[];
   /** The list of occupants: groups, nicks and more. */
   readonly listed: readonly string[];
@@ -107,20 +106,7 @@ export async function gajim({ lab, server, user, room, nick }: ClientOptions): P
     env: environment,
     stdio: ['pipe', 'pipe', 'ignore'],
   });
-  if (program.stdout === null) throw new Error('Gajim has no output');
-  const looks = new Map<number, Look>();
-  createInterface({ input: program.stdout }).on('line', (line) => {
-    if (!line.startsWith('{"look"')) return;
-    const look = JSON.parse(line) as Look;
-    looks.set(look.look, look);
-  });
-  let asked = 0;
-  const look = async (): Promise<Look> => {
-    asked += 1;
-    const number = asked;
-    program.stdin?.write(`${number}\n`);
-    return until('Gajim reports what it shows', () => looks.get(number));
-  };
+  const look = looker<Look>(program, 'Gajim');
   await desktop.maximize('gajim');
   return {
     name: `Gajim ${debianVersion('gajim')}`,

@@ -67,6 +67,7 @@ export class Loss {
     const forMucs = 'archive' in MODES[mode] ? 'modules_enabled = { "muc_mam" }' : '';
     const testBed = await TwoServers.open(settings, {
       production: {},
+      realClients: true,
       users,
       guests: ['mercutio', 'benvolio', 'tybalt'],
       forMucs,

@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises';
 import { debianVersion } from '../../scripts/debian.ts';
 import { until } from '../lab.ts';
 import type { Client, ClientOptions } from './client.ts';
@@ -11,7 +12,7 @@ export async function poezio({ lab, server, user, room, nick }: ClientOptions): 
     password: server.password,
     custom_host: server.host,
     custom_port: 5222,
-    force_encryption: false,
+    ca_cert_path: 'authority.crt', // in its home
     rooms: `${room}/${nick}`,
     use_log: false,
     plugins_autoload: '',
@@ -19,7 +20,10 @@ export async function poezio({ lab, server, user, room, nick }: ClientOptions): 
   const text = Object.entries(settings)
     .map(([name, value]) => `${name} = ${value}\n`)
     .join('');
-  const home = await makeHome(lab, { 'config/poezio/poezio.cfg': `[Poezio]\n${text}` });
+  const home = await makeHome(lab, {
+    'config/poezio/poezio.cfg': `[Poezio]\n${text}`,
+    'authority.crt': await readFile((await lab.authority()).certificate, 'utf8'),
+  });
   const terminal = await Terminal.start(lab, home, ['poezio']);
   await until(
     'Poezio has a tab for the room',

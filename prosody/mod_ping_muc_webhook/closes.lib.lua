@@ -115,7 +115,7 @@ return function (settings, state, sender, queries, next_at)
 		sender.enqueue("s2s.closed", remote, held.at, {
 			remote = remote, direction = held.direction, reason = held.reason,
 			delay = settings.delay, timeout = settings.timeout, patience = settings.patience, dry_run = settings.dry_run,
-			reenter = settings.reenter,
+			reenter = settings.reenter, notice_limit = settings.notice_limit, notice_share = settings.notice_share,
 		});
 	end
 

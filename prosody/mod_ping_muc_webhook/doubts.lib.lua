@@ -2,7 +2,8 @@
 -- (rule 11 in docs/rules.md)
 --
 -- Either the room says to one of them that it is not in it, or the room has been silent for long. In both cases the
--- module requests a check of that room. It does not decide whether the users are out.
+-- module requests a check of that room, or of the whole host if many of its rooms say so. It does not decide whether
+-- the users are out.
 
 local cache = require "util.cache";
 local jid = require "util.jid";
@@ -11,11 +12,12 @@ local time = require "util.time";
 local monotonic, time_now = time.monotonic, time.now;
 local match = string.match;
 
--- How many checks errors of rooms can cause at once, and per second in the long run: for one remote host, for one
--- user, and in all. Each costs the operator money. A check whose pings are not answered runs for minutes, and delays
--- others. If all are answered, most of its cost is given back.
+-- How many checks errors of rooms can cause at once, and per second in the long run: checks of single rooms for one
+-- remote host and for one user, checks of a whole host, and checks in all. Each costs the operator money. A check whose
+-- pings are not answered runs for minutes, and delays others. If all are answered, most of its cost is given back.
 local BOUNDS = {
-	host = { at_once = 60, rate = 6 / 3600 };
+	host = { at_once = 10, rate = 6 / 3600 };
+	whole = { at_once = 1, rate = 2 / 3600 };
 	user = { at_once = 60, rate = 6 / 3600 };
 	all = { at_once = 120, rate = 12 / 3600 };
 };
@@ -34,8 +36,8 @@ local NOT_IN = { ["not-acceptable"] = true, ["item-not-found"] = true };
 local count_requested = module:metric("counter", "checks_requested", "", "Checks requested, by cause", { "cause" });
 
 return function (settings, state, sender, rosters, closes, next_at)
-	-- Room → { asked, on_account_of }: when a check of it was last requested, and whose allowance it used. Only of rooms
-	-- with joins; the room that was examined last is at the head.
+	-- Room → { requested_at, on_account_of }: when a check of it was last requested, and whose allowance it used. Only
+	-- of rooms with joins; the room that was examined last is at the head.
 	state.doubts = state.doubts or cache.new(2^31);
 	local doubts = state.doubts;
 	-- Kind and name → { left, at }: how many checks errors of rooms may still cause, and when that was the number.
@@ -61,14 +63,21 @@ return function (settings, state, sender, rosters, closes, next_at)
 		for room in pairs(track.rooms) do follow(room); end
 	end
 
-	local function request_check(room, cause)
-		doubts:get(room).asked = monotonic();
-		module:log("debug", "Requesting a check of %s (%s)", room, cause);
+	-- `room`: nil for all rooms on the remote host
+	local function request_check(remote, room, cause)
+		module:log("debug", "Requesting a check of %s (%s)", room or remote, cause);
 		count_requested:with_labels(cause):add(1);
-		sender.enqueue("check.requested", room, next_at(), {
-			remote = jid.host(room), room = room, cause = cause, delay = 0,
+		-- Its key differs from that of a close, which it must not replace in the queue.
+		sender.enqueue("check.requested", room or "all rooms on "..remote, next_at(), {
+			remote = remote, room = room, cause = cause, delay = 0,
 			timeout = settings.timeout, patience = settings.patience, dry_run = settings.dry_run, reenter = settings.reenter,
+			notice_limit = settings.notice_limit, notice_share = settings.notice_share,
 		});
+	end
+
+	local function request_check_of_room(room, cause)
+		doubts:get(room).requested_at = monotonic();
+		request_check(jid.host(room), room, cause);
 	end
 
 	-- What the room says
@@ -103,11 +112,23 @@ return function (settings, state, sender, rosters, closes, next_at)
 	local function request_for(full, room)
 		spend(room, full, 1);
 		doubts:get(room).on_account_of = full;
-		request_check(room, "room-error");
+		request_check_of_room(room, "room-error");
+	end
+
+	-- So many rooms of a host say so that single checks are used up: its chat service has probably restarted. One check of
+	-- all its rooms also finds the users who do not write.
+	local function request_for_host(remote)
+		if allowance_of("host", remote).left >= 1 then return; end
+		local whole, whole_key = allowance_of("whole", remote);
+		local all, all_key = allowance_of("all", "");
+		if whole.left < 1 or all.left < 1 then return; end
+		whole.left, allowances[whole_key] = whole.left - 1, whole;
+		all.left, allowances[all_key] = all.left - 1, all;
+		request_check(remote, nil, "room-error");
 	end
 
 	-- A request to the stanza API about these rooms is finished. `is_answered`: whether they have answered all pings
-	local function asked(rooms, is_answered)
+	local function pings_finished(rooms, is_answered)
 		for room in pairs(rooms) do
 			local doubt = doubts:get(room);
 			local full = doubt and doubt.on_account_of;
@@ -153,7 +174,7 @@ return function (settings, state, sender, rosters, closes, next_at)
 	end
 
 	local function seconds_left(doubt)
-		return doubt.asked and doubt.asked + window() - monotonic() or 0;
+		return doubt.requested_at and doubt.requested_at + window() - monotonic() or 0;
 	end
 
 	-- A room says to a session that it is not in it. A check is requested at once, unless there was one within the
@@ -166,6 +187,7 @@ return function (settings, state, sender, rosters, closes, next_at)
 		if left <= 0 then return request_for(full, room); end
 		join.denied = time_now();
 		examine_later(room, left);
+		request_for_host(jid.host(room));
 	end
 
 	-- Joins that have been in doubt since before the module was reloaded
@@ -224,7 +246,7 @@ return function (settings, state, sender, rosters, closes, next_at)
 	-- What the room does not say
 
 	local function is_silent(room, doubt, now)
-		if doubt.asked and now - doubt.asked < settings.silence then return false; end
+		if doubt.requested_at and now - doubt.requested_at < settings.silence then return false; end
 		local found = false;
 		for _, join in pairs(rosters.joins_in(room)) do
 			join.heard = join.heard or now; -- found when the module was loaded
@@ -256,7 +278,7 @@ return function (settings, state, sender, rosters, closes, next_at)
 		for _ = 1, math.min(math.ceil(doubts:count() * share), MAX_ROOMS) do
 			local room, doubt = doubts:tail();
 			doubts:set(room, doubt);
-			if is_silent(room, doubt, now) and may_check_silence(jid.host(room)) then request_check(room, "silence"); end
+			if is_silent(room, doubt, now) and may_check_silence(jid.host(room)) then request_check_of_room(room, "silence"); end
 		end
 		return math.max(MIN_SLICE, math.min(pass / SLICES, MAX_SLICE));
 	end
@@ -269,5 +291,5 @@ return function (settings, state, sender, rosters, closes, next_at)
 	end
 	follow_settings();
 
-	return { follow = follow, follow_settings = follow_settings, asked = asked };
+	return { follow = follow, follow_settings = follow_settings, pings_finished = pings_finished };
 end

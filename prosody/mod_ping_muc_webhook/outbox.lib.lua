@@ -12,7 +12,9 @@ local MAX_EVENTS, MAX_WEBHOOK = 1000, 256 * 1024; -- events and bytes in one web
 local measure_queue = module:measure("queue_length", "amount");
 local measure_age = module:measure("oldest_event_age", "amount", { unit = "seconds" });
 
-local envelope = { '{"host":'..json.encode(module.host)..',"events":[', "]}" };
+local envelope = { '{"host":'..json.encode(module.host)..",", '"events":[', "]}" };
+local QUEUE = '"queue":{"length":%d,"oldest":%d},'; -- makes a request a heartbeat
+local ENVELOPE_SIZE = #table.concat(envelope) + #QUEUE:format(2^31, 2^31);
 
 local function new_event(kind, key, at, fields)
 	-- Formatted here, because JSON libraries write integers of this size as floats on older versions of Lua
@@ -76,6 +78,7 @@ return function (state)
 	-- that were made before its close. With `is_last` they go to the end, so that what is refused does not delay the
 	-- others.
 	local function put_back(batch, is_last)
+		if not batch.events[1] then return; end -- a heartbeat alone
 		local rest = {};
 		for _, event in ipairs(batch.events) do
 			if is_last or event.is_renewal then put_event_last(event); else table.insert(rest, event); end
@@ -91,14 +94,14 @@ return function (state)
 		for i, event in ipairs(events) do
 			texts[i], since, has_fresh = event.text, math.min(since, event.since), has_fresh or not event.is_renewal;
 		end
-		local body = envelope[1]..table.concat(texts, ",")..envelope[2];
+		local body = envelope[1]..envelope[2]..table.concat(texts, ",")..envelope[3];
 		local id = put_back_last and put_back_last.body == body and put_back_last.id or "msg_"..new_id.medium();
 		return { id = id; events = events; since = since; has_fresh = has_fresh; body = body };
 	end
 
 	-- Returns a list of events, and a function that adds an event to it, if there is room for it.
 	local function new_list()
-		local events, size = {}, #envelope[1] + #envelope[2];
+		local events, size = {}, ENVELOPE_SIZE;
 		return events, function (event)
 			local new_size = size + #event.text + 1;
 			if #events >= batch_limit or new_size > MAX_WEBHOOK then return false; end
@@ -145,20 +148,38 @@ return function (state)
 		state.batch, put_back_last, batch_limit = nil, nil, math.min(batch_limit * 2, MAX_EVENTS);
 	end
 
-	module:hook_global("stats-update", function ()
+	-- How many events wait to be accepted, and for how many seconds the oldest of them has waited
+	local function backlog()
 		local oldest = state.batch and state.batch.since or math.huge;
 		for _, event in ipairs(state.rest) do oldest = math.min(oldest, event.since); end
 		-- All of them, because an event at the end can be older than those before it.
 		for _, queue in ipairs({ state.queue, state.renewals }) do
 			for event in queue:values() do oldest = math.min(oldest, event.since); end
 		end
-		measure_queue(waiting() + (state.batch and #state.batch.events or 0));
-		measure_age(oldest < math.huge and time_now() - oldest or 0);
+		local age = oldest < math.huge and math.max(0, time_now() - oldest) or 0;
+		return waiting() + (state.batch and #state.batch.events or 0), age;
+	end
+
+	module:hook_global("stats-update", function ()
+		local length, age = backlog();
+		measure_queue(length);
+		measure_age(age);
 	end);
+
+	-- The same batch as a heartbeat: a new request, because it also states how long the queue is now. Without a batch, a
+	-- request without events
+	local function heartbeat(batch)
+		local length, age = backlog();
+		local rest = batch and batch.body:sub(#envelope[1] + 1) or envelope[2]..envelope[3];
+		return {
+			id = "msg_"..new_id.medium(); events = batch and batch.events or {}; has_fresh = batch and batch.has_fresh;
+			body = envelope[1]..QUEUE:format(length, math.floor(age))..rest; is_heartbeat = true;
+		};
+	end
 
 	return {
 		add = add, renew = renew, drop = drop, waiting = waiting;
-		next_batch = next_batch, accept = accept, put_back = put_back;
+		next_batch = next_batch, heartbeat = heartbeat, accept = accept, put_back = put_back;
 		-- Whether more events wait than one batch holds
 		fills_batch = function () return waiting() >= batch_limit; end;
 		-- Whether the next batch is as large as any can be

@@ -42,7 +42,7 @@ return function (limits, actions, doubts, replays, responses)
 	local function respond_when_done(request)
 		if not requests[request] or request.next <= #request.items or next(request.waiting) then return; end
 		responses.note_success();
-		doubts.asked(request.rooms, not request.is_unanswered);
+		doubts.pings_finished(request.rooms, not request.is_unanswered);
 		respond(request, {
 			headers = { content_type = "application/xmpp+xml" };
 			body = "<xmpp>"..table.concat(request.answers).."</xmpp>";

@@ -16,6 +16,10 @@ local GIVE_WAY_AFTER = 5; -- seconds after which a request of renewals alone is 
 local BURST, RATE = 60, 1;
 local MAX_BACKOFF, MAX_RETRY_AFTER = 60, 3600; -- seconds between two attempts: ours, and what the receiver may request
 local MAX_REJECTED_LOGGED = 10; -- of one webhook answer
+-- A request with events is a heartbeat, too, if this part of ping_muc_heartbeat has passed. So a busy host sends no
+-- request for it.
+local HEARTBEAT_SHARE = 0.5;
+local LEAST_LOOK, MOST_LOOK = 5, 60; -- seconds until the sender looks again whether a heartbeat is due
 local TICK = 0.001; -- seconds until the next request, if one does not hold all events
 
 local count_events = module:measure("events_sent", "counter");
@@ -23,12 +27,13 @@ local measure_answer = module:measure("last_answer", "amount"); -- HTTP status, 
 local count_webhooks = module:metric("counter", "webhooks", "", "Webhooks by HTTP status, 0: no answer", { "status" });
 
 return function (settings, state, outbox, signature)
-	local flight; -- { timer, request, since, gives_way }: the webhook request under way, which carries state.batch
+	local flight; -- { timer, request, since, batch, gives_way }: the webhook request under way
 	local flush_timer;
 	local failures, complaint = 0, nil; -- failed attempts in a row, and the message about the last one
 	local tokens, counted_at = BURST, monotonic();
 	local on_new_receiver;
 	local flush;
+	state.heartbeat_at = state.heartbeat_at or monotonic(); -- when the last heartbeat was accepted
 
 	local function schedule_flush(after)
 		if flight or flush_timer then return; end
@@ -70,7 +75,8 @@ return function (settings, state, outbox, signature)
 	local function accepted(batch, answer)
 		count_events(#batch.events);
 		failures = 0;
-		outbox.accept();
+		if batch.is_heartbeat then state.heartbeat_at = monotonic(); end
+		if batch.events[1] then outbox.accept(); end
 		if outbox.waiting() == 0 then -- otherwise what was refused before may be among the events that wait
 			if complaint ~= "" then
 				module:log("info", "Webhooks are accepted");
@@ -128,7 +134,7 @@ return function (settings, state, outbox, signature)
 
 	local function send(batch)
 		local timestamp = ("%d"):format(os.time());
-		local this = { since = monotonic() };
+		local this = { since = monotonic(), batch = batch };
 		flight = this;
 		this.timer = module:add_timer(ANSWER_WITHIN, function ()
 			if flight ~= this then return; end
@@ -173,27 +179,41 @@ return function (settings, state, outbox, signature)
 		on_new_receiver();
 	end
 
+	-- Seconds until a heartbeat is due (rule 12 in docs/rules.md)
+	local function seconds_to_heartbeat(share)
+		return settings.heartbeat > 0 and state.heartbeat_at + settings.heartbeat * share - monotonic() or math.huge;
+	end
+
 	function flush()
-		if flight or not state.batch and outbox.waiting() == 0 then return; end
+		local is_due, is_retry = seconds_to_heartbeat(1) <= 0, state.batch ~= nil;
+		if flight or not is_due and not state.batch and outbox.waiting() == 0 then return; end
 		local may, after = may_send();
 		if not may then return schedule_flush(after); end
 		look_for_new_receiver();
 		local batch = outbox.next_batch();
+		-- A retry remains the same request for as long as possible.
+		is_due = is_due or batch and not is_retry and seconds_to_heartbeat(HEARTBEAT_SHARE) <= 0;
+		if is_due then batch = outbox.heartbeat(batch); end
 		if batch then send(batch); end
 	end
 
+	local function look()
+		if seconds_to_heartbeat(1) <= 0 then schedule_flush(0); end
+		return math.max(LEAST_LOOK, math.min(MOST_LOOK, seconds_to_heartbeat(1)));
+	end
+	module:add_timer(LEAST_LOOK, look);
+
 	-- What the other parts ask for
 
-	-- If the request under way holds nothing but renewals, it is aborted after some time, so that a new event goes first.
+	-- If the request under way holds no new events, it is aborted after some time, so that a new event goes first.
 	local function give_way()
 		local this = flight;
-		if not this or state.batch.has_fresh or this.gives_way then return; end
+		if not this or this.batch.has_fresh or this.gives_way then return; end
 		this.gives_way = true;
 		module:add_timer(math.max(MERGE, this.since + GIVE_WAY_AFTER - monotonic()), function ()
 			if flight ~= this then return; end
-			local batch = state.batch;
 			abort_flight();
-			outbox.put_back(batch);
+			outbox.put_back(this.batch);
 			flush();
 		end);
 	end

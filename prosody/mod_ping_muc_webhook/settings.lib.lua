@@ -32,6 +32,21 @@ local function seconds_setting(name, default, min, max)
 	return number_setting(name, default, min, max, "seconds");
 end
 
+-- 0, or from min to max
+local function interval_setting(name, default, min, max)
+	if module:get_option(name) == 0 then return 0; end
+	return number_setting(name, default, min, max, "seconds (or 0 for never)");
+end
+
+local function share_setting(name, default)
+	local value = module:get_option(name);
+	if value == nil then return default; end
+	if type(value) ~= "number" or not (value >= 0 and value <= 1) then
+		refuse(name, "a number from 0 to 1", describe(value), default);
+	end
+	return value;
+end
+
 local function is_loopback(name)
 	if name == "localhost" or name == "::1" then return true; end
 	local a, b, c = name:match("^127%.(%d+)%.(%d+)%.(%d+)$");
@@ -102,8 +117,10 @@ local function read()
 		timeout = seconds_setting("ping_muc_timeout", 60, 1, 300);
 		patience = seconds_setting("ping_muc_patience", 300, 0, 86400);
 		refresh = seconds_setting("ping_muc_refresh", 86400, 1, 259200);
-		silence = module:get_option("ping_muc_silence") == 0 and 0
-			or number_setting("ping_muc_silence", 21600, 10, 604800, "seconds (or 0 for never)");
+		silence = interval_setting("ping_muc_silence", 21600, 10, 604800);
+		heartbeat = interval_setting("ping_muc_heartbeat", 300, 60, 600); -- after 900 seconds the host counts as silent
+		notice_limit = number_setting("ping_muc_notice_limit", 0, 0, 1000000, "notices (or 0 for no limit)");
+		notice_share = share_setting("ping_muc_notice_share", 0.5);
 		excluded = hosts_setting("ping_muc_exclude");
 		dry_run = boolean_setting("ping_muc_dry_run", false);
 		reenter = boolean_setting("ping_muc_reenter", false);

@@ -28,7 +28,17 @@ local is_handed_over = is_new and take_over(module.saved_state);
 local function prepare()
 	if is_new then
 		state.last_at = state.last_at or 0;
-		state.tracks = state.tracks or {}; -- full JID → { rooms = { room → join }, count, asks }
+		-- Full JID → { rooms = { room → join }, count, asks }. A join has, beside fields of other parts:
+		--   at         its moment, which names it, µs
+		--   nick
+		--   announced  the receiver may know of it, so its end must be reported
+		--   attempt    when the session began to enter again by itself, s, until the room answers
+		--   pinged     when it was pinged last, s
+		--   proof      when the stream of its latest proof began, µs
+		--   denied     when the room last said that the session is not in it, s, while no check has settled that
+		--   heard      when anything last came from the room, monotonic s
+		--   entry      its re-entry (reentry.lib)
+		state.tracks = state.tracks or {};
 		state.remotes = state.remotes or {}; -- remote host → number of joins there
 		state.joins = state.joins or 0;
 		-- Key → event, the oldest at the tail. Without a limit: there is at most one event for each join, host and room.

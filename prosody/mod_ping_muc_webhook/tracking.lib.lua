@@ -101,21 +101,21 @@ return function (state, joins, closes, rosters, holds, reentry)
 		joins.drop_idle_track(full);
 	end
 
-	-- The room confirms that the session is in it. `asked`: when the session asked for that, if it did. Returns true if
-	-- its client must not see this.
-	local function confirmed(full, room, nick, statuses, asked, event)
+	-- The room confirms that the session is in it. `asked_at`: when the session asked for that, if it did. Returns true
+	-- if its client must not see this.
+	local function confirmed(full, room, nick, statuses, asked_at, event)
 		local join = joins.find(full, room);
 		if join and statuses["201"] and reentry.takes_new_room(full, room, join) then return true; end
 		if not join or join.attempt or join.nick ~= nick or reentry.is_awaited(join) then joins.record(full, room, nick); end
 		join = joins.find(full, room);
 		if not join then return; end
 		prove(join, event.origin, event.stanza);
-		if asked then rosters.shown(room, asked); end
+		if asked_at then rosters.shown(room, asked_at); end
 		reentry.entered(full, room, join);
 	end
 
 	-- The room says that the session is no longer in it, or that its nick changes (303).
-	local function gone(full, room, statuses, x)
+	local function left_or_renamed(full, room, statuses, x)
 		if not statuses["303"] then return joins.finish(full, room, "room"); end
 		-- The nick is taken from here, because not every service marks the presence of the new nick with 110. If one does,
 		-- that presence decides.
@@ -129,20 +129,20 @@ return function (state, joins, closes, rosters, holds, reentry)
 		local node, remote, nick = jid.split(stanza.attr.from);
 		if not track or not node or not joins.is_watched(remote) then return; end
 		local room = jid.join(node, remote);
-		local join, asked = track.rooms[room], track.asks:get(room);
-		if not join and not asked and not track.holds then return; end
+		local join, asked_at = track.rooms[room], track.asks:get(room);
+		if not join and not asked_at and not track.holds then return; end
 
 		local presence_type, statuses, x = stanza.attr.type, statuses_of(stanza);
 		local is_self = statuses["110"] == true;
 		local is_occupant = presence_type == nil and nick and x;
 		local is_goodbye = presence_type == "unavailable" and nick and (not is_self or statuses["303"]);
-		if (join or asked) and (is_occupant or is_goodbye) then rosters.see(room, nick, is_occupant); end
+		if (join or asked_at) and (is_occupant or is_goodbye) then rosters.see(room, nick, is_occupant); end
 		if holds.takes_presence(track, room, nick, stanza, is_self) then
 			joins.drop_idle_track(full);
 			return true;
 		end
 		-- The session has not asked for this. It is here only because something is held back from its client.
-		if not join and not asked then return joins.drop_idle_track(full); end
+		if not join and not asked_at then return joins.drop_idle_track(full); end
 
 		-- A room sends the presence of the others to an entering session before it says whether it admits the session.
 		if join and is_occupant and not join.attempt and not reentry.is_awaited(join) then
@@ -151,11 +151,11 @@ return function (state, joins, closes, rosters, holds, reentry)
 		if presence_type == "error" then
 			return refused(full, room, track, event);
 		elseif presence_type == nil and nick and is_self then
-			return confirmed(full, room, nick, statuses, asked, event);
+			return confirmed(full, room, nick, statuses, asked_at, event);
 		elseif is_occupant and join then
 			reentry.announced(join, nick);
 		elseif presence_type == "unavailable" and join and (is_self or nick == join.nick) then
-			gone(full, room, statuses, x);
+			left_or_renamed(full, room, statuses, x);
 		end
 	end, 1000);
 end

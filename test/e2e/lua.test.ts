@@ -40,10 +40,13 @@ it.each(['5.1', '5.2', '5.3', '5.4'])('the whole module works on Lua %s', async 
         patience: 300,
         dry_run: false,
         reenter: true,
+        notice_limit: 0,
+        notice_share: 0.5,
       },
     ],
   });
   expect(webhook).toMatch(/"at":1795355000\d{6},/);
+  expect(printed('heartbeat')).toEqual([['{"host":"example.net","queue":{"length":0,"oldest":0},"events":[]}']]);
 
   expect(printed('query')).toEqual([
     ['get', user, `${room}/Juliet`, 'urn:xmpp:ping'],
@@ -97,22 +100,23 @@ describe('a session that is back receives no message twice, and misses none:', (
   });
 });
 
-/** Rule 11 (docs/rules.md): how many checks errors cause within a minute, within four hours, and in total. */
+/** Rule 11 (docs/rules.md): how many checks follow within a minute, within four hours and in total. */
 describe('all rooms answer at once that nobody is in them:', () => {
   it.each([
-    ['200 of one host, which are silent', [1, 200, 1000, 'is_silent'], '60 84 200'],
-    ['200 of one host, which answer', [1, 200, 1000, 'answers'], '60 200 200'],
+    ['ten of one host', [1, 10, 1000, 'is_silent'], '10 10 10'],
+    ['200 of one host: ten are checked, and then the host', [1, 200, 1000, 'is_silent'], '11 11 11'],
+    ['200 of one host, which answer', [1, 200, 1000, 'answers'], '11 11 11'],
     ['500 of 50 hosts, all of one user, which are silent', [50, 10, 1, 'is_silent'], '60 84 500'],
     ['500 of 50 hosts, which are silent', [50, 10, 1000, 'is_silent'], '120 168 500'],
   ] as const)(
-    '%s: the limit is checked at once, the others later, each once, and the allowance is restored',
+    '%s: the limit is checked at once, the others later, each once, none is left out, and the allowance is restored',
     async (_what, parameters, found) => {
-      expect(await runParts('errors', ...parameters)).toEqual([found, 'forgotten']);
+      expect(await runParts('errors', ...parameters)).toEqual([`${found}\t0`, 'forgotten']);
     },
   );
 
   it('reloads of the module allow no more checks, and lose none', async () => {
-    expect(await runParts('reloads', 200, 'is_silent')).toEqual(['61\t200']);
+    expect(await runParts('reloads', 200, 'is_silent')).toEqual(['11\t11\t0']);
   });
 });
 
@@ -132,5 +136,95 @@ describe('the list of occupants', () => {
 
   it('has space again when old lists of other rooms have expired', async () => {
     expect(await runParts('snapshots')).toEqual(['nil', 'false']);
+  });
+});
+
+/** Rule 12 (docs/rules.md): when each request is sent, its status, the number of its events, and its queue. */
+describe('heartbeats', () => {
+  const requests = (interval: number, seconds: number, ...steps: string[]): Promise<readonly string[]> =>
+    runParts('heartbeats', interval, seconds, ...steps);
+
+  it('are sent every five minutes while nothing happens, and none with 0', async () => {
+    expect(await requests(300, 950)).toEqual(['300 200 0 0/0', '600 200 0 0/0', '900 200 0 0/0']);
+    expect(await requests(0, 5000, '4000:event')).toEqual(['4000 200 1 -']);
+  });
+
+  it('are not sent while there are webhooks: some of these carry the queue', async () => {
+    const events = ['100', '200', '300', '400', '500', '600'].map((at) => `${at}:event`);
+    expect(await requests(300, 890, ...events)).toEqual([
+      '100 200 1 -',
+      '200 200 1 1/0',
+      '300 200 1 -',
+      '400 200 1 1/0',
+      '500 200 1 -',
+      '600 200 1 1/0',
+    ]);
+  });
+
+  it('say how many events wait, and for how long, as soon as they are accepted again', async () => {
+    const found = await requests(300, 700, '100:down', '110:event', '200:event', '500:up');
+    const accepted = found.filter((line) => line.split(' ')[1] === '200');
+    expect(accepted).toHaveLength(2); // what was sent before, and what came meanwhile
+    const [at, , events, queue] = String(accepted[0]).split(' ');
+    expect(Number(at)).toBeLessThanOrEqual(560);
+    expect([events, queue]).toEqual(['1', `2/${Number(at) - 110}`]);
+    const retries = found.filter((line) => line.split(' ')[1] === '0');
+    expect(new Set(retries.slice(0, 5).map((line) => line.split(' ')[3]))).toEqual(new Set(['-']));
+    expect(retries.at(-1)).toMatch(/ 0 1 2\/\d+$/);
+  });
+
+  it('that are not accepted are repeated, and make no batch smaller', async () => {
+    const events = Array.from({ length: 20 }, () => '500:event');
+    const found = await requests(300, 700, '250:down', '450:up', ...events);
+    expect(found.filter((line) => line.endsWith(' 0 0/0')).length).toBeGreaterThan(5);
+    expect(found.at(-1)).toBe('500 200 20 -');
+  });
+
+  it('continue after a reload', async () => {
+    const reloads = ['100', '200', '299', '400', '599'].map((at) => `${at}:reload`);
+    expect(await requests(300, 700, ...reloads)).toEqual(['304 200 0 0/0', '604 200 0 0/0']);
+  });
+});
+
+describe('a setting', () => {
+  const read = (name: string, value: number | string, field: string): Promise<readonly string[]> =>
+    runParts('setting', `ping_muc_${name}`, value, field);
+
+  it.each([
+    ['heartbeat', 0],
+    ['heartbeat', 60],
+    ['heartbeat', 600],
+    ['notice_limit', 0],
+    ['notice_limit', 1000000],
+    ['notice_share', 0],
+    ['notice_share', 0.25],
+    ['notice_share', 1],
+  ])('%s may be %s', async (name, value) => {
+    expect((await read(name, value, name)).map(Number)).toEqual([value]);
+  });
+
+  it('has a default: five minutes, no limit, more than half', async () => {
+    const defaults = ['heartbeat', 'notice_limit', 'notice_share'].map((field) => read('delay', 60, field));
+    expect((await Promise.all(defaults)).flat()).toEqual(['300', '0', '0.5']);
+  });
+
+  const seconds = 'a whole number of seconds (or 0 for never) from 60 to 600';
+  it.each([
+    ['heartbeat', 59, `${seconds}, but it is the number 59. For example: ping_muc_heartbeat = 300`],
+    ['heartbeat', 601, `${seconds}, but it is the number 601. For example: ping_muc_heartbeat = 300`],
+    [
+      'notice_limit',
+      -1,
+      'a whole number of notices (or 0 for no limit) from 0 to 1000000, but it is the number -1. ' +
+        'For example: ping_muc_notice_limit = 0',
+    ],
+    ['notice_share', 1.5, 'a number from 0 to 1, but it is the number 1.5. For example: ping_muc_notice_share = 0.5'],
+    [
+      'notice_share',
+      'half',
+      'a number from 0 to 1, but it is the string "half". For example: ping_muc_notice_share = 0.5',
+    ],
+  ])('%s may not be %s, and the error says what to set', async (name, value, message) => {
+    expect(await read(name, value, name)).toEqual([`ping_muc_${name} must be ${message}`]);
   });
 });

@@ -264,18 +264,23 @@ describe('the room was gone, and the re-entry has created it (201):', () => {
   });
 });
 
+/** Juliet leaves. The room has received that, and answers it when the barrier is released. */
+async function leaveUnanswered(): Promise<void> {
+  testBed.muc().script(
+    'leave',
+    room,
+    held(barrier.wait, (question) =>
+      mucPresence({ from: question.to, to: question.user, type: 'unavailable', codes: [110] }),
+    ),
+  );
+  await juliet.leave(room, 'Juliet');
+  await until('the room has received its presence', () => testBed.muc().count('leave', room) === 1);
+}
+
 describe('before the room answers, the user', () => {
   it('leaves: it stays out, is not notified, and receives only the answer to its leave', async () => {
     const at = await reentering();
-    testBed.muc().script(
-      'leave',
-      room,
-      held(barrier.wait, (question) =>
-        mucPresence({ from: question.to, to: question.user, type: 'unavailable', codes: [110] }),
-      ),
-    );
-    await juliet.leave(room, 'Juliet');
-    await until('the room has received its presence', () => testBed.muc().count('leave', room) === 1);
+    await leaveUnanswered();
     barrier.release();
     await done(at);
     await settled();
@@ -605,15 +610,7 @@ it('while stanzas are held back, and later, no room can cause a join that the us
   const send = (from = ''): void =>
     testBed.muc().send(mucPresence({ from: `${from}/Juliet`, to: juliet.jid, codes: [110] }));
   const at = await reentering();
-  testBed.muc().script(
-    'leave',
-    room,
-    held(barrier.wait, (question) =>
-      mucPresence({ from: question.to, to: question.user, type: 'unavailable', codes: [110] }),
-    ),
-  );
-  await juliet.leave(room, 'Juliet');
-  await until('the room has received its presence', () => testBed.muc().count('leave', room) === 1);
+  await leaveUnanswered();
   send(others[0]);
   await settled();
   barrier.release();

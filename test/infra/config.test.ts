@@ -17,6 +17,7 @@ describe('what an operator may set', () => {
       defaultTimeoutSeconds: 60,
       defaultPatienceSeconds: 300,
       alarmEmail: undefined,
+      alarmTopicArns: {},
       runbookUrl: 'https://github.com/ping-muc/ping-muc/blob/main/docs/runbook.md',
       logRetentionDays: 30,
       removalPolicy: 'retain',
@@ -30,7 +31,9 @@ describe('what an operator may set', () => {
 
   it('is the same as text on the command line and as JSON in cdk.json', () => {
     const serverApiUrl = 'https://{host}:5281/ping_muc';
+    const [high, low] = ['pager', 'tickets'].map((name) => `arn:aws:sns:eu-central-1:123456789012:${name}`);
     const text = {
+      alarmTopicArns: `high=${high}, low=${low}`,
       xmppHosts: 'Example.net, example.org',
       defaultDelaySeconds: '90',
       logRetentionDays: '7',
@@ -38,6 +41,7 @@ describe('what an operator may set', () => {
       checkConcurrency: '5',
     };
     const json = {
+      alarmTopicArns: { high, low },
       xmppHosts: ['example.net', 'example.org'],
       defaultDelaySeconds: 90,
       logRetentionDays: 7,
@@ -81,6 +85,12 @@ describe('what is wrong is said in one line that names the key, what it got, and
     ['defaultTimeoutSeconds', '301'],
     ['defaultPatienceSeconds', '-1'],
     ['alarmEmail', 'operator'],
+    ['alarmTopicArns', ''],
+    ['alarmTopicArns', 'arn:aws:sns:eu-central-1:123456789012:pager'],
+    ['alarmTopicArns', 'medium=arn:aws:sns:eu-central-1:123456789012:pager'],
+    ['alarmTopicArns', 'high=arn:aws:sqs:eu-central-1:123456789012:pager'],
+    ['alarmTopicArns', { high: 'pager' }],
+    ['alarmTopicArns', []],
     ['runbookUrl', 'docs/runbook.md'],
     ['runbookUrl', 'http://wiki.example.net/'],
     ['runbookUrl', 'https://wiki.example.net/#anchor'],

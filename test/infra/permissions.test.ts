@@ -104,7 +104,8 @@ beforeAll(async () => {
       dry_run: false,
     },
   ];
-  const reply = await post({ url: runtime.webhookUrl, secret: runtime.secret, body: JSON.stringify({ host, events }) });
+  const body = JSON.stringify({ host, queue: { length: 0, oldest: 0 }, events });
+  const reply = await post({ url: runtime.webhookUrl, secret: runtime.secret, body });
   expect([reply.status, reply.body]).toEqual([200, JSON.stringify({ accepted: events.length, rejected: [] })]);
   const done = await runtime.line('check done');
   expect(done['totals']).toMatchObject({ joined: 2, left: 1, undecided: 1, notified: 2 });

@@ -82,6 +82,7 @@ describe('nothing is open', () => {
       'AWS::ApiGatewayV2::Stage',
       // reached by their account alone; think before a kind is added
       'AWS::CloudWatch::Alarm',
+      'AWS::CloudWatch::CompositeAlarm',
       'AWS::CloudWatch::Dashboard',
       'AWS::DynamoDB::GlobalTable',
       'AWS::IAM::Policy',
@@ -151,6 +152,25 @@ describe('nothing is open', () => {
         Action: ['kms:Decrypt', 'kms:GenerateDataKey*'],
       }),
     );
+  });
+
+  it('alarms reach the topics of their severity, besides the stack’s own', () => {
+    const [high, low] = ['pager', 'tickets'].map((name) => `arn:aws:sns:eu-central-1:123456789012:${name}`);
+    const own = { Ref: expect.stringMatching(/^AlarmsTopic/) as unknown };
+    const actions = (context: Record<string, string>): unknown[] =>
+      ['AWS::CloudWatch::Alarm', 'AWS::CloudWatch::CompositeAlarm']
+        .flatMap((kind) => Object.values(template(context).findResources(kind)))
+        .map((alarm) => [
+          /^Severity (\w+)/.exec(String(property('Properties.AlarmDescription', alarm)))?.[1],
+          property('Properties.AlarmActions', alarm),
+        ]);
+    for (const [severity, told] of actions({ alarmTopicArns: `high=${high},low=${low}` }) as [
+      string | undefined,
+      unknown,
+    ][])
+      expect(told).toEqual(severity === undefined ? undefined : [own, severity === 'high' ? high : low]);
+    for (const [severity, told] of actions({ alarmTopicArns: `high=${high}` }) as [string | undefined, unknown][])
+      expect(told).toEqual(severity === undefined ? undefined : severity === 'high' ? [own, high] : [own]);
   });
 
   it('the secret is generated, and long', () => {
@@ -255,7 +275,7 @@ describe('the workflow', () => {
     expect(isValid).toBe(true);
   });
 
-  it('ends: each task and the whole have a time-out, each wait an end, each failure a state', () => {
+  it('ends: each task and the whole have a time-out, and errors are retried by cause', () => {
     const [machine] = assembly.stateMachines;
     const states = Object.values(machine?.definition['States'] as Record<string, Record<string, unknown>>);
     expect(machine?.definition['TimeoutSeconds']).toBe(7 * 86_400);
@@ -264,13 +284,20 @@ describe('the workflow', () => {
         ({ Handler, Timeout }) => Handler !== undefined && Timeout === 900,
       );
       expect(task['TimeoutSeconds']).toBeGreaterThan(Number(own?.['Timeout']));
-      expect(task['Catch']).toEqual([{ ErrorEquals: ['States.ALL'], ResultPath: '$.failure', Next: 'Check failed' }]);
       expect((task['Retry'] as { ErrorEquals: string[] }[]).map(({ ErrorEquals }) => ErrorEquals[0])).toEqual([
         'ServerUnreachableError',
         'Lambda.TooManyRequestsException',
         'States.ALL', // the last: it takes what the others leave
       ]);
     }
+  });
+
+  it('keeps the error and its cause when it fails, and can be redriven from the state that failed', () => {
+    const [machine] = assembly.stateMachines;
+    const states = Object.values(machine?.definition['States'] as Record<string, Record<string, unknown>>);
+    expect(states.length).toBeGreaterThan(4);
+    // a redrive only enters a Fail state again, and a Catch is what leads there
+    expect(states.filter(({ Type, Catch }) => Type === 'Fail' || Catch !== undefined)).toEqual([]);
   });
 
   it('is traced, and its log says what failed without saying whose', () => {
@@ -283,7 +310,7 @@ describe('the workflow', () => {
 });
 
 describe('the outputs', () => {
-  it('are the webhook URL, the secret’s command, the dashboard and the settings for Prosody', () => {
+  it('are the webhook URL, the secret’s command, the table, the dashboard and the settings for Prosody', () => {
     const outputs = template({
       xmppHosts: 'Example.net',
       defaultDelaySeconds: '90',
@@ -293,6 +320,7 @@ describe('the outputs', () => {
       'WebhookUrl',
       'SecretArn',
       'SecretCommand',
+      'TableName',
       'DashboardUrl',
       'ProsodySettings',
     ]);
@@ -313,11 +341,12 @@ describe('the outputs', () => {
     ]);
   });
 
-  it('alarms and the failed check link to the runbook that the operator names', () => {
+  it('alarms and the check that may fail link to the runbook that the operator names', () => {
     const runbookUrl = 'https://wiki.example.net/ping-muc';
-    const described = template({ runbookUrl }).findResources('AWS::CloudWatch::Alarm');
-    expect(Object.keys(described).length).toBeGreaterThan(5);
-    for (const alarm of Object.values(described))
+    const kinds = ['AWS::CloudWatch::Alarm', 'AWS::CloudWatch::CompositeAlarm'];
+    const described = kinds.flatMap((kind) => Object.values(template({ runbookUrl }).findResources(kind)));
+    expect(described.length).toBeGreaterThan(5);
+    for (const alarm of described)
       expect(property('Properties.AlarmDescription', alarm)).toMatch(
         /What to do: https:\/\/wiki\.example\.net\/ping-muc#/,
       );

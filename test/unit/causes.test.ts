@@ -46,7 +46,7 @@ describe('a check of one room', () => {
     expect(world.noticesTo(late)).toBe(0);
   });
 
-  it('goes on where an invocation ended, within the room', async () => {
+  it('continues where an invocation ended, within the room', async () => {
     const world = new World();
     const lost = Array.from({ length: 700 }, (_, n) => world.lose(world.join(`user${n}`, 'room')));
     world.join('somebody', 'after');

@@ -1,5 +1,5 @@
 import type { Context } from 'aws-lambda';
-import { afterAll, beforeAll, beforeEach, expect, it, vi } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import { type CheckState, firstState } from '../../functions/core/check-state.ts';
 import type { CheckRequest } from '../../functions/core/events.ts';
 import { ENV } from '../../functions/names.ts';
@@ -34,7 +34,11 @@ let check: (state: CheckState, context: Context) => Promise<CheckState>;
 let onDelete: (n: number) => readonly [status: number, body: object];
 /** How often each row was to be deleted. */
 let deletes: Map<string, number>;
+/** What the server's API answers. */
+let answeredStatus = 200;
 let lines: Record<string, unknown>[];
+/** The rows of CONTROL, by their sort keys. */
+let controls: Record<string, object>;
 
 const THROTTLED = [
   400,
@@ -53,6 +57,8 @@ function answerOf(target: string, body: string): readonly [number, object] {
   if (target === 'secretsmanager.GetSecretValue')
     return [200, { SecretString: JSON.stringify({ current: `whsec_${Buffer.alloc(32).toString('base64')}` }) }];
   if (target.endsWith('.Query')) return [200, { Items }];
+  const { Key } = JSON.parse(body) as { Key: { pk: { S: string }; sk: { S: string } } };
+  if (target.endsWith('.GetItem') && Key.pk.S === 'CONTROL') return [200, { Item: controls[Key.sk.S] }];
   if (!target.endsWith('.DeleteItem')) return DONE;
   const n = (deletes.get(body) ?? 0) + 1;
   deletes.set(body, n);
@@ -78,7 +84,9 @@ beforeAll(async () => {
         ? `<presence type="error" id="${id}">${error}</presence>`
         : back(id, id.endsWith('2') ? gap : ''),
     );
-    response.writeHead(200).end(`<xmpp>${[...answers, ...reentries].join('')}</xmpp>`);
+    response
+      .writeHead(answeredStatus, { 'retry-after': '60' })
+      .end(`<xmpp>${[...answers, ...reentries].join('')}</xmpp>`);
   });
   for (const name of [...Object.values(ENV), 'AWS_REGION', 'AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY'])
     vi.stubEnv(name, 'test');
@@ -94,6 +102,7 @@ afterAll(async () => {
 beforeEach(() => {
   deletes = new Map();
   lines = [];
+  controls = {};
   vi.spyOn(process.stdout, 'write').mockImplementation(
     (line) => lines.push(JSON.parse(String(line)) as Record<string, unknown>) > 0,
   );
@@ -149,9 +158,97 @@ it('counts and logs which users are back, which were refused, and whose history 
   });
 });
 
+it('measures, once it has an answer, how late it came, and how many users were told in time', async () => {
+  onDelete = () => DONE;
+  const before = Date.now();
+  await run(900_000, { closedAt: AT / 1e6 });
+  const done = lines.find(({ message }) => message === 'check done') as Record<string, number>;
+  const [least, most] = [before - AT / 1000, Date.now() - AT / 1000];
+  expect(done['AnswerLateness']).toBeGreaterThanOrEqual(least - CLOSE.delay * 1000);
+  expect(done['CloseToNotice']).toBeGreaterThanOrEqual(least);
+  expect(done['CloseToNotice']).toBeLessThanOrEqual(most);
+  expect(done).toMatchObject({ NoticesInTime: 3, NoticesLate: 0 });
+});
+
+it('measures the first answer once a check, and those who were told late as late', async () => {
+  onDelete = () => DONE;
+  await run(900_000, { closedAt: AT / 1e6 - 3600, totals: { ...STATE.totals, pinged: 1 } });
+  const done = lines.find(({ message }) => message === 'check done');
+  expect(done).not.toHaveProperty('AnswerLateness');
+  expect(done).toMatchObject({ NoticesInTime: 0, NoticesLate: 3 });
+});
+
+it('says of an invocation that ends in an error whether the server is out of reach, busy, or neither', async () => {
+  const interrupted = async (serverStatus: number): Promise<unknown> => {
+    answeredStatus = serverStatus;
+    lines = [];
+    await expect(run()).rejects.toThrow();
+    answeredStatus = 200;
+    return lines.find(({ message }) => message === 'check interrupted');
+  };
+  const [none, level] = [{ ServerUnreachable: 0, ServerBusy: 0, CheckFaults: 0 }, 'ERROR'];
+  expect(await interrupted(502)).toMatchObject({ ...none, level, ServerUnreachable: 1 });
+  expect(await interrupted(429)).toMatchObject({ ...none, level, ServerBusy: 1 });
+  expect(await interrupted(400)).toMatchObject({ ...none, level, CheckFaults: 1 });
+}, 20_000);
+
 it('counts in a dry run the users who would be back, in their own metric', async () => {
   await run(900_000, { reenter: true, dryRun: true });
   const done = lines.find(({ message }) => message === 'check done');
   expect(done).toMatchObject({ DryRunReentries: 3, DryRunNotices: 0 });
   expect(done).not.toHaveProperty('Reentries');
+});
+
+describe('an operator’s controls', () => {
+  const limit = { notices: 1, share: 0.5 };
+  const line = (message: string): Record<string, unknown> | undefined =>
+    lines.find((one) => one['message'] === message);
+  const metrics = (of: Record<string, unknown> | undefined): string[] =>
+    Object.keys(of ?? {}).filter((name) => /^(?:Checks|CheckL|Pings)/.test(name));
+  const now = (): number => Date.now() / 1000;
+  beforeEach(() => {
+    onDelete = () => DONE;
+  });
+
+  it('a pause: asks nobody, and emits ChecksPaused alone; afterwards the check is not late', async () => {
+    controls['pause'] = { since: { N: '1' } };
+    const paused = await run();
+    expect(paused).toMatchObject({ next: 'wait', paused: true, totals: { pinged: 0 } });
+    expect(metrics(line('check paused by an operator'))).toEqual(['ChecksPaused']);
+    controls = {};
+    await run(900_000, { ...paused, stoppedAt: now() - 3600, due: now() - 3600 });
+    expect(Number(line('check done')?.['AnswerLateness'])).toBeLessThan(60_000);
+  });
+
+  it('a hold: emits ChecksHeld in each invocation, until it is released', async () => {
+    const held = await run(900_000, { limit });
+    expect(held).toMatchObject({ held: true, totals: { notified: 1 } });
+    const message = 'check held: it would notify more users than ping_muc_notice_limit';
+    expect(line(message)).toMatchObject({ ChecksHeld: 1, Notices: 1 });
+    lines = [];
+    expect(await run(900_000, held)).toEqual(held);
+    expect(metrics(line(message))).toEqual(['ChecksHeld']);
+    controls[`check#${held.id}`] = { decision: { S: 'release' } };
+    lines = [];
+    const released = await run(900_000, held);
+    expect(released).not.toHaveProperty('held');
+    expect(lines.filter((one) => one['ChecksReleased'] === 1)).toHaveLength(1);
+    expect(lines.filter((one) => 'ChecksHeld' in one)).toEqual([]);
+  });
+
+  it('a drop: emits ChecksDropped; without a decision for a day, that is an error', async () => {
+    const held = await run(900_000, { limit });
+    const old = { ...held, stoppedAt: now() - 86_401 };
+    controls[`check#${held.id}`] = { decision: { S: 'drop' } };
+    expect(await run(900_000, old)).toMatchObject({ next: 'done', dropped: true });
+    expect(metrics(line('check dropped'))).toEqual(['ChecksDropped']);
+    expect(lines.filter(({ level }) => level === 'ERROR')).toEqual([]);
+    controls = {};
+    lines = [];
+    expect(await run(900_000, old)).toMatchObject({ next: 'done', dropped: true, expired: true });
+    expect(line('check dropped')).toMatchObject({ ChecksDropped: 1 });
+    expect(lines.filter(({ level }) => level === 'ERROR')).toMatchObject([
+      { message: 'check dropped: it was held for a day, and no operator has decided' },
+    ]);
+  });
 });

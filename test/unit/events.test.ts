@@ -89,7 +89,11 @@ describe('an event is rejected for its own fault, and its field is named', () =>
     ['patience in parts', closed({ patience: 0.5 }), /^patience: must be a whole number/],
     ['dry_run as text', closed({ dry_run: 'false' }), /^dry_run: must be true or false/],
     ['reenter as text', closed({ reenter: 'true' }), /^reenter: must be true or false/],
-    ['a check of no room', requested({ room: undefined }), /^room: missing$/],
+    ['a check of no room for its silence', requested({ room: undefined, cause: 'silence' }), /^room: missing$/],
+    ['a limit below 0', closed({ notice_limit: -1 }), /^notice_limit: must be a whole number from 0 to 1000000/],
+    ['a limit in parts', requested({ notice_limit: 1.5 }), /^notice_limit: must be a whole number/],
+    ['a share as text', closed({ notice_share: '1' }), /^notice_share: must be a number from 0 to 1/],
+    ['a share above 1', requested({ notice_share: 1.01 }), /^notice_share: must be a number from 0 to 1/],
     ['a check of an occupant', requested({ room: 'room@muc.host/nick' }), /^room: must be a bare JID/],
     ['a check of a room elsewhere', requested({ room: 'room@other.host' }), /^room: must be a room on remote$/],
     [
@@ -254,12 +258,14 @@ describe('folding', () => {
   });
 });
 
-it('folding keeps the newest check of each room, apart from the closes of its host', () => {
+it('folding keeps the newest check of each room and of each host, apart from the closes of that host', () => {
   const events = [
     requested({ at: T }),
     requested({ at: T + 1, cause: 'silence' }),
     requested({ at: T + 2, room: 'other@muc.host' }),
     closed({ at: T + 3 }),
+    requested({ at: T + 4, room: undefined }),
+    requested({ at: T + 5, room: undefined, cause: 'operator' }),
   ];
   fc.assert(
     fc.property(fc.shuffledSubarray(events, { minLength: events.length }), (shuffled) => {
@@ -268,6 +274,7 @@ it('folding keeps the newest check of each room, apart from the closes of its ho
         [T + 1, 'silence', 'room@muc.host'],
         [T + 2, 'room-error', 'other@muc.host'],
         [T + 3, 'close', undefined],
+        [T + 5, 'operator', undefined],
       ]);
     }),
   );
@@ -290,6 +297,44 @@ describe('a request is refused as a whole', () => {
   ])('%s', (_what, body, error) => {
     expect(() => readWebhook(body, SENT)).toThrow(WebhookError);
     expect(() => readWebhook(body, SENT)).toThrow(error);
+  });
+});
+
+describe('a limit of notices', () => {
+  const limits = (fields: object): unknown[] =>
+    read(closed(fields), requested(fields)).closes.map(({ event }) => event.limit);
+
+  it('is read from closes and from other causes; without a share it is for more than half', () => {
+    expect(limits({ notice_limit: 20, notice_share: 0 })).toEqual(Array(2).fill({ notices: 20, share: 0 }));
+    expect(limits({ notice_limit: 20 })).toEqual(Array(2).fill({ notices: 20, share: 0.5 }));
+  });
+
+  it.each([{}, { notice_limit: 0 }, { notice_share: 0.1 }])('there is none with %j', (fields) => {
+    expect(limits(fields)).toEqual([undefined, undefined]);
+  });
+});
+
+describe('a heartbeat', () => {
+  const heartbeat = (queue: unknown): Webhook =>
+    readWebhook(JSON.stringify({ host: 'example.net', queue, events: [joined()] }), SENT);
+
+  it('is the state of the queue; a webhook without it is none', () => {
+    expect(heartbeat({ length: 3, oldest: 60, more: true }).queue).toEqual({ length: 3, oldest: 60 });
+    expect(read(joined())).not.toHaveProperty('queue');
+    expect(read(joined())).not.toHaveProperty('queueError');
+  });
+
+  it.each([
+    [3, 'queue: must be an object with length and oldest'],
+    [null, 'queue: must be an object with length and oldest'],
+    [{ length: 1 }, 'queue.oldest: missing'],
+    [{ length: -1, oldest: 0 }, 'queue.length: must be a whole number, 0 or more'],
+    [{ length: 1, oldest: 0.5 }, 'queue.oldest: must be a whole number, 0 or more'],
+    [{ length: '1', oldest: 0 }, 'queue.length: must be a whole number, 0 or more'],
+  ])('that is %j is ignored, with a reason, and the events are accepted', (queue, queueError) => {
+    const webhook = heartbeat(queue);
+    expect(webhook).toMatchObject({ accepted: 1, rejected: [], queueError });
+    expect(webhook).not.toHaveProperty('queue');
   });
 });
 
@@ -356,8 +401,20 @@ describe('the samples of the contract', () => {
         patience: 600,
         dryRun: true,
         reenter: true,
+        limit: { notices: 500, share: 0.25 },
         cause: 'close',
       },
     ]);
+  });
+
+  it('of a heartbeat', () => {
+    expect(sample('heartbeat')).toEqual({
+      host: 'example.net',
+      queue: { length: 0, oldest: 0 },
+      accepted: 0,
+      rejected: [],
+      joins: [],
+      closes: [],
+    });
   });
 });

@@ -201,6 +201,11 @@ describe('schemas', () => {
   const left = (change: Json): unknown => event('samples/webhook-left.json', change);
   const closed = (change: Json): unknown => event('samples/webhook-closed.json', change);
   const requested = (change: Json): unknown => event('samples/webhook-requested.json', change);
+  const heartbeat = (change: Json): unknown => ({
+    host: 'example.net',
+    events: [],
+    queue: { length: 1, oldest: 2, ...change },
+  });
   /** As JSON has it: what is undefined is left out. */
   const sent = (value: unknown): unknown => JSON.parse(JSON.stringify(value));
 
@@ -303,8 +308,33 @@ describe('schemas', () => {
     ],
     ['dry_run as text', 'webhook.schema.json', closed({ dry_run: 'false' }), 'type', '/events/0/dry_run'],
     ['reenter as text', 'webhook.schema.json', closed({ reenter: 'true' }), 'type', '/events/0/reenter'],
+    [
+      'a limit of notices below 0',
+      'webhook.schema.json',
+      closed({ notice_limit: -1 }),
+      'minimum',
+      '/events/0/notice_limit',
+    ],
+    ['half a notice', 'webhook.schema.json', requested({ notice_limit: 0.5 }), 'type', '/events/0/notice_limit'],
+    ['a share above 1', 'webhook.schema.json', closed({ notice_share: 1.01 }), 'maximum', '/events/0/notice_share'],
+    [
+      'a queue that is no object',
+      'webhook.schema.json',
+      { host: 'example.net', events: [], queue: 3 },
+      'type',
+      '/queue',
+    ],
+    ['a queue without its age', 'webhook.schema.json', heartbeat({ oldest: undefined }), 'required', '/queue'],
+    ['a queue without its length', 'webhook.schema.json', heartbeat({ length: undefined }), 'required', '/queue'],
+    ['an age below 0', 'webhook.schema.json', heartbeat({ oldest: -1 }), 'minimum', '/queue/oldest'],
     ['no dry_run', 'webhook.schema.json', closed({ dry_run: undefined }), 'required', '/events/0'],
-    ['a check without a room', 'webhook.schema.json', requested({ room: undefined }), 'required', '/events/0'],
+    [
+      'a check for silence without a room',
+      'webhook.schema.json',
+      requested({ room: undefined, cause: 'silence' }),
+      'required',
+      '/events/0',
+    ],
     ['a check without a remote', 'webhook.schema.json', requested({ remote: undefined }), 'required', '/events/0'],
     ['a check without a cause', 'webhook.schema.json', requested({ cause: undefined }), 'required', '/events/0'],
     [
@@ -377,6 +407,9 @@ describe('schemas', () => {
       { host: 'example.net', events: [], sent_by: 'a later version' },
     ],
     ['unknown fields of an event', 'webhook.schema.json', joined({ role: 'moderator' })],
+    ['a heartbeat with unknown fields', 'webhook.schema.json', heartbeat({ longest: 3 })],
+    ['a close of a server that knows no limit of notices', 'webhook.schema.json', closed({})],
+    ['a limit of notices', 'webhook.schema.json', requested({ notice_limit: 1_000_000, notice_share: 0 })],
     ['a close of a server that knows no re-entry', 'webhook.schema.json', closed({ reenter: undefined })],
     [
       'a check for each cause',
@@ -389,6 +422,7 @@ describe('schemas', () => {
       },
     ],
     ['a check of a server that knows no re-entry', 'webhook.schema.json', requested({ reenter: undefined })],
+    ['a check of all rooms on a host', 'webhook.schema.json', requested({ room: undefined })],
     ['a check after a delay', 'webhook.schema.json', requested({ delay: 86_400 })],
     ['a close without a reason', 'webhook.schema.json', closed({ reason: undefined })],
     ['a resource with spaces, @ and /', 'webhook.schema.json', left({ user: 'user@example.net/at home @ 2/3' })],

@@ -263,7 +263,7 @@ describe('a re-entry that fails', () => {
   });
 });
 
-describe('the user’s own word wins', () => {
+describe('the user’s own action wins', () => {
   /** Something happens to the one lost user just before the re-entry is asked for. */
   function meanwhile(act: (world: World, join: Join) => void): { world: World; join: Join } {
     const {
@@ -401,7 +401,7 @@ describe('the pace', () => {
     });
   });
 
-  it('goes on beside the pings, and leaves their thousand alone', async () => {
+  it('runs beside the pings, and does not count towards their limit of 1,000', async () => {
     const { world, joins } = lostIn({ a: 900 });
     for (const user of users(3000)) world.join(user, 'b');
     let [pings, reentries, most] = [0, 0, 0];
@@ -505,6 +505,19 @@ describe('the time of an invocation', () => {
     expect(world.server.back).toHaveLength(joins.length);
     expect(new Set(world.server.back).size).toBe(joins.length);
     expect(state.totals).toMatchObject({ left: 200, reentered: 200, stale: 0, notified: 0 });
+  });
+
+  it('does not keep users waiting for more than 20 minutes: those who are not back then are notified', async () => {
+    const { world, joins } = lostIn({ a: 200, b: 200 });
+    world.latency = 60_000; // of each request
+    const since = world.now;
+    const { state } = await world.check(world.close({ ...REENTER, timeout: 120 }));
+    const back = joins.filter((join) => isBack(world, join));
+    expect(back.length).toBeGreaterThan(40);
+    expect(back.length).toBeLessThan(joins.length);
+    expect(world.server.notices).toHaveLength(joins.length - back.length);
+    expect(state.totals).toMatchObject({ reentered: back.length, notified: joins.length - back.length });
+    expect((world.now - since) / 60_000).toBeLessThan(30);
   });
 
   it('lets one request of them through at least, however little there is', async () => {

@@ -3,7 +3,8 @@ import { describe, expect, it, vi } from 'vitest';
 import { runCheck } from '../../functions/core/check.ts';
 import type { Totals } from '../../functions/core/check-state.ts';
 import type { CheckRequest, Join } from '../../functions/core/events.ts';
-import { isNewerToDecide, isSuperseded, waitSeconds } from '../../functions/core/supersession.ts';
+import { isNewerToDecide, isSuperseded } from '../../functions/core/supersession.ts';
+import { waitSeconds } from '../../functions/core/time.ts';
 import { worldWith } from './world-with.ts';
 import { BEGINNING, HOST, REMOTE, World } from './world.ts';
 

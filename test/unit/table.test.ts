@@ -1,15 +1,12 @@
-import { once } from 'node:events';
-import type { Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
-import { CreateTableCommand, DynamoDBClient, GetItemCommand, ScanCommand } from '@aws-sdk/client-dynamodb';
-import dynalite from 'dynalite';
+import { type DynamoDBClient, GetItemCommand, ScanCommand } from '@aws-sdk/client-dynamodb';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
-import { RowRefusedError, Table } from '../../functions/adapters/table.ts';
+import { RowRefusedError } from '../../functions/adapters/items.ts';
+import { Table } from '../../functions/adapters/table.ts';
 import type { StoredJoin } from '../../functions/core/check-state.ts';
 import { inParallel } from '../../functions/core/concurrency.ts';
 import type { CheckRequest, JoinedEvent, LeftEvent } from '../../functions/core/events.ts';
-import { TABLE_KEYS } from '../../functions/names.ts';
+import { type EmbeddedTable, startTable } from './dynamodb.ts';
 import { MapTable } from './world.ts';
 
 vi.setConfig({ testTimeout: 60_000 }); // a second or two, on a machine that does nothing else
@@ -19,40 +16,17 @@ const NOW = 1_795_355_000;
 const T = NOW * 1e6;
 const DAY = 86_400;
 
-let server: Server;
+let embedded: EmbeddedTable;
 let client: DynamoDBClient;
 let table: Table;
 
 beforeAll(async () => {
-  server = dynalite({ createTableMs: 0 });
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-  client = new DynamoDBClient({
-    endpoint,
-    region: 'eu-central-1',
-    credentials: { accessKeyId: 'local', secretAccessKey: 'local' },
-  });
-  const { partition, sort } = TABLE_KEYS;
-  await client.send(
-    new CreateTableCommand({
-      TableName: NAME,
-      KeySchema: [
-        { AttributeName: partition, KeyType: 'HASH' },
-        { AttributeName: sort, KeyType: 'RANGE' },
-      ],
-      AttributeDefinitions: [partition, sort].map((AttributeName) => ({ AttributeName, AttributeType: 'S' as const })),
-      BillingMode: 'PAY_PER_REQUEST',
-    }),
-  );
+  embedded = await startTable(NAME);
+  ({ client } = embedded);
   table = new Table(client, NAME);
 });
 
-afterAll(async () => {
-  client.destroy();
-  server.closeAllConnections();
-  await new Promise<void>((resolve) => server.close(() => resolve()));
-});
+afterAll(() => embedded.close());
 
 /** A remote host of its own for each test, so that none sees the rows of another. */
 let hosts = 0;
@@ -272,7 +246,7 @@ describe('a row that the table does not take', () => {
 });
 
 describe('reading', () => {
-  it('goes on over pages on which everyone has left, by the bytes of the keys, and on from any cursor', async () => {
+  it('continues over pages on which everyone has left, by the bytes of the keys, and from any cursor', async () => {
     const remote = newRemote();
     const gone = Array.from({ length: 1000 }, (_, index) =>
       left(remote, T + index, { room: 'a', user: `user${index}` }),

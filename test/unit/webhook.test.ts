@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { APIGatewayProxyStructuredResultV2 } from 'aws-lambda';
-import { afterAll, afterEach, beforeAll, expect, it, vi } from 'vitest';
-import { RowRefusedError } from '../../functions/adapters/table.ts';
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
+import { RowRefusedError } from '../../functions/adapters/items.ts';
 import { decodeSecret, sign } from '../../functions/core/signature.ts';
 import { ENV, WEBHOOK_TIME } from '../../functions/names.ts';
 import type { WebhookPorts, webhookHandler } from '../../functions/webhook.ts';
@@ -42,7 +42,9 @@ afterEach(() => vi.restoreAllMocks());
 interface World {
   readonly record?: WebhookPorts['table']['record'];
   readonly recordClose?: WebhookPorts['table']['recordClose'];
+  readonly hear?: WebhookPorts['watch']['hear'];
   readonly keys?: WebhookPorts['secrets']['keys'];
+  readonly queue?: unknown;
   /** Milliseconds until the function must answer. */
   readonly milliseconds?: number;
 }
@@ -50,18 +52,19 @@ interface World {
 /** Sends events, and returns the answer and the names of the checks that were started. */
 async function send(
   events: readonly unknown[],
-  { record, recordClose, keys, milliseconds = 20_000 }: World = {},
+  { record, recordClose, hear, keys, queue, milliseconds = 20_000 }: World = {},
 ): Promise<{ answer: APIGatewayProxyStructuredResultV2; body: unknown; started: string[] }> {
   lines = [];
   vi.spyOn(process.stdout, 'write').mockImplementation((line) => lines.push(String(line)) > 0);
   const started: string[] = [];
   const handle = makeHandler({
     table: { record: record ?? (() => Promise.resolve(true)), recordClose: recordClose ?? (() => Promise.resolve()) },
+    watch: { hear: hear ?? (() => Promise.resolve()) },
     workflow: { start: ({ remote }) => Promise.resolve(started.push(remote) > 0) },
     secrets: { keys: keys ?? (() => Promise.resolve(KEYS)), renewed: () => Promise.resolve(undefined) },
     hosts: new Set(),
   });
-  const text = JSON.stringify({ host: HOST, events });
+  const text = JSON.stringify({ host: HOST, queue, events });
   const headers = { ...sign(KEYS, `msg_${randomUUID()}`, Math.floor(Date.now() / 1000), Buffer.from(text)) };
   const ends = Date.now() + milliseconds + SPARE_MS;
   const context = { awsRequestId: 'request', getRemainingTimeInMillis: () => ends - Date.now() };
@@ -174,4 +177,62 @@ it('keeps what was stored when its time is over, and begins nothing more', async
   expect(stored.length).toBeLessThan(200);
   expect(started).toEqual([]);
   expect(line('webhook stored')).toBeUndefined();
+});
+
+describe('how long a report waited', () => {
+  const late = (seconds: number, changes: object = {}): object => ({
+    ...closed(seconds),
+    at: (Math.floor(Date.now() / 1000) - seconds) * 1_000_000,
+    ...changes,
+  });
+
+  it('is measured for the oldest accepted close, by the sender’s own clock', async () => {
+    await send([late(20), late(3600), late(60)]);
+    expect(Number(line('webhook stored')?.['ReportDelay'])).toBeGreaterThanOrEqual(3_600_000);
+    expect(Number(line('webhook stored')?.['ReportDelay'])).toBeLessThan(3_610_000);
+  });
+
+  it('leaves out a close that is not accepted, and what is no close', async () => {
+    const request = { type: 'check.requested', remote: 'muc.host', room: 'room@muc.host', cause: 'silence' };
+    await send([late(7200, { delay: 'soon' }), late(3600), late(20), late(1800, request)], {
+      recordClose: ({ remote }) =>
+        remote === 'muc3600.host' ? Promise.reject(new RowRefusedError('no')) : Promise.resolve(),
+    });
+    expect(Number(line('webhook stored')?.['ReportDelay'])).toBeGreaterThanOrEqual(20_000);
+    expect(Number(line('webhook stored')?.['ReportDelay'])).toBeLessThan(30_000);
+    await send([joined(0), late(1800, request)]);
+    expect(line('webhook stored')).not.toHaveProperty('ReportDelay');
+  });
+
+  it('is never below 0, although the sender’s timestamp is in whole seconds', async () => {
+    await send([{ ...closed(0), at: Date.now() * 1000 + 900_000 }]);
+    expect(line('webhook stored')).toMatchObject({ ReportDelay: 0 });
+  });
+});
+
+describe('a heartbeat', () => {
+  it('is heard once the events are stored, with the sender’s own timestamp', async () => {
+    const heard: unknown[] = [];
+    const hear: WebhookPorts['watch']['hear'] = ({ host, queue }, sent) => {
+      heard.push([host, queue, Math.abs(sent - Date.now() / 1000) < 5, line('webhook stored')?.['events']]);
+      return Promise.resolve();
+    };
+    const { body } = await send([joined(0)], { hear, queue: { length: 3, oldest: 60 } });
+    expect(body).toEqual({ accepted: 1, rejected: [] });
+    expect(heard).toEqual([[HOST, { length: 3, oldest: 60 }, true, 1]]);
+  });
+
+  it('may have no events, and is asked for again if the table does not take it', async () => {
+    expect((await send([], { queue: { length: 0, oldest: 0 } })).body).toEqual({ accepted: 0, rejected: [] });
+    const hear = (): Promise<void> => Promise.reject(new Error('down'));
+    expect((await send([], { hear, queue: { length: 0, oldest: 0 } })).answer.statusCode).toBe(503);
+  });
+});
+
+it('refuses a body that is too large before it reads the secret', async () => {
+  const keys = vi.fn(() => Promise.resolve(KEYS));
+  const { answer } = await send([{ text: 'a'.repeat(262_144) }], { keys });
+  expect(answer.statusCode).toBe(413);
+  expect(keys).not.toHaveBeenCalled();
+  expect(line('webhook refused')).toMatchObject({ status: 413, WebhooksMalformed: 1 });
 });

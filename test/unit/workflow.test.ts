@@ -97,6 +97,7 @@ describe('starting a check', () => {
       id: executionName(close),
       wait: 48,
       due: T + 5048,
+      closedAt: T + 4988,
       next: 'wait',
       round: 0,
       open: 0,

@@ -5,12 +5,13 @@ import {
   type CheckPorts,
   type CheckState,
   type CloseRecord,
+  type HoldRecord,
   type StoredJoin,
   firstState,
 } from '../../functions/core/check-state.ts';
 import type { CheckRequest, Join, JoinedEvent, LeftEvent } from '../../functions/core/events.ts';
 import { requestBody, readAnswers } from '../../functions/core/stanzas.ts';
-import { waitSeconds } from '../../functions/core/supersession.ts';
+import { waitSeconds } from '../../functions/core/time.ts';
 
 /**
  * A small world in memory: a table that is a plain map, an XMPP server that answers as the contract says, rooms on one
@@ -289,7 +290,10 @@ function error(stanza: Element, { type, condition, text, by }: Exclude<Scripted,
   return whole.toString();
 }
 
-type PortName = Exclude<keyof CheckPorts, 'now' | 'remaining'>;
+type PortName = Exclude<keyof CheckPorts, keyof OperatorPorts | 'now' | 'remaining'>;
+
+/** The ports to what operators control. They take no time, and no hook sees them. */
+type OperatorPorts = Pick<CheckPorts, 'isPaused' | 'readHold' | 'countTold' | 'recordHold' | 'forgetHold'>;
 
 interface Call {
   readonly port: PortName;
@@ -323,10 +327,16 @@ export class World {
   latency = 20;
   /** Called around every call of a port: may pause it, break it, or change the world. */
   hook: ((call: Call) => Promise<void> | undefined) | undefined;
+  /** Whether an operator has paused all checks. */
+  isPaused = false;
+  /** What is on record about the limits of notices, and which checks are held, by their ids. */
+  readonly holds = new Map<string, HoldRecord & { readonly state?: CheckState }>();
   /** What is called when a check waits. */
   onWait: ((state: CheckState) => void) | undefined;
   calls = 0;
   readonly most = { requests: 0, pings: 0, reentries: 0, stanzas: 0, held: 0, writes: 0 };
+  /** Users who were told, each time, in milliseconds since the epoch. */
+  readonly told: { readonly users: number; readonly at: number }[] = [];
   readonly #flying = { requests: 0, pings: 0, reentries: 0, held: 0, writes: 0 };
   #at = BEGINNING * 1e6;
 
@@ -437,9 +447,36 @@ export class World {
       readClose: (close) => around('readClose', () => table.readClose(close)),
       claimClose: (close, seen, oldest) => around('claimClose', () => table.claimClose(close, seen, oldest)),
       passOn: (close, oldest) => around('passOn', () => table.passOn(close, oldest)),
+      told: (users) => this.told.push({ users, at: this.now }),
+      ...this.#operatorPorts(),
       now: () => this.now,
       remaining: () => ends - this.now,
     };
+  }
+
+  #operatorPorts(): OperatorPorts {
+    const known = (id: string): HoldRecord => this.holds.get(id) ?? { told: 0 };
+    return {
+      isPaused: () => Promise.resolve(this.isPaused),
+      readHold: (id) => Promise.resolve(known(id)),
+      countTold: async (id, count) => {
+        await turn();
+        this.holds.set(id, { ...known(id), told: known(id).told + count });
+      },
+      recordHold: (state) => {
+        this.holds.set(state.id, { ...known(state.id), state });
+        return Promise.resolve();
+      },
+      forgetHold: (id) => {
+        this.holds.delete(id);
+        return Promise.resolve();
+      },
+    };
+  }
+
+  /** An operator decides about a held check. */
+  decide(id: string, decision: 'release' | 'drop'): void {
+    this.holds.set(id, { told: 0, ...this.holds.get(id), decision });
   }
 
   async #send(
