@@ -11,7 +11,10 @@ export interface View {
   readonly height?: number;
 }
 
-/** Debian's Chromium without a window. It is for our own pages only, so it runs without a sandbox, which root cannot have. */
+/**
+ * Debian's Chromium without a window, for pages of our own. Chromium does not run in its sandbox as root, so it runs
+ * without one.
+ */
 export class ConsoleBrowser {
   /** What a page must not do: errors, violations of its policy, and requests to elsewhere. */
   readonly faults: string[] = [];

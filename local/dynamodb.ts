@@ -100,14 +100,14 @@ function observe(server: Server, { recordCall, recordCapacity, onWrite }: Observ
     onBody(request, (body) => {
       const target = String(request.headers['x-amz-target']);
       const asked = parseRequest(body);
-      const table = String(asked?.TableName);
+      const table = String(asked?.['TableName']);
       recordCall?.({ caller: caller(request), action: calledAction(target), resource: tableArn(table) });
       const isMeasured = recordCapacity !== undefined && asked !== undefined && caller(request) !== OWN_KEY;
       if (isMeasured)
         onAnswer(response, (answer) => recordCapacity({ ...readCapacity(target, answer), table, at: Date.now() }));
       const operation = target.split('.')[1] ?? '';
       if (onWrite !== undefined && asked !== undefined && WRITES.has(operation))
-        response.on('finish', () => {
+        onAnswer(response, () => {
           if (response.statusCode === 200) onWrite(operation, asked); // its condition held
         });
       const { headers, method, url } = request;
@@ -135,9 +135,9 @@ function onBody(request: IncomingMessage, read: (body: Buffer) => void): void {
   request.on('end', () => read(Buffer.concat(chunks)));
 }
 
-function parseRequest(body: Buffer): { readonly TableName?: string } | undefined {
+function parseRequest(body: Buffer): Readonly<Record<string, unknown>> | undefined {
   try {
-    return JSON.parse(body.toString()) as { TableName?: string };
+    return JSON.parse(body.toString()) as Record<string, unknown>;
   } catch {
     return undefined;
   }

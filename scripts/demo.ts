@@ -1,4 +1,4 @@
-import { styleText } from 'node:util';
+import { parseArgs, styleText } from 'node:util';
 import xml, { Parser, escapeXML, escapeXMLText, type Element } from '@xmpp/xml';
 import { ensurePackage } from './debian.ts';
 import { Lab, sleep, until } from '../lab/lab.ts';
@@ -17,6 +17,9 @@ const DELAY_SECONDS = 5;
 const TOLERANCE_SECONDS = 3;
 /** The lines that Juliet misses. */
 const MISSED = ['O, then, I see Queen Mab hath been with you.', 'True, I talk of dreams.'];
+
+/** `npm run demo -- --watch`: the console is served, and stays open after the success. */
+const { watch: isWatched } = parseArgs({ options: { watch: { type: 'boolean', default: false } } }).values;
 
 let cutAt: number | undefined;
 
@@ -68,7 +71,9 @@ async function start(lab: Lab): Promise<Scene> {
   const [home, away, muc] = [lab.address(2), lab.address(3), lab.address(4)];
   report('set-up', 'start the functions as they run in AWS: the same bundles, table and state machine');
   const api = await RecordingProxy.start(lab, lab.address(1), 8789, `http://${home}:5280/ping_muc/stanzas`);
-  const runtime = await Runtime.start(lab, { serverApi: api.url.replace('/stanzas', '') });
+  const environment = isWatched ? { PING_MUC_CONSOLE: '0' } : {};
+  const runtime = await Runtime.start(lab, { serverApi: api.url.replace('/stanzas', ''), environment });
+  if (isWatched) report('console', `is open at ${runtime.consoleUrl}`);
   report('set-up', `start two Prosody servers: ${home} with the users, and ${away} with the rooms at ${muc}`);
   const changes = { ping_muc_delay: DELAY_SECONDS, ping_muc_reenter: true, http_host: home };
   const homeServer = await Prosody.start(lab, {
@@ -230,6 +235,10 @@ const interrupted = new Promise<boolean>((resolve) => {
 let good = false;
 try {
   good = await Promise.race([play(lab), interrupted]);
+  if (good && isWatched) {
+    process.stdout.write('\nThe console stays open. Press Ctrl-C to end the demo.\n');
+    await interrupted;
+  }
 } catch (error) {
   process.stderr.write(`The demo failed: ${error instanceof Error ? error.message : String(error)}\n`);
 } finally {

@@ -1,11 +1,17 @@
+import { spawn } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
+import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { ensurePackage, ensurePackages } from './debian.ts';
-import { sleep, until } from '../lab/lab.ts';
+import { ConsoleBrowser } from '../lab/browser.ts';
+import { Lab, sleep, until } from '../lab/lab.ts';
 import { CLIENTS } from '../lab/clients/clients.ts';
 import { DELAY_SECONDS, Loss, MISSED, type Mode } from '../lab/clients/loss.ts';
 
-/** `npm run pictures` takes screenshots of real clients on the test bed, for docs/what-users-see.md. */
+/**
+ * `npm run pictures` takes screenshots: of real clients on the test bed, for docs/what-users-see.md, and of the console
+ * in the demo's own run, for README.md. `npm run pictures -- console` takes the latter only.
+ */
 const FOLDER = fileURLToPath(new URL('../docs/pictures', import.meta.url));
 const KINDS = ['converse', 'gajim'] as const;
 const PICTURES: Readonly<Partial<Record<Mode, string>>> = {
@@ -44,8 +50,58 @@ async function take(mode: Mode, name: string): Promise<void> {
   }
 }
 
+/** The demo ends within half a minute, or much later on a busy machine. */
+const DEMO_MS = 180_000;
+/** Metrics are collected by the minute, and the alarms are evaluated two seconds after its end. */
+const MINUTE_MS = 60_000;
+const EVALUATED_MS = 4000;
+
+/** What each picture of the console shows, and what it waits for. */
+const CONSOLE_PICTURES = {
+  overview: { path: '/', shows: '.total.reentered', colorScheme: 'light', height: 820 },
+  dashboard: { path: '/dashboard?range=1h', shows: '.widget canvas', colorScheme: 'dark', height: 900 },
+  search: { path: '/search', shows: '.answers', colorScheme: 'light', height: 640 },
+} as const;
+
+async function takeConsole(): Promise<void> {
+  const demo = spawn(process.execPath, [fileURLToPath(new URL('demo.ts', import.meta.url)), '--watch'], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const lines: string[] = [];
+  createInterface({ input: demo.stdout }).on('line', (line) => lines.push(line));
+  const line = (text: string): Promise<string> => until(text, () => lines.find((one) => one.includes(text)), DEMO_MS);
+  const lab = await Lab.open();
+  try {
+    const url = /http:\S+/.exec(await line('is open at'))?.[0] ?? '';
+    await line('The console stays open');
+    await sleep(MINUTE_MS - (Date.now() % MINUTE_MS) + EVALUATED_MS);
+    const browser = await ConsoleBrowser.start(lab, url);
+    for (const [name, { path, shows, ...view }] of Object.entries(CONSOLE_PICTURES)) {
+      const page = await browser.open(path, { width: 1100, ...view });
+      if (name === 'search') {
+        await page.getByLabel('User, room or remote host').fill('nurse');
+        await page.locator('.results a').first().click();
+      }
+      await page.locator(shows).first().waitFor();
+      await page.waitForTimeout(1000); // the graphs are drawn
+      const file = `${FOLDER}/console-${name}.png`;
+      await page.screenshot({ path: file });
+      process.stdout.write(`console: ${file}\n`);
+    }
+    if (browser.faults.length > 0) throw new Error(browser.faults.join('\n'));
+  } finally {
+    await lab.close();
+    demo.kill('SIGINT');
+  }
+}
+
+const isConsoleOnly = process.argv[2] === 'console';
 ensurePackage('prosody', 'prosody');
-ensurePackages([...new Set(KINDS.flatMap((kind) => CLIENTS[kind].packages))]);
+ensurePackage('chromium', 'chromium');
 mkdirSync(FOLDER, { recursive: true });
-for (const [mode, name] of Object.entries(PICTURES)) await take(mode as Mode, name);
+await takeConsole();
+if (!isConsoleOnly) {
+  ensurePackages([...new Set(KINDS.flatMap((kind) => CLIENTS[kind].packages))]);
+  for (const [mode, name] of Object.entries(PICTURES)) await take(mode as Mode, name);
+}
 process.exit(0);

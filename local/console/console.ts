@@ -35,7 +35,7 @@ export interface ConsoleOptions {
   readonly log: (line: string) => void;
 }
 
-/** The console (docs/operating.md). It follows log lines and table writes from its creation, and is served once started. */
+/** The console (docs/operating.md). It follows log lines and writes from its creation, and is served once started. */
 export class Console {
   readonly #database: ConsoleDatabase;
   readonly #names: Names;

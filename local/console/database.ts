@@ -29,7 +29,9 @@ const SCHEMA = `
   CREATE INDEX IF NOT EXISTS lines_of_check ON lines (check_name);
 
   CREATE TABLE IF NOT EXISTS names (kind TEXT, name TEXT, PRIMARY KEY (kind, name)) WITHOUT ROWID;
-  CREATE TABLE IF NOT EXISTS servers (host TEXT PRIMARY KEY, at INTEGER, events INTEGER, webhooks INTEGER) WITHOUT ROWID;
+  CREATE TABLE IF NOT EXISTS servers (
+    host TEXT PRIMARY KEY, at INTEGER, events INTEGER, webhooks INTEGER
+  ) WITHOUT ROWID;
 `;
 
 type Row = Readonly<Record<string, unknown>>;

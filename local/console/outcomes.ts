@@ -33,12 +33,19 @@ export function outcome(message: string, answers: readonly string[]): string {
   }
 }
 
-/** The answers, each with what it answers where that is certain. */
+/** The answers, each with the question where that is certain. */
 export function namedAnswers(message: string, answers: readonly string[]): readonly string[] {
+  const isEnded = message === 'join ended';
   return answers.map((answer, index) => {
-    if (index === 0) return `ping: ${answer === NONE ? 'no answer' : answer}`;
-    const isNotice = message === 'join ended' && index === answers.length - 1 && answer === NONE;
-    if (isNotice) return 'notice: delivered';
-    return answer === NONE ? 'no answer' : answer;
+    if (isEnded && index > 0 && index === answers.length - 1 && answer === NONE) return 'notice: delivered';
+    const words = answer === NONE ? 'no answer' : answer;
+    if (index === 0) return `ping: ${words}`;
+    // after item-not-found, the second answer may also be the room's (rule 6)
+    const isReentry = isEnded && index === 1 && answers[0] !== 'item-not-found' && isOfReentry(answers);
+    return isReentry ? `re-entry: ${words}` : words;
   });
 }
+
+/** Two answers may also be those to a ping and a notice. */
+const isOfReentry = ({ length, 1: second = '' }: readonly string[]): boolean =>
+  length > 2 || second.startsWith('result');

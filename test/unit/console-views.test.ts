@@ -170,7 +170,14 @@ describe('what became of a join', () => {
     expect(outcome(message, answers)).toBe(what);
   });
 
-  it('names the first answer and a delivered notice', () => {
+  it('says which question an answer is to, where that is certain', () => {
+    expect(namedAnswers('join ended', ['not-acceptable', 'forbidden', 'none'])).toEqual([
+      'ping: not-acceptable',
+      're-entry: forbidden',
+      'notice: delivered',
+    ]);
+    expect(namedAnswers('join ended', ['none', 'result'])).toEqual(['ping: no answer', 're-entry: result']);
+    expect(namedAnswers('join ended', ['not-acceptable', 'conflict'])).toEqual(['ping: not-acceptable', 'conflict']);
     expect(namedAnswers('join ended', ['item-not-found', 'item-not-found', 'none'])).toEqual([
       'ping: item-not-found',
       'item-not-found',

@@ -8,7 +8,7 @@ const root = fileURLToPath(new URL('../..', import.meta.url));
 /** The sources below a folder, by their paths from the project's root. */
 function sources(folder: string): string[] {
   return readdirSync(join(root, folder), { recursive: true, withFileTypes: true })
-    .filter((entry) => entry.isFile() && entry.name.endsWith('.ts') && !entry.name.endsWith('.d.ts'))
+    .filter((entry) => entry.isFile() && /\.tsx?$/.test(entry.name) && !entry.name.endsWith('.d.ts'))
     .map((entry) => relative(root, join(entry.parentPath, entry.name)));
 }
 
@@ -70,6 +70,16 @@ describe('imports point one way', () => {
 
   it('local imports functions and infra, which import nothing of local', () => {
     expect(strays('local', new RegExp(`^(?:local/|functions/|infra/|${PACKAGE})`))).toEqual([]);
+  });
+
+  it('the console’s pages import each other, the views, and what runs in a browser', () => {
+    const web = sources('local/console/web');
+    expect(web.length).toBeGreaterThan(10);
+    const allowed =
+      /^(?:local\/console\/(?:web\/|views\.ts$)|local\/cloudwatch\/views\.ts$|(?:preact|echarts)(?:\/|$)|marked$)/;
+    expect(strays('local/console/web', allowed)).toEqual([]);
+    const others = ['functions', 'infra', 'local'].flatMap(sources).filter((path) => !web.includes(path));
+    expect(others.flatMap(imports).filter((imported) => /^(?:preact|marked|echarts)/.test(imported))).toEqual([]);
   });
 
   it('the product imports nothing of what shows, tests or measures it', () => {

@@ -5,7 +5,10 @@ import { expect, it } from 'vitest';
 
 /** What CONTRIBUTING.md asks of every source, and a machine can see. Formatting is Prettier's and luacheck's. */
 const root = fileURLToPath(new URL('../..', import.meta.url));
-const sources = execFileSync('git', ['ls-files', '*.ts', '*.js', '*.lua', '*.py'], { cwd: root, encoding: 'utf8' })
+const sources = execFileSync('git', ['ls-files', '*.ts', '*.tsx', '*.css', '*.js', '*.lua', '*.py'], {
+  cwd: root,
+  encoding: 'utf8',
+})
   .trim()
   .split('\n');
 const linesOf = (path: string): readonly string[] => readFileSync(`${root}/${path}`, 'utf8').trimEnd().split('\n');

@@ -67,8 +67,14 @@ export function Ended({ checks }: { readonly checks: readonly CheckView[] }): JS
 
 const nameOf = ({ name }: CheckView): string => name;
 
-function cut(shown: number, count: number): JSX.Element | null {
-  return count > shown ? <p class="quiet">The first {number(shown)} of {number(count)} are shown.</p> : null; // prettier-ignore
+/** Says that there is more. */
+export function Cut({ shown, count }: { readonly shown: number; readonly count: number }): JSX.Element | null {
+  if (count <= shown) return null;
+  return (
+    <p class="quiet">
+      The first {number(shown)} of {number(count)} are shown.
+    </p>
+  );
 }
 
 export function ChecksPage({ address }: { readonly address: URL }): JSX.Element {
@@ -80,11 +86,11 @@ export function ChecksPage({ address }: { readonly address: URL }): JSX.Element 
     <>
       <section class="card">
         <Waiting checks={data.waiting} />
-        {cut(data.waiting.length, data.waitingCount)}
+        <Cut shown={data.waiting.length} count={data.waitingCount} />
       </section>
       <section class="card">
         <Ended checks={data.ended} />
-        {cut(data.ended.length, data.endedCount)}
+        <Cut shown={data.ended.length} count={data.endedCount} />
       </section>
     </>
   );

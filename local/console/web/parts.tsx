@@ -57,7 +57,13 @@ export function Table<Row>(props: {
   readonly empty: string;
 }): JSX.Element {
   const { caption, columns, rows, rowKey, empty } = props;
-  if (rows.length === 0) return <p class="empty">{empty}</p>;
+  if (rows.length === 0)
+    return (
+      <>
+        <h2>{caption}</h2>
+        <p class="empty">{empty}</p>
+      </>
+    );
   return (
     <table role="table">
       <caption>{caption}</caption>

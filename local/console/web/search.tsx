@@ -1,8 +1,8 @@
 import type { JSX } from 'preact';
 import { useEffect, useState } from 'preact/hooks';
 import type { Found, JoinView, NameKind, WhoView } from '../views.ts';
-import { Ended, Waiting } from './checks.tsx';
-import { number, plural } from './format.ts';
+import { Cut, Ended, Waiting } from './checks.tsx';
+import { plural } from './format.ts';
 import { History, User } from './history.tsx';
 import { ask, useLive } from './live.ts';
 import { At, Badge, type Column, Name, Pending, Table, When } from './parts.tsx';
@@ -124,11 +124,7 @@ function Who({ kind, name }: { readonly kind: NameKind; readonly name: string })
           rowKey={({ user, room }) => `${room} ${user}`}
           empty="No join is recorded at this moment."
         />
-        {data.joinCount > data.joins.length && (
-          <p class="quiet">
-            The first {number(data.joins.length)} of {number(data.joinCount)} are shown.
-          </p>
-        )}
+        <Cut shown={data.joins.length} count={data.joinCount} />
       </section>
       <section class="card">
         <History lines={data.history} isCut={data.isCut} />
