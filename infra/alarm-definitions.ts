@@ -71,6 +71,15 @@ const LATE_ANSWER_MS = Duration.minutes(2).toMilliseconds();
  * functions/core/limits.ts) are left of its 15 minutes, after which Lambda would end it.
  */
 const LONG_CHECK_MS = Duration.seconds(14 * 60 + 30).toMilliseconds();
+/** Alarms, and a condition of one, whose causes also make checks late: one fault notifies once. */
+const DELAYING = [
+  'Webhooks fail',
+  'Server is out of reach',
+  'Check function is throttled',
+  'Checks take too long',
+  'Check function fails, faults',
+  'Check function fails, errors',
+];
 const HALF_AN_HOUR = 6;
 const AN_HOUR = 12;
 
@@ -189,10 +198,15 @@ export function checkAlarms(scope: Construct, { check }: Sources): readonly Defi
       title: 'Checks are late',
       severity: 'low',
       effect: 'Users who were removed from their rooms are notified more than two minutes late.',
-      metric: emitted(scope, 'AnswerLateness'),
-      threshold: LATE_ANSWER_MS,
-      periods: 3,
-      spare: 2, // reports that have waited arrive together, so their checks are late in one period
+      conditions: {
+        // one period is enough: reports that have waited arrive together; and no more, so that it is over before its cause
+        late: {
+          metric: sum('late', { late: emitted(scope, 'AnswerLateness') }),
+          threshold: LATE_ANSWER_MS,
+          periods: 1,
+        },
+      },
+      rule: (alarm) => `${alarm('late')} AND NOT (${DELAYING.map(alarm).join(' OR ')})`,
     },
     {
       // An invocation that dies cannot count itself, and Lambda counts all errors alike, at the time of the
@@ -207,7 +221,9 @@ export function checkAlarms(scope: Construct, { check }: Sources): readonly Defi
         errors: { metric: check.function.metricErrors({ period: PERIOD }), threshold: 0, periods: 3, spare: 1 },
         interruptions: { metric: unreachable, threshold: 0, periods: HALF_AN_HOUR, spare: HALF_AN_HOUR - 1 },
       },
-      rule: (alarm) => `${alarm('faults')} OR (${alarm('errors')} AND NOT ${alarm('interruptions')})`,
+      rule: (alarm) =>
+        `${alarm('faults')} OR (${alarm('errors')} AND NOT ` +
+        `(${alarm('interruptions')} OR ${alarm('Checks take too long')}))`,
     },
     {
       title: 'Check function is throttled',

@@ -543,5 +543,13 @@ describe('a webhook of the module', () => {
 });
 
 it('the runtime leaves only its own files', async () => {
-  expect((await readdir(runtime.data)).sort()).toEqual(['dynamodb', 'executions', 'secret']);
+  expect((await readdir(runtime.data)).sort()).toEqual([
+    'address.json',
+    'dynamodb',
+    'executions',
+    'metrics.sqlite',
+    'metrics.sqlite-shm',
+    'metrics.sqlite-wal',
+    'secret',
+  ]);
 });

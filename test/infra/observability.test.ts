@@ -149,7 +149,15 @@ describe('the alarms', () => {
       'Webhooks fail',
       'A check is held',
     ]);
-    expect(silencedBy('Check function fails')).toEqual(['Check function fails, interruptions']);
+    expect(silencedBy('Check function fails')).toEqual(['Check function fails, interruptions', 'Checks take too long']);
+    expect(silencedBy('Checks are late')).toEqual([
+      'Webhooks fail',
+      'Server is out of reach',
+      'Check function is throttled',
+      'Checks take too long',
+      'Check function fails, faults',
+      'Check function fails, errors',
+    ]);
   });
 
   it('look at no more than CloudWatch evaluates: a day, and a period of an hour or more for longer', () => {
