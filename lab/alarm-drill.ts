@@ -8,7 +8,7 @@ import { HOUR, MINUTE, World } from './drill/world.ts';
 /** What came of a fault. Times are in milliseconds. */
 export interface Drilled extends Pick<Fault, 'alarm' | 'fault'> {
   readonly severity: string;
-  /** From the beginning of the fault until the alarm was raised. Undefined: it was not. */
+  /** From the beginning of the fault until the alarm was raised. Undefined: it was not, or too late. */
   readonly rangAfter: number | undefined;
   /** From the end of the fault until the alarm was over. Undefined: it was not. */
   readonly clearedAfter: number | undefined;
@@ -24,7 +24,8 @@ const SIZE = { hosts: 2, remotes: 3, joins: 60 };
 const WARM_UP_MS = 40 * MINUTE + 130_000;
 /** An alarm is raised for so long before the fault ends. */
 const UNTIL_NOTICED_MS = 5 * MINUTE;
-const WITHIN_MS = 2 * HOUR;
+/** An alarm must be raised within this time, and must be over within the other. */
+const [WITHIN_MS, OVER_WITHIN_MS] = [HOUR / 2, 2 * HOUR];
 
 /** An alarm that notifies. */
 export interface Notifying {
@@ -46,7 +47,7 @@ export function notifying({ monitoring }: Synthesized): readonly Notifying[] {
 /** An alarm's name without the stack's. */
 export const titleOf = (name: string): string => name.replace(/^[^:]*: /, '');
 
-/** What is wrong with the alarms, in words. Nothing, if each is raised by its faults, is over after them, and no other. */
+/** What is wrong: an alarm that its fault does not raise, that is not over after it, or that a clean day raises. */
 export function problems(
   synthesized: Synthesized,
   drilled: readonly Drilled[],
@@ -62,7 +63,7 @@ export function problems(
     ...untried.map((name) => `${name}: no fault has raised it`),
     ...drilled.flatMap(({ alarm, fault, rangAfter, clearedAfter }) => {
       if (!titles.has(alarm)) return [`${alarm}: the stack has no such alarm`];
-      if (rangAfter === undefined) return [`${alarm}: not raised. ${fault}`];
+      if (rangAfter === undefined) return [`${alarm}: not raised in time. ${fault}`];
       return clearedAfter === undefined ? [`${alarm}: raised for ever. ${fault}`] : [];
     }),
     ...days.flatMap(({ day, raised }) =>
@@ -103,7 +104,7 @@ export function drill(synthesized: Synthesized, fault: Fault): Promise<Drilled> 
     while (!mustEnd()) await clock.pass(MINUTE);
     end();
     const ended = clock.now;
-    while (clock.now - ended < within && (rang() === undefined || isRaised())) await clock.pass(MINUTE);
+    while (clock.now - ended < OVER_WITHIN_MS && (rang() === undefined || isRaised())) await clock.pass(MINUTE);
     const ringing = new Set(notifying(synthesized).map(({ title }) => title));
     const raised = [...new Set(changes('ALARM').map(({ name }) => name))];
     const at = rang();
@@ -112,7 +113,7 @@ export function drill(synthesized: Synthesized, fault: Fault): Promise<Drilled> 
       alarm: fault.alarm,
       fault: fault.fault,
       severity: notifying(synthesized).find(({ title }) => title === fault.alarm)?.severity ?? '?',
-      rangAfter: at === undefined ? undefined : at - began,
+      rangAfter: at === undefined || at - began > within ? undefined : at - began,
       clearedAfter: cleared === undefined || isRaised() ? undefined : Math.max(0, cleared - ended),
       alsoRang: raised.filter((name) => ringing.has(name) && name !== fault.alarm),
       raised,

@@ -9,7 +9,7 @@ import { alarmsPage } from '../lab/drill/page.ts';
 import { readSynthesized } from '../lab/drill/stack.ts';
 import { synthesize } from '../local/assembly.ts';
 
-/** Raises each alarm by a fault, plays clean days, and writes docs/alarms.md: `npm run test:alarms`. Takes ten minutes. */
+/** `npm run test:alarms`: raises each alarm by a fault, plays clean days, and writes docs/alarms.md. Ten minutes. */
 const PAGE = fileURLToPath(new URL('../docs/alarms.md', import.meta.url));
 const directory = await mkdtemp(join(tmpdir(), 'ping-muc-alarms-'));
 const log = (text: string): void => {

@@ -12,7 +12,7 @@ export interface Fault {
   readonly begin: (world: World) => () => void;
   /** It ends after so long, in milliseconds. Default: five minutes after the alarm is raised. */
   readonly lasts?: number;
-  /** The alarm must be raised within so many milliseconds, and must be over within as many. Default: two hours. */
+  /** The alarm must be raised within so many milliseconds. Default: half an hour. */
   readonly within?: number;
 }
 
@@ -173,6 +173,7 @@ const checkFaults: readonly Fault[] = [
       };
     },
     lasts: HOUR,
+    within: HOUR + 5 * MINUTE,
   },
   {
     alarm: 'Check function fails',
@@ -194,24 +195,26 @@ const checkFaults: readonly Fault[] = [
     alarm: 'Server is out of reach',
     fault: 'The server answers one check with 503',
     begin: apiFault({ kind: 'status', status: 503 }),
+    within: 15 * MINUTE,
   },
   {
     alarm: 'Server is out of reach',
     fault: 'The server closes the connections of one check',
     begin: apiFault({ kind: 'unreachable' }),
+    within: 15 * MINUTE,
   },
   {
     alarm: 'Server is out of reach',
     fault: 'The server never answers one check',
     begin: apiFault({ kind: 'silent' }),
+    within: 15 * MINUTE,
   },
 ];
 
 const operatorFaults: readonly Fault[] = [
   {
     alarm: 'A check is held',
-    fault:
-      'More than five users of a link are lost, and `ping_muc_notice_limit` is 5. It ends when the operator releases them',
+    fault: 'More users are lost than `ping_muc_notice_limit` allows. It ends when the operator releases them',
     begin: (world) => {
       world.settings = { notice_limit: 5 };
       for (let n = 0; n < 7; n += 1) world.join(one(world).host, world.remotes[0]);

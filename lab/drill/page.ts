@@ -8,13 +8,13 @@ import { MINUTE } from './world.ts';
 
 const INTRODUCTION = `# Alarms, tried
 
-\`npm run test:alarms\` has written this page. It raises each alarm of the synthesized stack by a fault, and plays days on
-which nothing is wrong. It exits with an error if an alarm is not raised, is not over after the fault, or is raised on a
-clean day. What to do when an alarm is raised: [runbook](runbook.md).
+\`npm run test:alarms\` has written this page. It raises each alarm of the synthesized stack by a fault, and plays days
+on which nothing is wrong. It exits with an error if an alarm is not raised, is not over after the fault, or is raised
+on a clean day. What to do when an alarm is raised: [runbook](runbook.md).
 
-- **Real:** the handlers of both functions and the metrics that they write, the state machine with its waits and retries,
-  the alarms and their evaluation ([local/cloudwatch](../local/cloudwatch)), HTTP between the check function and the
-  server.
+- **Real:** the handlers of both functions and the metrics that they write, the state machine with its waits and
+  retries, the alarms and their evaluation ([local/cloudwatch](../local/cloudwatch)), HTTP between the check
+  function and the server.
 - **Simulated:** the clock, which jumps to the next event; DynamoDB, in memory; the XMPP servers and the rooms; Lambda's
   time-outs, throttles and metrics, which have AWS's time stamps. Metrics arrive at once. On AWS they arrive up to some
   minutes later, and the alarms are later by as much.`;
