@@ -105,8 +105,10 @@ describe('a join is confirmed', () => {
 });
 
 describe('health', () => {
-  const ok = { name: 'PingMuc: Checks fail', state: 'OK' as const };
-  const ringing = (name: string): { name: string; state: 'ALARM' } => ({ name: `PingMuc: ${name}`, state: 'ALARM' });
+  const ok = { name: 'PingMuc: Checks fail', state: 'OK' as const, notifies: true };
+  const ringing = (name: string): Parameters<typeof health>[0][number] => ({
+    ...{ name: `PingMuc: ${name}`, state: 'ALARM', notifies: true },
+  });
   const server = (host: string, changes: Partial<ServerView> = {}): ServerView => ({
     ...{ host, joins: 1, lastWebhook: NOW - 60 * S },
     ...changes,
@@ -128,6 +130,11 @@ describe('health', () => {
       level: 'bad',
       sentence: '4 alarms: Checks fail, Webhooks fail, Checks are late and 1 more. 1 server fell silent: old.',
     });
+  });
+
+  it('leaves out alarms that are only conditions of others', () => {
+    const condition = { ...ringing('A server is silent, silence'), notifies: false };
+    expect(health([condition], [server('a')], 0, NOW).level).toBe('good');
   });
 
   it('says what to do before the first report', () => {
