@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import type { OverviewView } from '../local/console/views.ts';
 import { ensurePackage, ensurePackages } from './debian.ts';
 import { ConsoleBrowser } from '../lab/browser.ts';
 import { Lab, sleep, until } from '../lab/lab.ts';
@@ -62,6 +63,13 @@ const CONSOLE_PICTURES = {
   search: { path: '/search', shows: '.answers', colorScheme: 'light', height: 640 },
 } as const;
 
+/** Whether every alarm has been evaluated, and none is raised. */
+async function isQuiet(url: string): Promise<boolean> {
+  const response = await fetch(`${url}api/overview`, { signal: AbortSignal.timeout(10_000) });
+  const { alarms } = (await response.json()) as OverviewView;
+  return alarms.every(({ state }) => state === 'OK');
+}
+
 async function takeConsole(): Promise<void> {
   const demo = spawn(process.execPath, [fileURLToPath(new URL('demo.ts', import.meta.url)), '--watch'], {
     stdio: ['ignore', 'pipe', 'inherit'],
@@ -74,7 +82,7 @@ async function takeConsole(): Promise<void> {
     const url = /http:\S+/.exec(await line('is open at'))?.[0] ?? '';
     await line('The console stays open');
     const browser = await ConsoleBrowser.start(lab, url);
-    await (await browser.open('/')).locator('.health.good').waitFor({ timeout: HEARTBEAT_MS });
+    await until('no alarm', () => isQuiet(url), HEARTBEAT_MS);
     for (const [name, { path, shows, ...view }] of Object.entries(CONSOLE_PICTURES)) {
       const page = await browser.open(path, { width: 1100, ...view });
       if (name === 'search') {

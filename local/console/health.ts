@@ -43,6 +43,8 @@ export function health(
   const reports = servers.length === 1 ? '1 server reports' : `${servers.length} servers report`;
   const waits =
     waitingCount === 1 ? '1 check waits' : waitingCount === 0 ? 'no check waits' : `${waitingCount} checks wait`;
+  const isKnown = alarms.some(({ state, notifies }) => notifies && state !== 'INSUFFICIENT_DATA');
+  if (!isKnown) return { level: 'idle', sentence: `${reports}, ${waits}. The alarms are evaluated within a minute.` };
   return { level: 'good', sentence: `All is well: ${reports}, ${waits}, no alarm.` };
 }
 

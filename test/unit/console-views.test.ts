@@ -132,9 +132,17 @@ describe('health', () => {
     });
   });
 
+  it('does not say that all is well before the alarms are evaluated', () => {
+    const unknown = { ...ok, state: 'INSUFFICIENT_DATA' as const };
+    expect(health([unknown], [server('a')], 1, NOW)).toEqual({
+      level: 'idle',
+      sentence: '1 server reports, 1 check waits. The alarms are evaluated within a minute.',
+    });
+  });
+
   it('leaves out alarms that are only conditions of others', () => {
     const condition = { ...ringing('A server is silent, silence'), notifies: false };
-    expect(health([condition], [server('a')], 0, NOW).level).toBe('good');
+    expect(health([ok, condition], [server('a')], 0, NOW).level).toBe('good');
   });
 
   it('says what to do before the first report', () => {
