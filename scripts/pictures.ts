@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import type { OverviewView } from '../local/console/views.ts';
 import { ensurePackage, ensurePackages } from './debian.ts';
 import { ConsoleBrowser } from '../lab/browser.ts';
 import { Lab, sleep, until } from '../lab/lab.ts';
@@ -52,9 +53,8 @@ async function take(mode: Mode, name: string): Promise<void> {
 
 /** The demo ends within half a minute, or much later on a busy machine. */
 const DEMO_MS = 180_000;
-/** Metrics are collected by the minute, and the alarms are evaluated two seconds after its end. */
-const MINUTE_MS = 60_000;
-const EVALUATED_MS = 4000;
+/** A server's first heartbeat comes after up to five minutes. Until then, an alarm says that no server reports. */
+const HEARTBEAT_MS = 480_000;
 
 /** What each picture of the console shows, and what it waits for. */
 const CONSOLE_PICTURES = {
@@ -62,6 +62,13 @@ const CONSOLE_PICTURES = {
   dashboard: { path: '/dashboard?range=1h', shows: '.widget canvas', colorScheme: 'dark', height: 900 },
   search: { path: '/search', shows: '.answers', colorScheme: 'light', height: 640 },
 } as const;
+
+/** Whether every alarm has been evaluated, and none is raised. */
+async function isQuiet(url: string): Promise<boolean> {
+  const response = await fetch(`${url}api/overview`, { signal: AbortSignal.timeout(10_000) });
+  const { alarms } = (await response.json()) as OverviewView;
+  return alarms.every(({ state }) => state === 'OK');
+}
 
 async function takeConsole(): Promise<void> {
   const demo = spawn(process.execPath, [fileURLToPath(new URL('demo.ts', import.meta.url)), '--watch'], {
@@ -74,8 +81,8 @@ async function takeConsole(): Promise<void> {
   try {
     const url = /http:\S+/.exec(await line('is open at'))?.[0] ?? '';
     await line('The console stays open');
-    await sleep(MINUTE_MS - (Date.now() % MINUTE_MS) + EVALUATED_MS);
     const browser = await ConsoleBrowser.start(lab, url);
+    await until('no alarm', () => isQuiet(url), HEARTBEAT_MS);
     for (const [name, { path, shows, ...view }] of Object.entries(CONSOLE_PICTURES)) {
       const page = await browser.open(path, { width: 1100, ...view });
       if (name === 'search') {

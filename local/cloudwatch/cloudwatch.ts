@@ -77,7 +77,7 @@ export function openCloudWatch({ directory, monitoring, log, alarms, now = Date.
   const viewAlarm = (alarm: AlarmDefinition | CompositeDefinition): AlarmView => {
     const { name, description } = alarm;
     const stored = states.get(name) ?? { state: 'INSUFFICIENT_DATA', since: opened, reason: 'not evaluated yet' };
-    const about = { name, description, ...stored };
+    const about = { name, description, ...stored, notifies: alarm.actions.ALARM.length > 0 };
     if ('rule' in alarm) return { ...about, isComposite: true, lines: [] };
     return { ...about, isComposite: false, lines: linesOf(alarm, now(), read), threshold: alarm.threshold };
   };

@@ -45,6 +45,8 @@ export interface AlarmView {
   /** Why it is in this state. */
   readonly reason: string;
   readonly isComposite: boolean;
+  /** It has an action for its state ALARM. Otherwise it is only a condition of composite alarms. */
+  readonly notifies: boolean;
   /** The metric over the last periods that an evaluation reads. A composite alarm has none. */
   readonly lines: readonly GraphLine[];
   /** A composite alarm has none. */

@@ -77,7 +77,7 @@ async function overview(sources: Sources): Promise<OverviewView> {
   const { joins, cloudWatch } = sources;
   const { servers: reporting } = await servers(sources);
   const { waiting, waitingCount, ended } = checks(sources);
-  const alarms = cloudWatch.alarms().map(({ name, state }) => ({ name, state }));
+  const alarms = cloudWatch.alarms().map(({ name, state, notifies }) => ({ name, state, notifies }));
   return {
     health: health(alarms, reporting, waitingCount, Date.now()),
     joins: joins.count(),

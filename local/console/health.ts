@@ -18,14 +18,19 @@ export function isSilent(server: ServerView, nowMs: number): boolean {
   return nowMs - lastSign(server) > limit;
 }
 
-/** Whether all is well, in a sentence: what an operator wants to know first. */
+/**
+ * Whether all is well, in a sentence: what an operator wants to know first. Alarms that are only conditions of others
+ * do not count.
+ */
 export function health(
-  alarms: readonly Pick<AlarmView, 'name' | 'state'>[],
+  alarms: readonly Pick<AlarmView, 'name' | 'state' | 'notifies'>[],
   servers: readonly ServerView[],
   waitingCount: number,
   nowMs: number,
 ): Health {
-  const ringing = alarms.filter(({ state }) => state === 'ALARM').map(({ name }) => shortName(name));
+  const ringing = alarms
+    .filter(({ state, notifies }) => notifies && state === 'ALARM')
+    .map(({ name }) => shortName(name));
   const silent = servers.filter((server) => isSilent(server, nowMs)).map(({ host }) => host);
   const none =
     servers.length > 0 ? [] : ['No server has reported yet: configure Prosody with the lines that were printed'];
@@ -38,6 +43,8 @@ export function health(
   const reports = servers.length === 1 ? '1 server reports' : `${servers.length} servers report`;
   const waits =
     waitingCount === 1 ? '1 check waits' : waitingCount === 0 ? 'no check waits' : `${waitingCount} checks wait`;
+  const isKnown = alarms.some(({ state, notifies }) => notifies && state !== 'INSUFFICIENT_DATA');
+  if (!isKnown) return { level: 'idle', sentence: `${reports}, ${waits}. The alarms are evaluated within a minute.` };
   return { level: 'good', sentence: `All is well: ${reports}, ${waits}, no alarm.` };
 }
 

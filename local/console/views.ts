@@ -115,7 +115,7 @@ export interface OverviewView {
   /** The table is being read after a start, so joins are still missing. */
   readonly isFilling: boolean;
   readonly servers: readonly ServerView[];
-  readonly alarms: readonly { readonly name: string; readonly state: AlarmState }[];
+  readonly alarms: readonly { readonly name: string; readonly state: AlarmState; readonly notifies: boolean }[];
   readonly due: readonly CheckView[];
   readonly waitingCount: number;
   readonly ended: readonly CheckView[];

@@ -170,7 +170,7 @@ it(
     await testBed.runtime.start();
     const later = await ConsoleBrowser.start(testBed.lab, testBed.runtime.consoleUrl); // it has another port
     const overview = await later.open('/');
-    await overview.locator('.health:not(.bad)').waitFor();
+    await overview.locator('.health', { hasNotText: 'Signatures are rejected' }).waitFor();
     const health = overview.locator('.health.bad', { hasText: 'Signatures are rejected' });
     await health.waitFor({ timeout: EVALUATED_MS });
     expect(await overview.title()).toBe('⚠ Overview – ping-muc');

@@ -113,6 +113,7 @@ describe('the index of joins', () => {
   it('ignores writes that the table did not accept, and rows that are no joins', async () => {
     await table.record(joined(1, { nick: 'New' }), NOW);
     expect(await table.record(joined(1, { nick: 'Old', at: joined(1).at - 1 }), NOW)).toBe(false);
+    expect(await table.record({ ...joined(1), type: 'muc.left', at: joined(1).at - 1 }, NOW)).toBe(false);
     await table.recordClose(check, NOW);
     database.flush();
     expect(joins.of('remote', 'muc.host').map(({ nick }) => nick)).toEqual(['New']);
@@ -124,11 +125,13 @@ describe('the index of joins', () => {
     joins = new JoinIndex(database, names);
     expect(users()).toEqual([]);
     joins.apply({ kind: 'ended', key: joined(3) });
+    joins.apply({ kind: 'joined', join: { ...joined(4, { nick: 'New', at: joined(4).at + 1 }), isUndecided: false } });
     database.flush();
     await joins.fill(client, 'Joins', signal);
     expect(joins.isFilling).toBe(true);
     expect(users()).toEqual([1, 2, 4, 5].map((number) => `user${number}@example.net/phone`));
     expect(joins.isFilling).toBe(false);
+    expect(joins.of('room', 'room4@muc.host')[0]?.nick).toBe('New');
   });
 });
 
@@ -265,6 +268,9 @@ describe('history', () => {
     expect(names.search('old')).toEqual([]);
     expect(names.search('juliet')).toEqual([]);
     expect(names.search('nurse')).toHaveLength(1);
+    history.take(line({ time: at(0) }));
+    database.flush();
+    expect(names.search('juliet')).toHaveLength(1); // it is back
   });
 
   it('survives a restart', () => {

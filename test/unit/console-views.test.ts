@@ -105,8 +105,10 @@ describe('a join is confirmed', () => {
 });
 
 describe('health', () => {
-  const ok = { name: 'PingMuc: Checks fail', state: 'OK' as const };
-  const ringing = (name: string): { name: string; state: 'ALARM' } => ({ name: `PingMuc: ${name}`, state: 'ALARM' });
+  const ok = { name: 'PingMuc: Checks fail', state: 'OK' as const, notifies: true };
+  const ringing = (name: string): Parameters<typeof health>[0][number] => ({
+    ...{ name: `PingMuc: ${name}`, state: 'ALARM', notifies: true },
+  });
   const server = (host: string, changes: Partial<ServerView> = {}): ServerView => ({
     ...{ host, joins: 1, lastWebhook: NOW - 60 * S },
     ...changes,
@@ -128,6 +130,19 @@ describe('health', () => {
       level: 'bad',
       sentence: '4 alarms: Checks fail, Webhooks fail, Checks are late and 1 more. 1 server fell silent: old.',
     });
+  });
+
+  it('does not say that all is well before the alarms are evaluated', () => {
+    const unknown = { ...ok, state: 'INSUFFICIENT_DATA' as const };
+    expect(health([unknown], [server('a')], 1, NOW)).toEqual({
+      level: 'idle',
+      sentence: '1 server reports, 1 check waits. The alarms are evaluated within a minute.',
+    });
+  });
+
+  it('leaves out alarms that are only conditions of others', () => {
+    const condition = { ...ringing('A server is silent, silence'), notifies: false };
+    expect(health([ok, condition], [server('a')], 0, NOW).level).toBe('good');
   });
 
   it('says what to do before the first report', () => {

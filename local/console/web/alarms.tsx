@@ -15,6 +15,12 @@ const CHANGES: readonly Column<Transition>[] = [
   { title: 'Why', cell: ({ reason }) => reason },
 ];
 
+interface AlarmProps {
+  readonly alarm: AlarmView;
+  /** Alarms on metrics from which a composite alarm is made (infra/alarms.ts). */
+  readonly conditions: readonly AlarmView[];
+}
+
 interface AlarmsView {
   readonly alarms: readonly AlarmView[];
   readonly transitions: readonly Transition[];
@@ -28,8 +34,11 @@ export function AlarmsPage({ address }: { readonly address: URL }): JSX.Element 
     if (isThere && target !== '') document.getElementById(target)?.scrollIntoView();
   }, [target, isThere]);
   if (data === undefined) return <Pending isLost={isLost} />;
-  const ringing = data.alarms.filter(({ state }) => state === 'ALARM');
-  const others = data.alarms.filter(({ state }) => state !== 'ALARM');
+  const alarms = data.alarms.filter(({ notifies }) => notifies);
+  const ringing = alarms.filter(({ state }) => state === 'ALARM');
+  const others = alarms.filter(({ state }) => state !== 'ALARM');
+  const conditionsOf = ({ name }: AlarmView): readonly AlarmView[] =>
+    data.alarms.filter((condition) => !condition.notifies && condition.name.startsWith(`${name}, `));
   return (
     <>
       {ringing.length === 0 && <p class="health good">No alarm.</p>}
@@ -38,12 +47,17 @@ export function AlarmsPage({ address }: { readonly address: URL }): JSX.Element 
           <h2>
             <AlarmTitle alarm={alarm} />
           </h2>
-          <AlarmBody alarm={alarm} />
+          <AlarmBody alarm={alarm} conditions={conditionsOf(alarm)} />
         </section>
       ))}
       <section class="card">
         {others.map((alarm) => (
-          <QuietAlarm key={alarm.name} alarm={alarm} isTarget={alarmAnchor(alarm.name) === target} />
+          <QuietAlarm
+            key={alarm.name}
+            alarm={alarm}
+            conditions={conditionsOf(alarm)}
+            isTarget={alarmAnchor(alarm.name) === target}
+          />
         ))}
       </section>
       <section class="card">
@@ -60,7 +74,8 @@ export function AlarmsPage({ address }: { readonly address: URL }): JSX.Element 
 }
 
 /** An alarm that does not ring: its details are shown when it is opened. */
-function QuietAlarm({ alarm, isTarget }: { readonly alarm: AlarmView; readonly isTarget: boolean }): JSX.Element {
+function QuietAlarm(props: AlarmProps & { readonly isTarget: boolean }): JSX.Element {
+  const { alarm, conditions, isTarget } = props;
   const [isOpen, setOpen] = useState(isTarget);
   useEffect(() => {
     if (isTarget) setOpen(true);
@@ -75,7 +90,7 @@ function QuietAlarm({ alarm, isTarget }: { readonly alarm: AlarmView; readonly i
       <summary>
         <AlarmTitle alarm={alarm} />
       </summary>
-      {isOpen && <AlarmBody alarm={alarm} />}
+      {isOpen && <AlarmBody alarm={alarm} conditions={conditions} />}
     </details>
   );
 }
@@ -91,7 +106,7 @@ function AlarmTitle({ alarm: { name, state } }: { readonly alarm: AlarmView }): 
 /** The description that the stack gives an alarm (infra/alarms.ts): severity, what users notice, where to read on. */
 const DESCRIPTION = /^Severity (\S+)\. (.*) What to do: \S*#([\w-]+)$/s;
 
-function AlarmBody({ alarm }: { readonly alarm: AlarmView }): JSX.Element {
+function AlarmBody({ alarm, conditions }: AlarmProps): JSX.Element {
   const { name, description, since, reason, lines, threshold } = alarm;
   const [, severity, effect = description, anchor] = DESCRIPTION.exec(description) ?? [];
   return (
@@ -123,6 +138,22 @@ function AlarmBody({ alarm }: { readonly alarm: AlarmView }): JSX.Element {
         </p>
       )}
       {lines.length > 0 && <Graph title={`${shortName(name)}: the metric`} lines={lines} threshold={threshold} />}
+      {conditions.map((condition) => (
+        <Condition key={condition.name} condition={condition} />
+      ))}
+    </>
+  );
+}
+
+function Condition({ condition }: { readonly condition: AlarmView }): JSX.Element {
+  const { name, lines, threshold, reason } = condition;
+  return (
+    <>
+      <h3>
+        <AlarmTitle alarm={condition} />
+      </h3>
+      <p>{reason}</p>
+      <Graph title={`${shortName(name)}: the metric`} lines={lines} threshold={threshold} />
     </>
   );
 }

@@ -11,7 +11,7 @@ import { Servers } from './servers.tsx';
 export function OverviewPage({ overview }: { readonly overview: Live<OverviewView> }): JSX.Element {
   const { data, isLost } = overview;
   if (data === undefined) return <Pending isLost={isLost} />;
-  const ringing = data.alarms.filter(({ state }) => state === 'ALARM');
+  const ringing = data.alarms.filter(({ state, notifies }) => notifies && state === 'ALARM');
   return (
     <>
       <p class={`health ${data.health.level}`}>{data.health.sentence}</p>

@@ -109,6 +109,7 @@ describe('alarms', () => {
         since: NOON + 2 * MINUTE,
         reason: '1 of 1 datapoints are greater than 0 (newest first: 4); 1 of 1 raise the alarm',
         isComposite: false,
+        notifies: true,
         threshold: 0,
         lines: [
           {
