@@ -199,7 +199,7 @@ export function checkAlarms(scope: Construct, { check }: Sources): readonly Defi
       severity: 'low',
       effect: 'Users who were removed from their rooms are notified more than two minutes late.',
       conditions: {
-        // one period is enough: reports that have waited arrive together; and no more, so that it is over before its cause
+        // one period: reports that have waited arrive together, and the alarm is over before that of its cause
         late: {
           metric: sum('late', { late: emitted(scope, 'AnswerLateness') }),
           threshold: LATE_ANSWER_MS,
