@@ -60,7 +60,7 @@ const HEARTBEAT_MS = 480_000;
 const CONSOLE_PICTURES = {
   overview: { path: '/', shows: '.total.reentered', colorScheme: 'light', height: 820 },
   dashboard: { path: '/dashboard?range=1h', shows: '.widget canvas', colorScheme: 'dark', height: 900 },
-  search: { path: '/search', shows: '.answers', colorScheme: 'light', height: 640 },
+  search: { path: '/search', shows: '.answers', colorScheme: 'light', height: 680 },
 } as const;
 
 /** Whether every alarm has been evaluated, and none is raised. */
