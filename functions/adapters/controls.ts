@@ -6,7 +6,7 @@ import {
   QueryCommand,
   UpdateItemCommand,
 } from '@aws-sdk/client-dynamodb';
-import type { CheckState, HoldRecord } from '../core/check-state.ts';
+import { type CheckState, type HoldRecord, decidedOf } from '../core/check-state.ts';
 import { holds, number, text } from './items.ts';
 
 /**
@@ -135,13 +135,14 @@ export class Controls {
   /** Records that a check is held. */
   async recordHold(state: CheckState, nowSeconds: number): Promise<void> {
     const { id, host, remote, room, stoppedAt = nowSeconds, totals } = state;
+    const { decided, left } = decidedOf(totals);
     const values = {
       since: number(Math.floor(stoppedAt)),
       host: text(host),
       remote: text(remote),
       ...(room === undefined ? {} : { room: text(room) }),
-      decided: number(totals.joined + totals.left + totals.undecided + totals.gone + totals.stale),
-      left: number(totals.left + totals.undecided),
+      decided: number(decided),
+      left: number(left),
       expires: number(Math.floor(nowSeconds) + CHECK_SECONDS),
     };
     const names = Object.keys(values);

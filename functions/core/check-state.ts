@@ -24,6 +24,14 @@ export interface Totals {
   readonly refused: number;
 }
 
+/** Joins with a verdict, and those of them whose users count as out of their rooms. */
+export function decidedOf({ joined, left, undecided, gone, stale }: Totals): {
+  readonly decided: number;
+  readonly left: number;
+} {
+  return { decided: joined + left + undecided + gone + stale, left: left + undecided };
+}
+
 const NO_TOTALS: Totals = {
   pinged: 0,
   joined: 0,

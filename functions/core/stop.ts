@@ -1,4 +1,4 @@
-import type { CheckPorts, CheckState } from './check-state.ts';
+import { type CheckPorts, type CheckState, decidedOf } from './check-state.ts';
 import { NewerClose } from './newer-close.ts';
 
 /** Why a check stops, and how it continues: the limit of notices (rule 13) and a pause (rule 14): docs/rules.md. */
@@ -90,13 +90,14 @@ export class Stop {
 
   /** @param told users whom the check has notified or brought back */
   constructor(state: CheckState, ports: Pick<CheckPorts, 'isPaused' | 'countTold' | 'now'>, told: number) {
-    const { joined, left, undecided, gone, stale, notified, reentered } = state.totals;
+    const { notified, reentered } = state.totals;
+    const { decided, left } = decidedOf(state.totals);
     this.#state = state;
     this.#ports = ports;
     this.#readAt = ports.now();
     this.#told = Math.max(told, notified + reentered);
-    this.#decided = joined + left + undecided + gone + stale;
-    this.#left = left + undecided;
+    this.#decided = decided;
+    this.#left = left;
   }
 
   /** Undefined while the invocation may go on. */

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
-import { DatabaseSync } from 'node:sqlite';
+import type { DatabaseSync } from 'node:sqlite';
+import { openDatabase } from '../sqlite.ts';
 import { evaluateAlarms } from './alarm-evaluator.ts';
 import { AlarmLog } from './alarm-log.ts';
 import { evaluationRange } from './alarms.ts';
@@ -52,7 +53,7 @@ export function openCloudWatch({ directory, monitoring, log, alarms, now = Date.
   const write = (level: string, message: string, fields: object): void =>
     log(JSON.stringify({ level, time: new Date(now()).toISOString(), message, ...fields }));
   const warn = (message: string, detail: string): void => write('WARN', message, { detail });
-  const database = openDatabase(join(directory, 'metrics.sqlite'));
+  const database = openMetrics(join(directory, 'metrics.sqlite'));
   const store = new MetricStore(database, now, warn);
   const states = new AlarmLog(database);
   const notifier = new Notifier(alarms ?? { command: undefined, url: undefined }, warn);
@@ -97,12 +98,9 @@ export function openCloudWatch({ directory, monitoring, log, alarms, now = Date.
   };
 }
 
-/** A crash of this process loses nothing that was written; a crash of the machine can lose the last seconds. */
-function openDatabase(file: string): DatabaseSync {
+function openMetrics(file: string): DatabaseSync {
   try {
-    const database = new DatabaseSync(file);
-    database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL');
-    return database;
+    return openDatabase(file);
   } catch (error) {
     throw new Error(`${file} cannot be opened: ${String(error)}. It contains metrics only, and may be deleted.`, {
       cause: error,

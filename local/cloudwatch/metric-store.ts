@@ -1,4 +1,5 @@
 import type { DatabaseSync } from 'node:sqlite';
+import { Statements } from '../sqlite.ts';
 import type { DataPoint, MetricId, Series } from './data-point.ts';
 import { Distribution } from './distribution.ts';
 
@@ -75,6 +76,7 @@ export function checkStatistic(statistic: string): void {
  */
 export class MetricStore {
   readonly #database: DatabaseSync;
+  readonly #statements: Statements;
   readonly #now: () => number;
   readonly #warn: (message: string, detail: string) => void;
   readonly #metrics = new Map<string, Metric>();
@@ -86,6 +88,7 @@ export class MetricStore {
   /** @param warn is called if data is lost */
   constructor(database: DatabaseSync, now: () => number, warn: (message: string, detail: string) => void) {
     this.#database = database;
+    this.#statements = new Statements(database);
     this.#now = now;
     this.#warn = warn;
     database.exec(SCHEMA);
@@ -177,12 +180,12 @@ export class MetricStore {
   *#read(statistic: string, parameters: Record<string, number>): Iterable<readonly [number, number | undefined]> {
     const percent = PERCENTILE.exec(statistic)?.[1];
     if (percent === undefined) {
-      const rows = this.#statement(AGGREGATE).all(parameters) as ({ slot: number } & Record<string, number>)[];
+      const rows = this.#statements.get(AGGREGATE).all(parameters) as ({ slot: number } & Record<string, number>)[];
       for (const row of rows) yield [row.slot, row[statistic]];
       return;
     }
     const merged = new Map<number, Distribution>();
-    const rows = this.#statement(DISTRIBUTIONS).all(parameters) as { slot: number; distribution: Uint8Array }[];
+    const rows = this.#statements.get(DISTRIBUTIONS).all(parameters) as { slot: number; distribution: Uint8Array }[];
     for (const row of rows) {
       const distribution = Distribution.fromBytes(row.distribution);
       const known = merged.get(row.slot);
@@ -207,12 +210,12 @@ export class MetricStore {
         periods.set(at, known);
       }
       for (const [at, { sum, count, min, max, distribution }] of periods)
-        this.#statement(WRITE).run(metric.row, length, at, sum, count, min, max, distribution.toBytes());
+        this.#statements.get(WRITE).run(metric.row, length, at, sum, count, min, max, distribution.toBytes());
     }
   }
 
   #stored(metric: number, length: number, at: number): Period {
-    const row = this.#statement(READ).get(metric, length, at) as Row | undefined;
+    const row = this.#statements.get(READ).get(metric, length, at) as Row | undefined;
     return row === undefined ? emptyPeriod() : { ...row, distribution: Distribution.fromBytes(row.distribution) };
   }
 
@@ -220,17 +223,10 @@ export class MetricStore {
     this.#purged = now;
     for (const { row } of this.#metrics.values())
       if (row !== undefined)
-        for (const { length, kept } of RESOLUTIONS) this.#statement(PURGE).run(row, length, now - kept);
+        for (const { length, kept } of RESOLUTIONS) this.#statements.get(PURGE).run(row, length, now - kept);
     if (this.#database.prepare(PURGE_METRICS).run().changes === 0) return;
     this.#isFull = false;
     this.#readMetrics();
-  }
-
-  readonly #statements = new Map<string, ReturnType<DatabaseSync['prepare']>>();
-  #statement(sql: string): ReturnType<DatabaseSync['prepare']> {
-    const statement = this.#statements.get(sql) ?? this.#database.prepare(sql);
-    this.#statements.set(sql, statement);
-    return statement;
   }
 }
 

@@ -1,4 +1,5 @@
-import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite';
+import type { DatabaseSync, SQLInputValue } from 'node:sqlite';
+import { Statements, openDatabase } from '../sqlite.ts';
 
 /** Changes in one transaction: some ten milliseconds of the process's time, which serves webhooks, too. */
 const CHANGES_AT_A_TIME = 500;
@@ -39,7 +40,7 @@ type Row = Readonly<Record<string, unknown>>;
 /** The console's own database. Nothing in it is needed to run checks: it may be deleted while nothing runs. */
 export class ConsoleDatabase {
   readonly #database: DatabaseSync;
-  readonly #statements = new Map<string, StatementSync>();
+  readonly #statements: Statements;
   readonly #onError: (error: unknown) => void;
   #reportedAt = 0;
   #waiting: (() => void)[] = [];
@@ -54,29 +55,29 @@ export class ConsoleDatabase {
   constructor(file: string, onError: (error: unknown) => void) {
     this.#onError = onError;
     try {
-      this.#database = new DatabaseSync(file);
-      // after a crash of the machine the last moments may be missing, but the file is whole
-      this.#database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -8000');
+      this.#database = openDatabase(file);
+      this.#database.exec('PRAGMA cache_size = -8000'); // 8 MB
       const { user_version: version } = this.#database.prepare('PRAGMA user_version').get() as { user_version: number };
       if (version !== SCHEMA_VERSION)
         for (const table of ['joins', 'lines', 'names', 'servers'])
           this.#database.exec(`DROP TABLE IF EXISTS ${table}`);
       this.#database.exec(`${SCHEMA} PRAGMA user_version = ${SCHEMA_VERSION}`);
+      this.#statements = new Statements(this.#database);
     } catch (error) {
       throw new Error(`the console cannot use ${file}: delete it, or start with --console off`, { cause: error });
     }
   }
 
   run(sql: string, ...values: readonly SQLInputValue[]): number {
-    return Number(this.#prepare(sql).run(...values).changes);
+    return Number(this.#statements.get(sql).run(...values).changes);
   }
 
   all(sql: string, ...values: readonly SQLInputValue[]): readonly Row[] {
-    return this.#prepare(sql).all(...values);
+    return this.#statements.get(sql).all(...values);
   }
 
   count(sql: string, ...values: readonly SQLInputValue[]): number {
-    return Number(Object.values(this.#prepare(sql).get(...values) ?? { none: 0 })[0]);
+    return Number(Object.values(this.#statements.get(sql).get(...values) ?? { none: 0 })[0]);
   }
 
   /** It is being closed: what can be done at the next start should wait for it. */
@@ -125,14 +126,5 @@ export class ConsoleDatabase {
     } finally {
       this.#isWriting = false;
     }
-  }
-
-  #prepare(sql: string): StatementSync {
-    let statement = this.#statements.get(sql);
-    if (statement === undefined) {
-      statement = this.#database.prepare(sql);
-      this.#statements.set(sql, statement);
-    }
-    return statement;
   }
 }

@@ -1,14 +1,8 @@
 import type { AttributeValue } from '@aws-sdk/client-dynamodb';
+import type { Join } from '../../functions/core/events.ts';
 
 /** A join, as the console keeps it. */
-export interface IndexedJoin {
-  readonly host: string;
-  readonly remote: string;
-  readonly room: string;
-  readonly user: string;
-  readonly nick: string;
-  /** Microseconds since the epoch. */
-  readonly at: number;
+export interface IndexedJoin extends Join {
   readonly isUndecided: boolean;
 }
 

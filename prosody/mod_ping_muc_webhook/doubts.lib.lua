@@ -89,28 +89,29 @@ return function (settings, state, sender, rosters, closes, next_at)
 		return allowance, key;
 	end
 
-	local function accounts(room, full)
+	-- Kind → name of each allowance that a check of a room on account of a session uses
+	local function accounts_of_room(room, full)
 		return { host = jid.host(room), user = jid.bare(full), all = "" };
 	end
 
-	-- Seconds until a check is allowed
-	local function seconds_until_allowed(room, full)
+	-- Seconds until a check that uses these allowances is allowed
+	local function seconds_until_allowed(accounts)
 		local seconds = 0;
-		for kind, name in pairs(accounts(room, full)) do
+		for kind, name in pairs(accounts) do
 			seconds = math.max(seconds, (1 - allowance_of(kind, name).left) / BOUNDS[kind].rate);
 		end
 		return seconds;
 	end
 
-	local function spend(room, full, count)
-		for kind, name in pairs(accounts(room, full)) do
+	local function spend(accounts, count)
+		for kind, name in pairs(accounts) do
 			local allowance, key = allowance_of(kind, name);
 			allowance.left, allowances[key] = allowance.left - count, allowance;
 		end
 	end
 
 	local function request_for(full, room)
-		spend(room, full, 1);
+		spend(accounts_of_room(room, full), 1);
 		doubts:get(room).on_account_of = full;
 		request_check_of_room(room, "room-error");
 	end
@@ -119,11 +120,9 @@ return function (settings, state, sender, rosters, closes, next_at)
 	-- all its rooms also finds the users who do not write.
 	local function request_for_host(remote)
 		if allowance_of("host", remote).left >= 1 then return; end
-		local whole, whole_key = allowance_of("whole", remote);
-		local all, all_key = allowance_of("all", "");
-		if whole.left < 1 or all.left < 1 then return; end
-		whole.left, allowances[whole_key] = whole.left - 1, whole;
-		all.left, allowances[all_key] = all.left - 1, all;
+		local accounts = { whole = remote, all = "" };
+		if seconds_until_allowed(accounts) > 0 then return; end
+		spend(accounts, 1);
 		request_check(remote, nil, "room-error");
 	end
 
@@ -132,7 +131,7 @@ return function (settings, state, sender, rosters, closes, next_at)
 		for room in pairs(rooms) do
 			local doubt = doubts:get(room);
 			local full = doubt and doubt.on_account_of;
-			if full and is_answered then spend(room, full, -GIVEN_BACK); end
+			if full and is_answered then spend(accounts_of_room(room, full), -GIVEN_BACK); end
 			if full then doubt.on_account_of = nil; end
 		end
 	end
@@ -164,7 +163,7 @@ return function (settings, state, sender, rosters, closes, next_at)
 			local doubt, later = doubts:get(room), nil;
 			for full, join in pairs(doubt and rosters.joins_in(room) or {}) do
 				if is_in_doubt(join) then
-					local left = seconds_until_allowed(room, full);
+					local left = seconds_until_allowed(accounts_of_room(room, full));
 					if left <= 0 then return request_for(full, room); end
 					later = math.min(later or left, left);
 				end
@@ -183,7 +182,7 @@ return function (settings, state, sender, rosters, closes, next_at)
 	local function denied(room, full, join)
 		local doubt = doubts:get(room);
 		if not doubt or join.attempt then return; end -- the session is entering again by itself
-		local left = math.max(seconds_left(doubt), seconds_until_allowed(room, full));
+		local left = math.max(seconds_left(doubt), seconds_until_allowed(accounts_of_room(room, full)));
 		if left <= 0 then return request_for(full, room); end
 		join.denied = time_now();
 		examine_later(room, left);

@@ -7,7 +7,7 @@ import { sleep, until } from '../../lab/lab.ts';
 import { PlainClient } from '../../lab/plain-client.ts';
 import { S2sPeer } from '../../lab/s2s-peer.ts';
 import { TwoServers } from '../../lab/two-servers.ts';
-import { error, failure, silence } from '../../lab/scripted-muc.ts';
+import { type ScriptedMuc, error, failure, silence } from '../../lab/scripted-muc.ts';
 import { ScriptedRooms } from '../../lab/scripted-rooms.ts';
 import { StubAnswer } from '../../lab/recording-proxy.ts';
 import type { User } from '../../lab/user.ts';
@@ -306,27 +306,45 @@ describe('a chat service with many rooms', () => {
   let testBed: ScriptedRooms;
 
   beforeAll(async () => {
-    testBed = await ScriptedRooms.open({ ping_muc_delay: 2, ping_muc_timeout: 3, ping_muc_patience: 0 });
+    testBed = await ScriptedRooms.open({ ping_muc_delay: 2, ping_muc_timeout: 3, ping_muc_patience: 0 }, 2);
   });
   afterAll(() => testBed.close());
 
-  it('restarts: users in rooms in which nobody writes are notified, too', async () => {
-    const names = Array.from({ length: 30 }, (_, n) => testBed.muc().room(`room-${n}`));
+  const [ROOMS, WRITTEN_IN] = [30, 12];
+  /** Romeo is in all rooms, Juliet in some. The service restarts, and Juliet writes in her rooms. */
+  async function restart(muc: ScriptedMuc): Promise<readonly User[]> {
+    const names = Array.from({ length: ROOMS }, (_, n) => muc.room(`room-${n}`));
     const [juliet, romeo] = [await testBed.user('juliet'), await testBed.user('romeo')];
     for (const room of names) await testBed.join(romeo, room, 'Romeo');
-    for (const room of names.slice(0, 12)) await testBed.join(juliet, room, 'Juliet');
-    await testBed.muc().restart();
-    for (const room of names.slice(0, 12)) await juliet.sendMessage(room, 'Is anybody there?');
-    await until(
-      'all are notified',
-      () => romeo.notices().length >= names.length && juliet.notices().length >= 12,
-      20_000,
-    );
+    for (const room of names.slice(0, WRITTEN_IN)) await testBed.join(juliet, room, 'Juliet');
+    await muc.restart();
+    for (const room of names.slice(0, WRITTEN_IN)) await juliet.sendMessage(room, 'Is anybody there?');
+    return [juliet, romeo];
+  }
+  const noticesOf = (users: readonly User[]): readonly number[] => users.map((user) => user.notices().length);
+  const checksOfHost = ({ domain }: ScriptedMuc): number =>
+    testBed
+      .reported()
+      .filter(({ type, room, remote }) => type === 'check.requested' && room === undefined && remote === domain).length;
+
+  it('restarts: users in rooms in which nobody writes are notified, too', async () => {
+    const users = await restart(testBed.muc());
+    await until('all are notified', () => noticesOf(users).join() === [WRITTEN_IN, ROOMS].join(), 20_000);
     await sleep(SETTLE_MS);
-    expect([juliet.notices().length, romeo.notices().length]).toEqual([12, names.length]);
-    expect(
-      testBed.reported().filter(({ type, room }) => type === 'check.requested' && room === undefined),
-    ).toHaveLength(1);
+    expect(noticesOf(users)).toEqual([WRITTEN_IN, ROOMS]);
+    expect(checksOfHost(testBed.muc())).toBe(1);
+    for (const user of users) await user.leaveServer();
+  }, 60_000);
+
+  it('restarts, and both streams break during the check of the host: each user is notified once', async () => {
+    const muc = testBed.muc(1);
+    const users = await restart(muc);
+    await until('the host is to be checked', () => checksOfHost(muc) === 1);
+    testBed.dropOutgoing(muc);
+    testBed.dropIncoming();
+    await until('all are notified', () => noticesOf(users).join() === [WRITTEN_IN, ROOMS].join(), 20_000);
+    await sleep(2 * SETTLE_MS + WINDOW_MS); // for the check of the close
+    expect(noticesOf(users)).toEqual([WRITTEN_IN, ROOMS]);
   }, 60_000);
 });
 

@@ -11,7 +11,7 @@ const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
 const NOON = Date.UTC(2027, 0, 15, 12, 0);
-const METRIC = { namespace: 'PingMuc', name: 'CheckLateness', dimensions: { service: 'PingMuc', stage: 'x' } };
+const METRIC = { namespace: 'PingMuc', name: 'AnswerLateness', dimensions: { service: 'PingMuc', stage: 'x' } };
 
 let directory: string;
 let database: DatabaseSync;
