@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -11,9 +11,18 @@ import { benchColdStart } from './cold-start.ts';
 import { benchCost } from './counts.ts';
 import { benchFlap } from './flap.ts';
 import { benchOverhead } from './overhead.ts';
-import { BUDGETS, type Budget, type Findings, type Progress, judge } from './measure.ts';
+import type { Findings, Progress } from './measure.ts';
 import { picture } from './pictures.ts';
-import { type Results, budgetTable, fileOf, growthTable, markdown, sampleTable, unmeasured } from './report.ts';
+import {
+  type Results,
+  budgetTable,
+  fileOf,
+  growthTable,
+  markdown,
+  sampleTable,
+  unmeasured,
+  verdictsOf,
+} from './report.ts';
 import { benchReentry } from './reentry.ts';
 import { benchWebhook } from './webhook.ts';
 
@@ -48,46 +57,50 @@ const duration = positionals.length === 0 ? ' All parts take about an hour.' : '
 process.stderr.write(`Do not use the machine meanwhile. Measuring ${parts.join(', ')}.${duration}\n`);
 const assembly = await mkdtemp(join(tmpdir(), 'ping-muc-bench-'));
 process.env['PING_MUC_ASSEMBLY'] = assembly;
-const findings: Findings[] = [];
+let results: Results = {};
 try {
   await synthesize(assembly, { serverApiUrl: 'http://127.0.0.1:5280/ping_muc' });
-  for (const part of parts) findings.push((await PARTS[part]?.(assembly, progress)) as Findings);
+  for (const part of parts) {
+    const start = Date.now();
+    const findings = (await PARTS[part]?.(assembly, progress)) as Findings;
+    const day = new Date(start).toISOString().slice(0, 10);
+    results = { ...results, [part]: { day, minutes: (Date.now() - start) / 60_000, machine: machine(), ...findings } };
+    await store(results);
+  }
 } finally {
   await rm(assembly, { recursive: true, force: true });
 }
 if (process.stderr.isTTY) process.stderr.write('\r\u001b[K');
 
-const growth = findings.flatMap((found) => found.growth);
-const measured = Object.assign({}, ...findings.map(({ budgets }) => budgets)) as Findings['budgets'];
-const verdicts = (Object.keys(BUDGETS) as Budget[]).flatMap((budget) => {
-  const values = measured[budget];
-  return values === undefined || values.length === 0 ? [] : [judge(budget, values)];
-});
-const results: Results = {
-  machine: {
+function machine(): Readonly<Record<string, string | number | undefined>> {
+  const about = spawnSync('prosodyctl', ['about'], { encoding: 'utf8', timeout: 30_000 }).stdout;
+  return {
     processor: cpus()[0]?.model,
     cores: cpus().length,
     node: process.version,
-    prosody: /^Prosody ([\d.]+)/m.exec(
-      spawnSync('prosodyctl', ['about'], { encoding: 'utf8', timeout: 30_000 }).stdout,
-    )?.[1],
-  },
-  minutes: (Date.now() - began) / 60_000,
-  verdicts,
-  samples: Object.fromEntries(parts.map((part, index) => [part, findings[index]?.samples ?? []])),
-  growth,
-};
-const isWhole = positionals.length === 0;
-if (isWhole) {
-  await mkdir(RESULTS, { recursive: true });
-  await writeFile(join(RESULTS, 'bench.json'), `${JSON.stringify(results, undefined, 1)}\n`);
-  await writeFile(join(RESULTS, 'README.md'), markdown(results));
-  for (const one of growth) await writeFile(join(RESULTS, fileOf(one)), picture(one));
+    prosody: /^Prosody ([\d.]+)/m.exec(about)?.[1],
+  };
 }
 
-for (const samples of Object.values(results.samples)) console.table(sampleTable(samples));
+/** Replaces the stored results of the parts that were measured. */
+async function store(measured: Results): Promise<void> {
+  await mkdir(RESULTS, { recursive: true });
+  const file = join(RESULTS, 'bench.json');
+  const stored = await readFile(file, 'utf8').catch(() => '{}');
+  const merged = { ...(JSON.parse(stored) as Results), ...measured };
+  const all = Object.fromEntries(Object.keys(PARTS).flatMap((part) => (merged[part] ? [[part, merged[part]]] : [])));
+  await writeFile(file, `${JSON.stringify(all, undefined, 1)}\n`);
+  await writeFile(join(RESULTS, 'README.md'), markdown(all));
+  for (const one of Object.values(all).flatMap(({ growth }) => growth))
+    await writeFile(join(RESULTS, fileOf(one)), picture(one));
+}
+
+for (const { samples } of Object.values(results)) console.table(sampleTable(samples));
+const growth = Object.values(results).flatMap((part) => part.growth);
 if (growth.length > 0) console.table(growthTable(growth));
+const verdicts = verdictsOf(results);
 if (verdicts.length > 0) console.table(budgetTable(verdicts));
+const isWhole = positionals.length === 0;
 const missed = [
   ...verdicts.filter(({ isMet }) => !isMet).map(({ budget }) => budget),
   ...(isWhole ? unmeasured(verdicts) : []),
@@ -96,5 +109,5 @@ const summary =
   missed.length === 0
     ? `${isWhole ? 'Every budget is' : `${verdicts.length} budgets were measured, and`} met`
     : `Missed: ${missed.join('; ')}`;
-process.stdout.write(`${summary}.${isWhole ? ' Tables and charts: bench/results/' : ''}\n`);
+process.stdout.write(`${summary}. Tables and charts: bench/results/\n`);
 process.exitCode = missed.length === 0 ? 0 : 1;

@@ -1,14 +1,34 @@
-import { BUDGETS, type Budget, type Growth, type Limit, type Sample, type Verdict, median } from './measure.ts';
+import {
+  BUDGETS,
+  type Budget,
+  type Findings,
+  type Growth,
+  type Limit,
+  type Sample,
+  type Verdict,
+  judge,
+  median,
+} from './measure.ts';
 import { slope } from './pictures.ts';
 
-/** The results of a run, as stored in bench/results/. */
-export interface Results {
-  readonly machine: Readonly<Record<string, string | number | undefined>>;
+/** The results of one part, as its last run found them. */
+interface PartResults extends Findings {
+  /** The day of the run, such as 2026-11-30. */
+  readonly day: string;
   readonly minutes: number;
-  readonly verdicts: readonly Verdict[];
-  /** By the part of the benchmark. */
-  readonly samples: Readonly<Record<string, readonly Sample[]>>;
-  readonly growth: readonly Growth[];
+  readonly machine: Readonly<Record<string, string | number | undefined>>;
+}
+
+/** What is stored in bench/results/: the last run of each part. */
+export type Results = Readonly<Record<string, PartResults>>;
+
+/** The budgets that these results measured, with their values. */
+export function verdictsOf(results: Results): readonly Verdict[] {
+  const measured = Object.assign({}, ...Object.values(results).map(({ budgets }) => budgets)) as Findings['budgets'];
+  return (Object.keys(BUDGETS) as Budget[]).flatMap((budget) => {
+    const values = measured[budget];
+    return values === undefined || values.length === 0 ? [] : [judge(budget, values)];
+  });
 }
 
 type Table = Record<string, Record<string, string>>;
@@ -72,20 +92,19 @@ function markdownTable(head: string, table: Table): string {
     .join('\n');
 }
 
-/** The whole run as a page. */
-export function markdown({ machine, minutes, verdicts, samples, growth }: Results): string {
+/** All results as a page. */
+export function markdown(results: Results): string {
+  const growth = Object.values(results).flatMap((part) => part.growth);
   return `# Results
 
-Written by \`npm run bench\` in ${rounded(minutes)} minutes on ${Object.entries(machine)
-    .map(([name, value]) => `${name} ${value}`)
-    .join(', ')}. Do not edit. Explanation: [docs/performance.md](../../docs/performance.md).
+Written by \`npm run bench\`. Do not edit. Explanation: [docs/performance.md](../../docs/performance.md).
 
 In each cell: the median, and in brackets the least and the most of all repetitions.
 
-${markdownTable('budget', budgetTable(verdicts))}
+${markdownTable('budget', budgetTable(verdictsOf(results)))}
 
-${Object.entries(samples)
-  .map(([part, own]) => `## ${part}\n\n${markdownTable('', sampleTable(own))}`)
+${Object.entries(results)
+  .map(([part, own]) => `## ${part}\n\n${origin(own)}\n\n${markdownTable('', sampleTable(own.samples))}`)
   .join('\n\n')}
 
 ## growth
@@ -94,4 +113,9 @@ ${markdownTable('', growthTable(growth))}
 
 ${growth.map((one) => `![${one.title}](${fileOf(one)})`).join('\n\n')}
 `;
+}
+
+function origin({ day, minutes, machine }: PartResults): string {
+  const parts = Object.entries(machine).map(([name, value]) => `${name} ${value}`);
+  return `Measured on ${day} in ${rounded(minutes)} minutes, on ${parts.join(', ')}.`;
 }

@@ -13,6 +13,7 @@ import { WebhookSecret } from './webhook-secret.ts';
 export class PingMucStack extends Stack {
   constructor(scope: Construct, config: Config, props: StackProps = {}) {
     super(scope, 'PingMuc', { ...props, stackName: config.stackName, tags: { ...config.tags } });
+    this.templateOptions.metadata = { ...config.given };
     const removalPolicy = config.removalPolicy === 'destroy' ? RemovalPolicy.DESTROY : RemovalPolicy.RETAIN;
     const defaults: FunctionDefaults = { logRetention: config.logRetentionDays, removalPolicy };
     const joins = new JoinsTable(this, 'Joins', { removalPolicy });

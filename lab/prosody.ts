@@ -100,14 +100,14 @@ export class Prosody {
       await authority.certify(prosody.#domains(), join(prosody.#directory, 'certs'));
       prosody.#trusted = authority.certificate;
     }
-    await prosody.#configure();
+    await prosody.configure();
     for (const link of prosody.links.values()) await link.mend();
     await prosody.start();
     return prosody;
   }
 
   async start(): Promise<void> {
-    const [command, ...args] = [...PREFIX, 'prosody', '-F', '--config', this.#config];
+    const [command, ...args] = [...PREFIX, 'prosody', '-F', '--config', this.config];
     const child = spawn(command, args, { stdio: 'ignore' });
     this.#process = child;
     child.on('exit', () => {
@@ -150,9 +150,14 @@ export class Prosody {
     for (const link of this.links.values()) await link.mend();
   }
 
+  /** `prosodyctl` for this server, as a command of the shell. */
+  get controlCommand(): string {
+    return [...PREFIX, '/usr/bin/prosodyctl', '--config', this.config].join(' ');
+  }
+
   /** Runs a command of the admin shell and returns its output. */
   async shell(command: string): Promise<string> {
-    const [program, ...args] = [...PREFIX, 'prosodyctl', '--config', this.#config, 'shell', command];
+    const [program, ...args] = [...PREFIX, 'prosodyctl', '--config', this.config, 'shell', command];
     const { stdout } = await run(program, args, { timeout: 15_000 });
     return stdout;
   }
@@ -171,7 +176,7 @@ export class Prosody {
 
   /** Changes the settings of the host and reloads the configuration. */
   async reload(forHost = this.#settings.forHost): Promise<void> {
-    await this.#configure(forHost);
+    await this.configure(forHost);
     await this.shell('config:reload()');
   }
 
@@ -210,7 +215,8 @@ export class Prosody {
     return PASSWORD;
   }
 
-  get #config(): string {
+  /** Its configuration file. */
+  get config(): string {
     return join(this.#directory, 'prosody.cfg.lua');
   }
 
@@ -224,7 +230,8 @@ export class Prosody {
     return `ssl = { cafile = "${this.#trusted}" }\n${realClients ? '' : notForClients}`;
   }
 
-  async #configure(forHost = this.#settings.forHost): Promise<void> {
+  /** Writes the configuration. The running server does not read it. */
+  async configure(forHost = this.#settings.forHost): Promise<void> {
     const { host, mucs = [], forMucs = '', components = [], users = [], global = '', production } = this.#settings;
     const accounts = join(this.#directory, 'data', host.replaceAll('.', '%2e'), 'accounts');
     await mkdir(accounts, { recursive: true });
@@ -261,7 +268,7 @@ VirtualHost "${host}"
 ${forHost ?? ''}
 ${mucs.map((muc) => `Component "${muc}" "muc"\n${OPEN_ROOMS}\n${forMucs}\n`).join('')}
 ${components.map((component) => `Component "${component}"\ncomponent_secret = "${PASSWORD}"\n`).join('')}`;
-    await writeFile(this.#config, config);
+    await writeFile(this.config, config);
   }
 }
 

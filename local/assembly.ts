@@ -62,13 +62,13 @@ const STACK = 'PingMuc';
 /** `cdk synth` takes some four seconds. If it takes minutes, it hangs. */
 const SYNTH_TIMEOUT_MS = 180_000;
 
-/** Runs the CDK app, as `cdk synth` does, into `directory`. @throws with the app's own message */
-export async function synthesize(directory: string, context: Readonly<Record<string, string>>): Promise<void> {
-  const settings = JSON.parse(await readFile(join(ROOT, 'cdk.json'), 'utf8')) as { context: Record<string, unknown> };
+/** Runs the CDK app with these settings, as `cdk synth` does, into `directory`. @throws with the app's own message */
+export async function synthesize(directory: string, config: Readonly<Record<string, unknown>>): Promise<void> {
+  const { context } = JSON.parse(await readFile(join(ROOT, 'cdk.json'), 'utf8')) as { context: object };
   const env = {
     ...process.env,
     CDK_OUTDIR: directory,
-    CDK_CONTEXT_JSON: JSON.stringify({ ...settings.context, ...context }),
+    CDK_CONTEXT_JSON: JSON.stringify({ ...context, config }),
   };
   const child = spawn(process.execPath, [join(ROOT, 'infra/app.ts')], {
     cwd: ROOT,

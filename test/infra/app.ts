@@ -13,5 +13,4 @@ let last = 0;
 export const outdir = (): string => join(folder, String((last += 1)));
 
 /** A CDK app that does not bundle the functions. */
-export const newApp = (context: Readonly<Record<string, unknown>>): App =>
-  new App({ context: { 'aws:cdk:bundling-stacks': [], ...context }, outdir: outdir() });
+export const newApp = (): App => new App({ context: { 'aws:cdk:bundling-stacks': [] }, outdir: outdir() });

@@ -1,12 +1,20 @@
-import { spawnSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { type SpawnSyncReturns, spawnSync } from 'node:child_process';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { describe, expect, it } from 'vitest';
+import { App } from 'aws-cdk-lib';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { type Config, ConfigError, readConfig } from '../../infra/config.ts';
-import { newApp, outdir } from './app.ts';
+import { readSettings } from '../../infra/settings-file.ts';
+import { SETTINGS } from '../../infra/settings.ts';
+import { outdir } from './app.ts';
 
 const URL_OF_SERVER = 'https://xmpp.example.net:5281/ping_muc';
-const read = (context: Readonly<Record<string, unknown>>): Config => readConfig(newApp(context).node);
+const file = (content: string): string => {
+  const path = `${outdir()}.json`;
+  writeFileSync(path, content);
+  return path;
+};
+const read = (given: Readonly<Record<string, unknown>>): Config => readConfig(given);
 
 describe('what an operator may set', () => {
   it('needs only the server’s URL', () => {
@@ -26,10 +34,11 @@ describe('what an operator may set', () => {
       checkConcurrency: 100,
       stackName: 'PingMuc',
       tags: {},
+      given: { serverApiUrl: URL_OF_SERVER },
     });
   });
 
-  it('is the same as text on the command line and as JSON in cdk.json', () => {
+  it('is the same as text and as JSON', () => {
     const serverApiUrl = 'https://{host}:5281/ping_muc';
     const [high, low] = ['pager', 'tickets'].map((name) => `arn:aws:sns:eu-central-1:123456789012:${name}`);
     const text = {
@@ -48,7 +57,8 @@ describe('what an operator may set', () => {
       webhookConcurrency: 0,
       checkConcurrency: 5,
     };
-    expect(read({ serverApiUrl, ...text })).toEqual(read({ serverApiUrl, ...json }));
+    const [fromText, fromJson] = [text, json].map((given) => ({ ...read({ serverApiUrl, ...given }), given: {} }));
+    expect(fromText).toEqual(fromJson);
   });
 
   it('is no reservation at all where the account is too small for one', () => {
@@ -111,7 +121,7 @@ describe('what is wrong is said in one line that names the key, what it got, and
     const line = messageOf(() => read(context));
     expect(line).not.toContain('\n');
     expect(line.startsWith(`${key} must be`)).toBe(true);
-    expect(line).toContain(`; got ${value === undefined ? 'nothing' : JSON.stringify(value)}; for example -c ${key}=`);
+    expect(line).toContain(`; got ${value === undefined ? 'nothing' : JSON.stringify(value)}; for example "${key}": "`);
   });
 
   it.each([
@@ -126,7 +136,7 @@ describe('what is wrong is said in one line that names the key, what it got, and
   it('several hosts under one name of the server’s API, whose module would be that of one host alone', () => {
     const hosts = { xmppHosts: 'example.net,example.org' };
     expect(messageOf(() => read({ serverApiUrl: URL_OF_SERVER, ...hosts }))).toBe(
-      `serverApiUrl must contain {host}, so that each of the 2 xmppHosts has its own host name; got "${URL_OF_SERVER}"; for example -c serverApiUrl=https://{host}:5281/ping_muc`,
+      `serverApiUrl must contain {host}, so that each of the 2 xmppHosts has its own host name; got "${URL_OF_SERVER}"; for example "serverApiUrl": "https://{host}:5281/ping_muc"`,
     );
     expect(read({ serverApiUrl: 'https://{host}:5281/ping_muc', ...hosts }).xmppHosts).toHaveLength(2);
     expect(
@@ -137,19 +147,19 @@ describe('what is wrong is said in one line that names the key, what it got, and
 
   it('a key of before says which ones to write', () => {
     expect(messageOf(() => read({ serverApiUrl: URL_OF_SERVER, reservedConcurrency: '0' }))).toBe(
-      'reservedConcurrency was replaced by a key for each function; got "0"; use -c webhookConcurrency=0 -c checkConcurrency=0',
+      'reservedConcurrency was replaced by webhookConcurrency and checkConcurrency; got "0"; set both instead',
     );
   });
 
   it('a key that is none of ours is taken for a misspelled one', () => {
     expect(messageOf(() => read({ serverApiUrl: URL_OF_SERVER, alarmMail: 'a@b.example' }))).toMatch(
-      /^alarmMail is not a key of this stack; got "a@b.example"; the keys are .*alarmEmail/,
+      /^alarmMail is not a setting; got "a@b.example"; the settings are .*alarmEmail/,
     );
   });
 
   it('the examples are right', () => {
     for (const [key] of WRONG) {
-      const example = / for example -c \w+=(.*)$/.exec(
+      const example = / for example "\w+": "(.*)"$/.exec(
         messageOf(() => read({ serverApiUrl: URL_OF_SERVER, [key]: {} })),
       )?.[1];
       const halves =
@@ -161,23 +171,142 @@ describe('what is wrong is said in one line that names the key, what it got, and
       expect(() => read({ serverApiUrl: 'https://{host}:5281/ping_muc', ...halves, [key]: example })).not.toThrow();
     }
   });
+});
 
-  it('synth ends with status 1, that line, and nothing else', () => {
-    const root = fileURLToPath(new URL('../..', import.meta.url));
-    const { context } = JSON.parse(readFileSync(`${root}cdk.json`, 'utf8')) as { context: object };
-    const synth = spawnSync(process.execPath, [`${root}infra/app.ts`], {
-      encoding: 'utf8',
-      env: {
-        ...process.env,
-        CDK_OUTDIR: outdir(),
-        CDK_CONTEXT_JSON: JSON.stringify({ ...context, serverApiUrl: 'ftp://example.net' }),
-      },
-    });
-    expect(synth.status).toBe(1);
-    expect(synth.stderr).toBe(
-      'serverApiUrl must be an https URL without a query (http only to loopback); got "ftp://example.net"; for example -c serverApiUrl=https://xmpp.example.net:5281/ping_muc\n',
+describe('where settings come from', () => {
+  const from = (context: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>> =>
+    readSettings(new App({ context, outdir: outdir() }).node);
+  const fromFile = (path: string): Readonly<Record<string, unknown>> => {
+    vi.stubEnv('PING_MUC_CONFIG', path);
+    return from({});
+  };
+  afterEach(() => vi.unstubAllEnvs());
+
+  it('a file, or what a program passes', () => {
+    const settings = { serverApiUrl: URL_OF_SERVER };
+    expect(fromFile(file(JSON.stringify(settings)))).toEqual(settings);
+    expect(from({ config: settings })).toEqual(settings);
+  });
+
+  it.each([
+    [
+      'is not there',
+      'missing.json',
+      'missing.json does not exist: run npm run configure, or write it: { "serverApiUrl"',
+    ],
+    ['is not JSON', file('{'), 'is not JSON'],
+    ['is no object', file('[]'), 'must contain a JSON object; for example { "serverApiUrl": "https://'],
+  ])('a file that %s is refused', (_what, path, problem) => {
+    expect(messageOf(() => fromFile(path))).toContain(problem);
+  });
+
+  it('neither the command line nor cdk.json, whose settings the next deployment would lose', () => {
+    const context = { config: { serverApiUrl: URL_OF_SERVER }, alarmEmail: 'operator@example.net' };
+    expect(messageOf(() => from(context))).toBe(
+      'alarmEmail is a setting, which the next deployment would lose if it came from the command line or cdk.json; ' +
+        'put it into ping-muc.config.json: "alarmEmail": "operator@example.net"',
     );
-    expect(synth.stdout).toBe('');
+  });
+
+  it('the example is right', () => {
+    const path = fileURLToPath(new URL('../../infra/config.example.json', import.meta.url));
+    expect(readConfig(fromFile(path)).xmppHosts).toEqual(['example.net']);
+  });
+});
+
+describe('with a wrong setting', () => {
+  const wrong = 'serverApiUrl must be an https URL without a query (http only to loopback); got "ftp://example.net"';
+  const root = fileURLToPath(new URL('../..', import.meta.url));
+  const cdk = (...args: readonly string[]): SpawnSyncReturns<string> => {
+    const path = file(JSON.stringify({ serverApiUrl: 'ftp://example.net', stackName: 'Second' }));
+    const env = { ...process.env, PING_MUC_CONFIG: path };
+    const options = ['--no-notices', '--output', outdir()];
+    return spawnSync('npx', ['cdk', ...args, ...options], { cwd: root, env, encoding: 'utf8', timeout: 50_000 });
+  };
+
+  it('cdk synth stops and says what is wrong', () => {
+    const { status, stderr } = cdk('synth', '--quiet');
+    expect(status).toBe(1);
+    expect(stderr).toContain(wrong);
+  });
+
+  it('cdk list shows the stack, with its name', () => {
+    const { status, stdout } = cdk('list', '--long');
+    expect([status, stdout]).toEqual([0, expect.stringContaining('name: Second')]);
+  });
+
+  it('what stands for the stack can’t be deployed by force', () => {
+    const path = outdir();
+    expect(app({}, path).status).toBe(0);
+    const template = JSON.parse(readFileSync(`${path}/PingMuc.template.json`, 'utf8')) as { Rules: object };
+    expect(Object.values(template.Rules)).toContainEqual({
+      Assertions: [expect.objectContaining({ Assert: { 'Fn::Equals': ['settings', 'none'] } })],
+    });
+  });
+
+  it('a program gets status 1, that line, and nothing else', () => {
+    const { status, stdout, stderr } = app({ config: { serverApiUrl: 'ftp://example.net' } });
+    expect([status, stdout]).toEqual([1, '']);
+    expect(stderr).toBe(`${wrong}; for example "serverApiUrl": "${URL_OF_SERVER}"\n`);
+  });
+
+  const app = (context: object, path = outdir()): SpawnSyncReturns<string> =>
+    spawnSync(process.execPath, [`${root}infra/app.ts`], {
+      encoding: 'utf8',
+      env: { ...process.env, PING_MUC_CONFIG: 'none', CDK_OUTDIR: path, CDK_CONTEXT_JSON: JSON.stringify(context) },
+    });
+});
+
+describe('npm run configure', () => {
+  const configure = (path: string, answers: readonly string[], ...args: readonly string[]): SpawnSyncReturns<string> =>
+    spawnSync(process.execPath, [fileURLToPath(new URL('../../scripts/configure.ts', import.meta.url)), ...args], {
+      encoding: 'utf8',
+      input: answers.map((answer) => `${answer}\n`).join(''),
+      env: { ...process.env, PING_MUC_CONFIG: path },
+      timeout: 30_000,
+    });
+  const written = (path: string): unknown => JSON.parse(readFileSync(path, 'utf8'));
+
+  it('asks again until an answer is right, and keeps what is not asked', () => {
+    const path = file('{"tags":"team=xmpp","alarmEmail":"operator@example.net"}');
+    const { status, stdout } = configure(path, ['xmpp.example.net', URL_OF_SERVER, 'example.net', '', '-']);
+    expect([status, stdout]).toEqual([0, expect.stringContaining('serverApiUrl must be an https URL')]);
+    expect(written(path)).toEqual({
+      tags: 'team=xmpp',
+      alarmEmail: 'operator@example.net',
+      serverApiUrl: URL_OF_SERVER,
+      xmppHosts: 'example.net',
+    });
+    expect(configure(path, ['', '', '-', '20']).status).toBe(0);
+    expect(written(path)).toEqual({
+      tags: 'team=xmpp',
+      serverApiUrl: URL_OF_SERVER,
+      xmppHosts: 'example.net',
+      checkConcurrency: '20',
+    });
+  });
+
+  it('asks for a setting that does not fit the others', () => {
+    const path = `${outdir()}.json`;
+    const answers = [URL_OF_SERVER, 'example.net,example.org', '', '', 'https://{host}:5281/ping_muc'];
+    expect(configure(path, answers).status).toBe(0);
+    expect(written(path)).toMatchObject({ serverApiUrl: 'https://{host}:5281/ping_muc' });
+  });
+
+  it('asks for every setting with --all', () => {
+    const path = `${outdir()}.json`;
+    const answers = Object.entries(SETTINGS).map(([setting, { example }]) =>
+      setting === 'serverApiUrl' ? 'https://{host}:5281/ping_muc' : example,
+    );
+    expect(configure(path, answers, '--all').status).toBe(0);
+    expect(Object.keys(written(path) as object)).toEqual(Object.keys(SETTINGS));
+  });
+
+  it('writes nothing if the input ends', () => {
+    const path = `${outdir()}.json`;
+    const { status, stderr } = configure(path, [URL_OF_SERVER]);
+    expect([status, stderr]).toEqual([1, expect.stringContaining('Nothing was written')]);
+    expect(existsSync(path)).toBe(false);
   });
 });
 

@@ -20,8 +20,8 @@ beforeAll(async () => {
 
 /** The stack with other settings, as a template, without its bundles. */
 function template(context: Readonly<Record<string, string>>): Template {
-  const app = newApp({ serverApiUrl: 'https://xmpp.example.net:5281/ping_muc', ...context });
-  return Template.fromStack(new PingMucStack(app, readConfig(app.node)));
+  const config = readConfig({ serverApiUrl: 'https://xmpp.example.net:5281/ping_muc', ...context });
+  return Template.fromStack(new PingMucStack(newApp(), config));
 }
 
 const ofType = (type: string): [string, Resource][] =>
@@ -355,8 +355,8 @@ describe('the outputs', () => {
   });
 
   it('tags and names are the operator’s', () => {
-    const app = newApp({ serverApiUrl: 'https://x.example', stackName: 'Second', tags: 'team=xmpp,rule=a=b' });
-    const stack = new PingMucStack(app, readConfig(app.node));
+    const config = readConfig({ serverApiUrl: 'https://x.example', stackName: 'Second', tags: 'team=xmpp,rule=a=b' });
+    const stack = new PingMucStack(newApp(), config);
     expect([stack.stackName, stack.tags.tagValues()]).toEqual(['Second', { team: 'xmpp', rule: 'a=b' }]);
   });
 });

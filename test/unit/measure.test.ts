@@ -56,15 +56,18 @@ describe('numbers', () => {
   });
 });
 
-it('a report names the budget that is missed', () => {
-  const samples = { check: [{ what: '5,000 joins', quantity: 'seconds', unit: 's', values: [1, 2, 3] }] };
+it('a report names the budget that is missed, and the run of each part', () => {
   const text = markdown({
-    machine: { cores: 2 },
-    minutes: 1,
-    verdicts: [judge('notices for one loss', [2])],
-    samples,
-    growth: [],
+    check: {
+      day: '2026-11-30',
+      minutes: 8.25,
+      machine: { cores: 2 },
+      budgets: { 'notices for one loss': [2] },
+      samples: [{ what: '5,000 joins', quantity: 'seconds', unit: 's', values: [1, 2, 3] }],
+      growth: [],
+    },
   });
   expect(text).toMatch(/^\| notices for one loss \| ≤ 1 \| 2 \| 2\.00 \|  \| MISSED \|$/m);
+  expect(text).toMatch(/^Measured on 2026-11-30 in 8\.25 minutes, on cores 2\.$/m);
   expect(text).toMatch(/^\| 5,000 joins \| 2 s \(1 – 3\) \|$/m);
 });
