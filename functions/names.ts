@@ -1,5 +1,8 @@
 /** Names that the functions share with the constructs that deploy them, so that both always use the same. */
 
+/** The version of the contract with the XMPP server: `info.version` in protocol/openapi.yaml. */
+export const CONTRACT_VERSION = '0.1.0';
+
 /** Environment variables. */
 export const ENV = {
   tableName: 'TABLE_NAME',

@@ -87,17 +87,17 @@ local function doubtful(hosts, rooms, users, settings)
 	function world.begin()
 		clock.stop_timers();
 		hooks = {};
-		world.doubts = load "doubts"(settings, world.state, { enqueue = function (_, _, _, fields)
+		world.doubts = load "doubts"(settings, world.state, { request = function (remote, asked)
 			world.count = world.count + 1;
-			if fields.room then world.asked[fields.room] = (world.asked[fields.room] or 0) + 1; end
-			for room in pairs(fields.room and { [fields.room] = true } or joins) do
-				if settings.on_ask and room:match("@(.*)$") == fields.remote then
+			if asked then world.asked[asked] = (world.asked[asked] or 0) + 1; end
+			for room in pairs(asked and { [asked] = true } or joins) do
+				if settings.on_ask and room:match("@(.*)$") == remote then
 					settings.on_ask(world, room, select(2, next(joins[room])));
 				end
 			end
 		end }, { joins_in = function (room) return joins[room]; end }, {
 			heard = function (remote) return world.heard[remote]; end;
-		}, nothing);
+		});
 	end
 	-- All rooms answer a message with the error that the session is not in the room.
 	function world.deny()

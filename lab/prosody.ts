@@ -155,9 +155,9 @@ export class Prosody {
     return [...PREFIX, '/usr/bin/prosodyctl', '--config', this.config].join(' ');
   }
 
-  /** Runs a command of the admin shell and returns its output. */
-  async shell(command: string): Promise<string> {
-    const [program, ...args] = [...PREFIX, 'prosodyctl', '--config', this.config, 'shell', command];
+  /** Runs a command of the admin shell, in one word or several, and returns its output. @throws with its error */
+  async shell(...words: readonly string[]): Promise<string> {
+    const [program, ...args] = [...PREFIX, 'prosodyctl', '--config', this.config, 'shell', ...words];
     const { stdout } = await run(program, args, { timeout: 15_000 });
     return stdout;
   }

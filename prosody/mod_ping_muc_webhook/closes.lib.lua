@@ -173,8 +173,15 @@ return function (settings, state, sender, queries, next_at)
 		end
 	end
 
+	-- How many closes are held back
+	local function count_held()
+		local count = 0;
+		for _, close in pairs(closes) do count = count + (close.held and 1 or 0); end
+		return count;
+	end
+
 	return {
-		drop = drop, resume = resume;
+		drop = drop, resume = resume, held = count_held;
 		-- The newest close of a host that was reported, or will be, in microseconds; nil if none is known
 		newest = function (remote) return closes[remote] and closes[remote].at; end;
 		-- How many streams from and to a host have ended, reported or not

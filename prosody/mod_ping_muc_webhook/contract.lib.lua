@@ -12,6 +12,7 @@ local xmlns_muc_user = "http://jabber.org/protocol/muc#user";
 local xmlns_ping = "urn:xmpp:ping";
 local xmlns_ping_muc = "urn:ping-muc:0";
 
+local VERSION = "0.1.0"; -- of the contract that this module implements: `info.version` in protocol/openapi.yaml
 local MAX_MARKS = 30000; -- in a request: characters that cost a parser time; a thousand notices have 24,000
 local MAX_STANZAS = 1000; -- in a request
 local MAX_ID, MAX_JID, MAX_REASON = 128, 3071, 1024; -- bytes
@@ -172,4 +173,7 @@ local function check_root(root)
 	return root.tags, wait;
 end
 
-return { reader = xml_reader, has_too_many_marks = has_too_many_marks, check_root = check_root, check = check_stanza };
+return {
+	VERSION = VERSION;
+	reader = xml_reader, has_too_many_marks = has_too_many_marks, check_root = check_root, check = check_stanza;
+};

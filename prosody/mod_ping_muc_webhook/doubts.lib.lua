@@ -33,9 +33,7 @@ local MAX_UNHEARD = 4; -- checks of one host's silent rooms before anything has 
 -- answers a presence with item-not-found), or item-not-found if the room itself no longer exists
 local NOT_IN = { ["not-acceptable"] = true, ["item-not-found"] = true };
 
-local count_requested = module:metric("counter", "checks_requested", "", "Checks requested, by cause", { "cause" });
-
-return function (settings, state, sender, rosters, closes, next_at)
+return function (settings, state, checks, rosters, closes)
 	-- Room → { requested_at, on_account_of }: when a check of it was last requested, and whose allowance it used. Only
 	-- of rooms with joins; the room that was examined last is at the head.
 	state.doubts = state.doubts or cache.new(2^31);
@@ -63,21 +61,9 @@ return function (settings, state, sender, rosters, closes, next_at)
 		for room in pairs(track.rooms) do follow(room); end
 	end
 
-	-- `room`: nil for all rooms on the remote host
-	local function request_check(remote, room, cause)
-		module:log("debug", "Requesting a check of %s (%s)", room or remote, cause);
-		count_requested:with_labels(cause):add(1);
-		-- Its key differs from that of a close, which it must not replace in the queue.
-		sender.enqueue("check.requested", room or "all rooms on "..remote, next_at(), {
-			remote = remote, room = room, cause = cause, delay = 0,
-			timeout = settings.timeout, patience = settings.patience, dry_run = settings.dry_run, reenter = settings.reenter,
-			notice_limit = settings.notice_limit, notice_share = settings.notice_share,
-		});
-	end
-
 	local function request_check_of_room(room, cause)
 		doubts:get(room).requested_at = monotonic();
-		request_check(jid.host(room), room, cause);
+		checks.request(jid.host(room), room, cause);
 	end
 
 	-- What the room says
@@ -123,7 +109,7 @@ return function (settings, state, sender, rosters, closes, next_at)
 		local accounts = { whole = remote, all = "" };
 		if seconds_until_allowed(accounts) > 0 then return; end
 		spend(accounts, 1);
-		request_check(remote, nil, "room-error");
+		checks.request(remote, nil, "room-error");
 	end
 
 	-- A request to the stanza API about these rooms is finished. `is_answered`: whether they have answered all pings

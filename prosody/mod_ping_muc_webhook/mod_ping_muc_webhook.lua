@@ -34,7 +34,8 @@ local history = module:require "history"(settings, state);
 local rosters = module:require "rosters"(settings, state, next_at);
 local holds = module:require "holds"(state);
 local reentry = module:require "reentry"(state, queries, holds, history, rosters);
-local doubts = module:require "doubts"(settings, state, sender, rosters, closes, next_at);
+local checks = module:require "checks"(settings, sender, next_at);
+local doubts = module:require "doubts"(settings, state, checks, rosters, closes);
 local joins = module:require "joins"(
 	settings, state, sender, folds, closes, history, rosters, reentry, doubts, next_at
 );
@@ -50,8 +51,13 @@ local actions = module:require "actions"(settings, joins, queries, closes, roste
 local limits = module:require "limits"(queries);
 local replays = module:require "replays"(state, signature);
 local responses = module:require "responses";
-local requests = module:require "requests"(limits, actions, doubts, replays, responses);
+local requests = module:require "requests"(settings, limits, actions, doubts, replays, responses);
 module:require "api"(signature, replays, responses, requests);
+
+-- For operators
+
+local commands = module:require "commands"(settings, state, sender, outbox, closes, rosters, checks, renewals);
+local shell = module:require "shell"(commands);
 
 -- Applies settings that differ from the ones before.
 local function apply(before)
@@ -87,6 +93,7 @@ end
 function module.unload()
 	sender.stop();
 	requests.stop();
+	shell.stop();
 	if not module.reloading then stored.clear(); end
 end
 

@@ -179,7 +179,7 @@ return function (state)
 
 	return {
 		add = add, renew = renew, drop = drop, waiting = waiting;
-		next_batch = next_batch, heartbeat = heartbeat, accept = accept, put_back = put_back;
+		backlog = backlog, next_batch = next_batch, heartbeat = heartbeat, accept = accept, put_back = put_back;
 		-- Whether more events wait than one batch holds
 		fills_batch = function () return waiting() >= batch_limit; end;
 		-- Whether the next batch is as large as any can be

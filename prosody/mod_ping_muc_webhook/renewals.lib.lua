@@ -50,15 +50,17 @@ return function (settings, state, sender, joins)
 	end
 	if state.unrenewed then module:add_timer(PAUSE, renew_next); end
 
-	-- Reports all joins, as fast as the receiver accepts them: a new receiver may know none of them.
-	sender.on_new_receiver(function ()
+	-- Reports all joins, as fast as the receiver accepts them: a new receiver may know none of them, and an operator may
+	-- ask for it.
+	local function announce()
 		local is_under_way = state.unrenewed ~= nil;
 		state.unrenewed = {};
 		for full, track in pairs(state.tracks) do
 			for room in pairs(track.rooms) do table.insert(state.unrenewed, { full = full, room = room }); end
 		end
 		if not is_under_way then module:add_timer(0, renew_next); end
-	end);
+	end
+	sender.on_new_receiver(announce);
 
-	return { follow_settings = follow_settings };
+	return { follow_settings = follow_settings, announce = announce };
 end

@@ -11,7 +11,7 @@ local function is_query(item)
 	return item.kind ~= nil and item.kind ~= "notice";
 end
 
-return function (limits, actions, doubts, replays, responses)
+return function (settings, limits, actions, doubts, replays, responses)
 	local requests = {}; -- set of requests that are not answered yet
 
 	-- { response, key, read_on, stanzas, timeout, items, next, answers, waiting, planned, rooms, is_single, is_waiting,
@@ -39,13 +39,19 @@ return function (limits, actions, doubts, replays, responses)
 		response:send(reply.body);
 	end
 
+	-- What is known about this host. The settings may change; names of hosts need no escaping.
+	local function start_tag()
+		local about = "<xmpp host='%s' version='%s' dry_run='%s'>";
+		return about:format(module.host, contract.VERSION, tostring(settings.dry_run));
+	end
+
 	local function respond_when_done(request)
 		if not requests[request] or request.next <= #request.items or next(request.waiting) then return; end
 		responses.note_success();
 		doubts.pings_finished(request.rooms, not request.is_unanswered);
 		respond(request, {
 			headers = { content_type = "application/xmpp+xml" };
-			body = "<xmpp>"..table.concat(request.answers).."</xmpp>";
+			body = start_tag()..table.concat(request.answers).."</xmpp>";
 		});
 	end
 

@@ -2,9 +2,10 @@
 
 local http = require "net.http";
 local json = require "util.json";
-local monotonic = require "util.time".monotonic;
+local time = require "util.time";
 
 local cut = module:require "text".cut;
+local monotonic, time_now = time.monotonic, time.now;
 
 local MERGE = 0.1; -- seconds that an event waits for others: the two streams of one link close within this time
 -- Seconds for a webhook request, connecting included. The other side is limited first: a receiver answers within 20,
@@ -31,7 +32,7 @@ return function (settings, state, outbox, signature)
 	local flush_timer;
 	local failures, complaint = 0, nil; -- failed attempts in a row, and the message about the last one
 	local tokens, counted_at = BURST, monotonic();
-	local on_new_receiver;
+	local on_new_receiver, accepted_at;
 	local flush;
 	state.heartbeat_at = state.heartbeat_at or monotonic(); -- when the last heartbeat was accepted
 
@@ -74,7 +75,7 @@ return function (settings, state, outbox, signature)
 
 	local function accepted(batch, answer)
 		count_events(#batch.events);
-		failures = 0;
+		failures, accepted_at = 0, time_now();
 		if batch.is_heartbeat then state.heartbeat_at = monotonic(); end
 		if batch.events[1] then outbox.accept(); end
 		if outbox.waiting() == 0 then -- otherwise what was refused before may be among the events that wait
@@ -228,6 +229,12 @@ return function (settings, state, outbox, signature)
 		if outbox.renew(...) then schedule_flush(MERGE); end
 	end
 
+	-- Sends a heartbeat now, if the host sends any.
+	local function beat()
+		state.heartbeat_at = -math.huge;
+		schedule_flush(TICK);
+	end
+
 	-- With a low priority: by then the settings have followed.
 	module:hook_global("config-reloaded", look_for_new_receiver, -1000);
 
@@ -238,7 +245,9 @@ return function (settings, state, outbox, signature)
 	end
 
 	return {
-		enqueue = enqueue, renew = renew, drop = outbox.drop, resume = resume, stop = abort_flight;
+		enqueue = enqueue, renew = renew, drop = outbox.drop, resume = resume, stop = abort_flight, beat = beat;
+		-- When the last webhook was accepted, in seconds; nil if none was since the module was loaded
+		accepted_at = function () return accepted_at; end;
 		-- Sets what is called when events go to another address than before.
 		on_new_receiver = function (callback) on_new_receiver = callback; end;
 	};

@@ -4,7 +4,7 @@ import { Parser, type Element } from '@xmpp/xml';
 import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js';
 import { describe, expect, it } from 'vitest';
 import { parse as parseYaml } from 'yaml';
-import { WEBHOOK_TIME } from '../../functions/names.ts';
+import { CONTRACT_VERSION, WEBHOOK_TIME } from '../../functions/names.ts';
 
 type Json = Record<string, unknown>;
 
@@ -462,6 +462,14 @@ function stanzas(file: string): Element[] {
 
 const tags = (element: Element | undefined): Element[] =>
   (element?.children ?? []).filter((child): child is Element => typeof child !== 'string');
+
+it('its version is the one that both sides and the samples state', () => {
+  const module = readFileSync(new URL('../prosody/mod_ping_muc_webhook/contract.lib.lua', protocol), 'utf8');
+  const stated = /^local VERSION = "(.*)";/m.exec(module)?.[1];
+  const sample = /^<xmpp .*version="(.*?)"/.exec(read('samples/stanzas-answer.xml'))?.[1];
+  const version = at('info')['version'];
+  expect([CONTRACT_VERSION, stated, sample]).toEqual([version, version, version]);
+});
 
 describe('stanza samples', () => {
   it('ask for one of each of the four kinds, in order', () => {
