@@ -2,6 +2,7 @@ import { execFile } from 'node:child_process';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { shifted } from './faketime.ts';
 
 const run = promisify(execFile);
 
@@ -48,24 +49,16 @@ export class Authority {
    * Writes a certificate for the domains of one server, and its key, where the server looks for them. The domains are
    * addresses: a server compares names all the same (dNSName), and GnuTLS, for one, compares addresses (iPAddress).
    */
-  async certify(domains: readonly string[], directory: string): Promise<void> {
+  async certify(domains: readonly string[], directory: string, { isExpired = false } = {}): Promise<void> {
     await mkdir(directory, { recursive: true });
     const [certificate, key] = ['crt', 'key'].map((ending) => join(directory, `server.${ending}`)) as [string, string];
     const names = domains.map((domain) => `DNS:${domain},IP:${domain}`).join(',');
     const extensions = ['-addext', `subjectAltName=${names}`, '-addext', 'basicConstraints=critical,CA:FALSE'];
-    await run('openssl', [
-      ...NEW_KEY,
-      '-CA',
-      this.certificate,
-      '-CAkey',
-      this.#key,
-      '-subj',
-      `/CN=${domains[0]}`,
-      ...extensions,
-      '-keyout',
-      key,
-      '-out',
-      certificate,
-    ]);
+    const clock = isExpired ? shifted(-2 * DAYS * 86_400) : {};
+    const authority = ['-CA', this.certificate, '-CAkey', this.#key];
+    const files = ['-keyout', key, '-out', certificate];
+    await run('openssl', [...NEW_KEY, ...authority, '-subj', `/CN=${domains[0]}`, ...extensions, ...files], {
+      env: { ...process.env, ...clock },
+    });
   }
 }

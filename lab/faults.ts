@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { WEBHOOK_TIME } from '../functions/names.ts';
 import { DELAY, FaultTestBed } from './fault-test-bed.ts';
+import { NOT_SHIFTED, shifted } from './faketime.ts';
 import { sleep, until } from './lab.ts';
 import type { Reported } from './scripted-rooms.ts';
 import { random } from './random.ts';
@@ -662,14 +663,6 @@ const moduleReloaded: FaultTest = async (testBed, extent) => {
   await testBed.set({});
   return result;
 };
-
-/** Debian's package faketime; the library's path is relative to that of the system's libraries. */
-const shifted = (seconds: number): NodeJS.ProcessEnv => ({
-  LD_PRELOAD: '/usr/$LIB/faketime/libfaketime.so.1',
-  FAKETIME: `${seconds < 0 ? '' : '+'}${seconds}`,
-  FAKETIME_DONT_FAKE_MONOTONIC: '1',
-});
-const NOT_SHIFTED = { LD_PRELOAD: undefined, FAKETIME: undefined, FAKETIME_DONT_FAKE_MONOTONIC: undefined };
 
 /** The functions' clock differs by some seconds, which is tolerated; nobody is notified before the delay is over. */
 function clocksApart(seconds: number): FaultTest {

@@ -157,7 +157,7 @@ export class Prosody {
 
   /** Runs a command of the admin shell, in one word or several, and returns its output. @throws with its error */
   async shell(...words: readonly string[]): Promise<string> {
-    const [program, ...args] = [...PREFIX, 'prosodyctl', '--config', this.config, 'shell', ...words];
+    const [program = 'prosodyctl', ...args] = [...PREFIX, 'prosodyctl', '--config', this.config, 'shell', ...words];
     const { stdout } = await run(program, args, { timeout: 15_000 });
     return stdout;
   }

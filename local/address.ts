@@ -1,19 +1,32 @@
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
-/** Where the table of a running instance is, for commands on the same machine. */
-interface Address {
+/** Where a running instance is, for commands on the same machine. */
+export interface Address {
   /** The URL of its DynamoDB, for the SDK. */
   readonly endpoint: string;
   readonly table: string;
+  /** Where it takes webhooks. */
+  readonly webhookUrl: string;
+  /** The server's stanza API that it uses; `{host}` stands for the XMPP host. */
+  readonly serverApi: string;
+  /** The console's port on loopback, if there is a console. */
+  readonly console?: number | undefined;
 }
 
 const FILE = 'address.json';
 
-/** Writes the address into the data directory, for its owner alone. */
-export async function writeAddress(data: string, address: Address): Promise<void> {
-  await removeAddress(data); // of an instance that crashed: the mode of a file that exists would stay
+/** @param host the address on which an instance listens */
+export function webhookUrl(host: string, port: number): string {
+  return `http://${host.includes(':') ? `[${host}]` : host}:${port}/webhooks`;
+}
+
+/** Writes the address into the data directory, for its owner alone. Returns how to remove it. */
+export async function writeAddress(data: string, address: Address): Promise<{ close(): Promise<void> }> {
+  const remove = (): Promise<void> => rm(join(data, FILE), { force: true });
+  await remove(); // of an instance that crashed: the mode of a file that exists would stay
   await writeFile(join(data, FILE), JSON.stringify(address), { mode: 0o600, flag: 'wx' });
+  return { close: remove };
 }
 
 /** Reads the address. Undefined: no instance runs on this directory. */
@@ -24,8 +37,4 @@ export async function readAddress(data: string): Promise<Address | undefined> {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
     throw error;
   }
-}
-
-export async function removeAddress(data: string): Promise<void> {
-  await rm(join(data, FILE), { force: true });
 }

@@ -1,15 +1,15 @@
-import { randomBytes } from 'node:crypto';
 import { accessSync, constants, statSync } from 'node:fs';
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { decodeSecret } from '../functions/core/signature.ts';
 import { prosodySettings } from '../infra/prosody-settings.ts';
+import { webhookUrl } from './address.ts';
 import { synthesize } from './assembly.ts';
 import type { Delivery } from './cloudwatch/notifier.ts';
 import { prettyLine } from './log.ts';
 import { type Hooks, startRuntime } from './runtime.ts';
+import { generateSecret, readSecrets } from './secrets.ts';
 
 const USAGE = `Usage: npm start -- [options]
 
@@ -111,38 +111,6 @@ function alarmUrl(url: string): string | undefined {
   return url;
 }
 
-/** The live secrets, current first: from the environment, from the data directory, or generated now. */
-async function readSecrets(data: string): Promise<readonly string[]> {
-  const given = process.env['PING_MUC_SECRET'];
-  if (given !== undefined && given !== '')
-    return checked(
-      given.split(',').map((secret) => secret.trim()),
-      'PING_MUC_SECRET',
-    );
-  const file = join(data, 'secret');
-  try {
-    return checked([(await readFile(file, 'utf8')).trim()], file);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-  }
-  const generated = `whsec_${randomBytes(32).toString('base64')}`;
-  await writeFile(file, `${generated}\n`, { mode: 0o600, flag: 'wx' });
-  return [generated];
-}
-
-function checked(secrets: readonly string[], source: string): readonly string[] {
-  if (secrets.length > 2)
-    throw new OptionError(
-      `${source} must have at most two secrets, the current and the previous one; got ${secrets.length}`,
-    );
-  try {
-    secrets.forEach(decodeSecret);
-  } catch (error) {
-    throw new OptionError(`${source}: ${error instanceof Error ? error.message : String(error)}`);
-  }
-  return secrets;
-}
-
 /** Does what `npm start` does. @param hooks for the test bed */
 async function start(hooks: Hooks): Promise<void> {
   const options = readOptions();
@@ -158,7 +126,7 @@ async function start(hooks: Hooks): Promise<void> {
   const log = (message: string, fields: object = {}): void =>
     write(JSON.stringify({ level: 'INFO', time: new Date().toISOString(), message, ...fields }));
   await mkdir(options.data, { recursive: true, mode: 0o700 });
-  const secrets = await readSecrets(options.data);
+  const secrets = (await readSecrets(options.data)) ?? (await generateSecret(options.data));
   const assembly = options.assembly ?? join(options.data, 'cdk.out');
   if (options.assembly === undefined) {
     log('synthesizing the stack');
@@ -166,11 +134,10 @@ async function start(hooks: Hooks): Promise<void> {
     await synthesize(assembly, { serverApiUrl: options.serverApi.replace('http://{host}', 'http://localhost') });
   }
   const runtime = await startRuntime({ ...options, ...hooks, assembly, secrets, log: write });
-  const host = options.host.includes(':') ? `[${options.host}]` : options.host;
   const settings = prosodySettings({
     serverApiUrl: options.serverApi,
     pluginPath: fileURLToPath(new URL('../prosody', import.meta.url)),
-    webhookUrl: `http://${host}:${runtime.port}/webhooks`,
+    webhookUrl: webhookUrl(options.host, runtime.port),
     secret: secrets[0] ?? '',
   });
   const seen = runtime.console === undefined ? '' : `See what happens at http://127.0.0.1:${runtime.console}/\n\n`;

@@ -1,7 +1,7 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ENV } from '../functions/names.ts';
-import { removeAddress, writeAddress } from './address.ts';
+import { webhookUrl, writeAddress } from './address.ts';
 import { type FunctionDefinition, REGION, readAssembly, readResources } from './assembly.ts';
 import { startAwsEndpoint } from './aws-endpoint.ts';
 import type { CallRecorder } from './calls.ts';
@@ -65,13 +65,11 @@ export async function startRuntime(options: RuntimeOptions): Promise<Runtime> {
     onWrite: console?.onWrite,
   });
   const table = assembly.tables[0]?.name ?? '';
-  await writeAddress(options.data, { endpoint: database.endpoint, table });
   const [current, previous = ''] = options.secrets;
-  const secret = JSON.stringify({ current, previous });
   const executions = new Map<string, Executions>();
   const endpoint = await startAwsEndpoint({
     executions,
-    secrets: new Map(assembly.secrets.map((arn) => [arn, secret])),
+    secrets: new Map(assembly.secrets.map((arn) => [arn, JSON.stringify({ current, previous })])),
     record: options.recordCall,
   });
 
@@ -100,7 +98,13 @@ export async function startRuntime(options: RuntimeOptions): Promise<Runtime> {
     cloudWatch,
     executions: () => [...executions.values()].flatMap((open) => open.list()),
   });
-  const address = { close: () => removeAddress(options.data) };
+  const address = await writeAddress(options.data, {
+    endpoint: database.endpoint,
+    table,
+    webhookUrl: webhookUrl(options.host, gateway.port),
+    serverApi: options.serverApi,
+    console: console?.port,
+  });
   /** In the order in which they are closed. */
   const parts = [gateway, ...executions.values(), ...functions.values(), console, endpoint, address, database];
   return {

@@ -1,12 +1,10 @@
 import { userInfo } from 'node:os';
 import { parseArgs } from 'node:util';
-import { DynamoDBClient } from '@aws-sdk/client-dynamodb';
-import { AWS_CLIENT } from '../functions/adapters/aws.ts';
-import { Controls, type HeldCheck, type PauseRecord } from '../functions/adapters/controls.ts';
-import { Hosts } from '../functions/adapters/hosts.ts';
+import type { HeldCheck } from '../functions/adapters/controls.ts';
+import type { Hosts } from '../functions/adapters/hosts.ts';
 import { hostsHealth } from '../functions/core/heartbeats.ts';
 import { readAddress } from '../local/address.ts';
-import { REGION } from '../local/assembly.ts';
+import { type StackTable, describePause, nowSeconds, openTable, time } from './controls.ts';
 
 /** Shows and controls the checks of a stack: rules 12 to 14 in docs/rules.md. */
 
@@ -39,13 +37,6 @@ interface Options {
   readonly until: string | undefined;
 }
 
-interface Stack {
-  readonly controls: Controls;
-  readonly hosts: Hosts;
-}
-
-const nowSeconds = (): number => Math.floor(Date.now() / 1000);
-const time = (seconds: number): string => new Date(seconds * 1000).toISOString().replace('.000Z', 'Z');
 const print = (...lines: readonly string[]): void => void process.stdout.write(`${lines.join('\n')}\n`);
 
 /** Columns as wide as their widest cell. */
@@ -57,13 +48,6 @@ function table(head: readonly string[], rows: readonly (readonly string[])[]): r
       .join('  ')
       .trimEnd(),
   );
-}
-
-function describePause(pause: PauseRecord | undefined): string {
-  if (pause === undefined) return 'Checks are not paused.';
-  const why = pause.reason === '' ? '' : `: ${pause.reason}`;
-  const end = pause.until === undefined ? 'until npm run control -- resume' : `until ${time(pause.until)}`;
-  return `Checks are paused since ${time(pause.since)} by ${pause.by}, ${end}${why}`;
 }
 
 function describeHeld(held: readonly HeldCheck[]): readonly string[] {
@@ -97,7 +81,7 @@ async function describeHosts(hosts: Hosts): Promise<readonly string[]> {
   return [...table(['host', 'last heartbeat', 'events that wait', 'oldest'], rows), ...more];
 }
 
-async function pause({ controls }: Stack, { reason, until }: Options): Promise<void> {
+async function pause({ controls }: StackTable, { reason, until }: Options): Promise<void> {
   const since = nowSeconds();
   const end = until === undefined ? undefined : Math.floor(Date.parse(until) / 1000);
   if (end !== undefined && !(end > since && end <= since + LONGEST_PAUSE_SECONDS))
@@ -108,7 +92,7 @@ async function pause({ controls }: Stack, { reason, until }: Options): Promise<v
   print(describePause(await controls.readPause(since)), 'Running checks stop within ten seconds.');
 }
 
-async function decide({ controls }: Stack, decision: 'release' | 'drop', name: string): Promise<void> {
+async function decide({ controls }: StackTable, decision: 'release' | 'drop', name: string): Promise<void> {
   if (!(await controls.decide(name, decision, userInfo().username)))
     throw new ControlError(`No check named ${name} waits for a decision. npm run control -- held shows those that do.`);
   const what =
@@ -116,7 +100,7 @@ async function decide({ controls }: Stack, decision: 'release' | 'drop', name: s
   print(`${name}: ${decision === 'release' ? 'released' : 'dropped'}, within a minute. ${what}`);
 }
 
-async function run(stack: Stack, command: string, name: string, options: Options): Promise<void> {
+async function run(stack: StackTable, command: string, name: string, options: Options): Promise<void> {
   const { controls, hosts } = stack;
   switch (command) {
     case 'status':
@@ -136,17 +120,10 @@ async function run(stack: Stack, command: string, name: string, options: Options
   }
 }
 
-async function open(tableName: string | undefined, data: string): Promise<{ stack: Stack; client: DynamoDBClient }> {
-  const address = tableName === undefined ? await readAddress(data) : undefined;
-  if (tableName === undefined && address === undefined)
-    throw new ControlError(`Nothing runs on ${data}. Set --data, or on AWS --table.`);
-  const local = { region: REGION, credentials: { accessKeyId: 'control', secretAccessKey: 'local' } };
-  const client = new DynamoDBClient({
-    ...AWS_CLIENT,
-    ...(address === undefined ? {} : { ...local, endpoint: address.endpoint }),
-  });
-  const name = tableName ?? address?.table ?? '';
-  return { stack: { controls: new Controls(client, name), hosts: new Hosts(client, name) }, client };
+async function open(tableName: string | undefined, data: string): Promise<StackTable> {
+  const where = tableName ?? (await readAddress(data));
+  if (where === undefined) throw new ControlError(`Nothing runs on ${data}. Set --data, or on AWS --table.`);
+  return openTable(where);
 }
 
 const COMMANDS: Readonly<Record<string, number>> = { status: 0, held: 0, pause: 0, resume: 0, release: 1, drop: 1 };
@@ -168,11 +145,11 @@ async function main(): Promise<void> {
     throw new ControlError(
       `${command === '' ? 'There is no command' : `Wrong: ${positionals.join(' ')}`}.\n\n${USAGE}`,
     );
-  const { stack, client } = await open(values.table, values.data);
+  const stack = await open(values.table, values.data);
   try {
     await run(stack, command, name, { reason: values.reason, until: values.until });
   } finally {
-    client.destroy();
+    stack.client.destroy();
   }
 }
 

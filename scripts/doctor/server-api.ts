@@ -1,0 +1,118 @@
+import { type Element, Parser } from '@xmpp/xml';
+import type { Key } from '../../functions/core/signature.ts';
+import { CONTRACT_VERSION } from '../../functions/names.ts';
+import { type Finding, type Findings, bad, note, ok } from './finding.ts';
+import { type Reply, clockProblem, describeUnanswered, detailOf, post } from './request.ts';
+
+/** The server's stanza API, as the functions see it. */
+export interface ServerApi {
+  /** Without `/stanzas`; `{host}` stands for the XMPP host. */
+  readonly base: string;
+  /** Undefined: they are known to be wrong. */
+  readonly keys: readonly Key[] | undefined;
+}
+
+const XMPP_TYPE = 'application/xmpp+xml';
+/** It asks for nothing. */
+const NOTHING = '<xmpp timeout="1"/>';
+/** Days left of a certificate below which it is mentioned: those who renew by a timer do so 30 days before. */
+const FEW_DAYS = 14;
+const DAY_MS = 86_400_000;
+/** A difference of clocks below which nobody needs to know it. */
+const CLOCK_SECONDS = 30;
+
+/** Tests the API of one host: unsigned, and signed but without stanzas. */
+export async function* serverFindings({ base, keys }: ServerApi, host: string): Findings {
+  const url = `${base.replaceAll('{host}', host).replace(/\/+$/, '')}/stanzas`;
+  const unsigned = await post(url, { type: XMPP_TYPE, body: NOTHING });
+  if ('code' in unsigned) {
+    const isOff = unsigned.code === 'ECONNREFUSED';
+    const advice = isOff ? '. Start Prosody, and check http_ports, https_ports and their interfaces' : '';
+    return yield bad(`Server API of ${host}: ${describeUnanswered(url, unsigned)}${advice}`);
+  }
+  if (unsigned.status === 404) return yield bad(`Server API of ${host}: ${notFound(url, host)}`);
+  if (unsigned.status !== 401)
+    return yield bad(
+      `Server API of ${host}: ${url} answers ${unsigned.status} to a request without a signature, and not 401: ` +
+        `is --server-api the URL of Prosody's HTTP server, without /stanzas?`,
+    );
+  if (keys === undefined)
+    return yield note(`Server API of ${host}: ${url} answers. More is tested with the right secret`);
+  const signed = await post(url, { type: XMPP_TYPE, body: NOTHING, keys });
+  if ('code' in signed) return yield bad(`Server API of ${host}: ${describeUnanswered(url, signed)}`);
+  if (signed.status !== 200) return yield bad(`Server API of ${host}: ${refused(signed, url)}`);
+  yield* answered(signed, url, host);
+}
+
+/** Prosody's answer does not tell the two causes apart. */
+function notFound(url: string, host: string): string {
+  const { hostname } = new URL(url);
+  const name = hostname === host ? 'its section sets no other http_host' : `its section has http_host = "${hostname}"`;
+  return `${url} answers 404: check that mod_ping_muc_webhook is loaded for ${host}, and that ${name} (Prosody reads it when it starts)`;
+}
+
+function refused(reply: Reply, url: string): string {
+  const clock = clockProblem(reply);
+  if (clock !== undefined) return `${url} refuses what is signed: ${clock}`;
+  if (reply.status === 401)
+    return `${url} has another secret: set the same ping_muc_secret in Prosody, and run prosodyctl shell config reload`;
+  return `${url} answers ${reply.status} to a signed request: ${detailOf(reply)}`;
+}
+
+function* answered(reply: Reply, url: string, host: string): Generator<Finding, void, void> {
+  const root = readRoot(reply.body);
+  if (root === undefined)
+    return yield bad(`Server API of ${host}: ${url} does not answer with <xmpp>, but is no error`);
+  const { host: answering, version, dry_run: dryRun } = root;
+  if (version === undefined)
+    return yield bad(
+      `Server API of ${host}: the module is older than these functions, and does not say whether the dry run is on. ` +
+        `Copy the module of this release to the server, and reload it`,
+    );
+  if (answering !== host)
+    return yield bad(
+      `Server API of ${host}: ${url} reaches the module of ${answering}. ` +
+        `Use {host} in --server-api, and give each host its own http_host`,
+    );
+  yield ok(`Server API of ${host}: ${url} accepts what is signed, and refuses what is not`);
+  if (version !== CONTRACT_VERSION)
+    yield note(
+      `Contract: the module of ${host} has version ${version}, these functions have ${CONTRACT_VERSION}. ` +
+        `Upgrade the older of the two`,
+    );
+  yield* certificate(reply, host);
+  yield* clock(reply, host);
+  if (dryRun === 'true')
+    yield bad(
+      `Dry run of ${host}: on: nobody is notified or brought back. Remove ping_muc_dry_run when you have seen enough`,
+    );
+  else yield ok(`Dry run of ${host}: off`);
+}
+
+/** The attributes of the root, if it is `<xmpp>`. */
+function readRoot(body: string): Readonly<Record<string, string>> | undefined {
+  let root: Element | undefined;
+  const parser = new Parser();
+  parser.on('start', (element: Element) => {
+    root = element;
+  });
+  parser.on('error', () => undefined); // then there is no root
+  parser.write(body);
+  return root?.name === 'xmpp' ? root.attrs : undefined;
+}
+
+function* certificate({ expires }: Reply, host: string): Generator<Finding, void, void> {
+  if (expires === undefined) return;
+  const days = Math.floor((expires - Date.now()) / DAY_MS);
+  const left = `Certificate of the server API of ${host}: ${days === 1 ? '1 day is' : `${days} days are`} left`;
+  yield days < FEW_DAYS ? note(`${left}: check that it is renewed, and that Prosody then reloads it`) : ok(left);
+}
+
+function* clock({ ahead }: Reply, host: string): Generator<Finding, void, void> {
+  if (ahead === undefined) return;
+  const seconds = Math.abs(ahead);
+  if (seconds <= CLOCK_SECONDS) return yield ok(`Clock of ${host}: the same as here`);
+  yield note(
+    `Clock of ${host}: ${seconds} s ${ahead > 0 ? 'ahead of' : 'behind'} this machine. Run timedatectl on both`,
+  );
+}
