@@ -5,6 +5,7 @@ import { AnswerHistory } from './adapters/answer-history.ts';
 import { AWS_CLIENT, LONGEST_CALL_MS, PATIENT_AWS_CLIENT } from './adapters/aws.ts';
 import { Controls } from './adapters/controls.ts';
 import { requireEnv } from './adapters/environment.ts';
+import { type ServerAnswers, probeServer } from './adapters/probe.ts';
 import { Secrets } from './adapters/secrets.ts';
 import { ServerBusyError, ServerUnreachableError, StanzaApi } from './adapters/server.ts';
 import { Table } from './adapters/table.ts';
@@ -32,12 +33,25 @@ export interface CheckHandlerPorts {
 const dynamoDb = new DynamoDBClient(PATIENT_AWS_CLIENT);
 const tableName = requireEnv(ENV.tableName);
 
-export const handler = checkHandler({
+const world = {
   table: new Table(dynamoDb, tableName),
   controls: new Controls(dynamoDb, tableName),
   secrets: new Secrets(new SecretsManagerClient(AWS_CLIENT), requireEnv(ENV.secretArn)),
   serverApiUrl: requireEnv(ENV.serverApiUrl),
-});
+};
+
+const check = checkHandler(world);
+
+/** With it, `npm run doctor` asks whether this function reaches the server's API of an XMPP host. */
+export interface ServerProbe {
+  readonly probe: string;
+}
+
+export const handler = async (
+  event: CheckState | ServerProbe,
+  context: Context,
+): Promise<CheckState | ServerAnswers> =>
+  'probe' in event ? probeServer(world.serverApiUrl, event.probe, await world.secrets.keys()) : check(event, context);
 
 type Handler = (state: CheckState, context: Context) => Promise<CheckState>;
 

@@ -52,6 +52,11 @@ export class PingMucStack extends Stack {
       secretCommand(this.region, secret.secretArn),
     );
     output('TableName', 'The table, for npm run control (docs/operating.md)', table.tableName);
+    output(
+      'CheckFunctionName',
+      'The check function, for npm run doctor (docs/operating.md)',
+      check.function.functionName,
+    );
     output('DashboardUrl', 'The address of the dashboard', dashboardUrl);
     output(
       'ProsodySettings',

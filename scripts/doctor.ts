@@ -1,7 +1,8 @@
-import { styleText } from 'node:util';
-import { parseArgs } from 'node:util';
-import { diagnose } from './doctor/diagnosis.ts';
+import { parseArgs, styleText } from 'node:util';
 import type { Finding } from './doctor/finding.ts';
+import { instanceFindings } from './doctor/instance.ts';
+import { nodeVersion } from './doctor/node-version.ts';
+import { stackFindings } from './doctor/stack.ts';
 
 /** Tests each link of the way from a closed connection to a user who is told: `npm run doctor`. */
 
@@ -11,12 +12,33 @@ Tests each link of the way, and says what to do about those that are broken. End
 a room now would be told.
 
   --host <XMPP host>     the host to test; can be repeated (default: the hosts that have reported)
+  --help
+
+On this machine:
   --data <directory>     the data directory of npm start  (PING_MUC_DATA, .ping-muc)
   --server-api <URL>     test this server API, and not the one that npm start was given
-  --help
+
+On AWS:
+  --stack <name>         the stack; region and credentials as for the AWS CLI, which must be installed
+  --webhook <URL>        the webhook, if this machine reaches it by another URL than servers do
 `;
 
 const MARKS = { ok: styleText('green', '✓'), note: styleText('yellow', '!'), bad: styleText('red', '✗') } as const;
+
+/** Prints each finding when it is known. Returns whether all is well. */
+async function report(findings: AsyncIterable<Finding>): Promise<boolean> {
+  let isWell = true;
+  for await (const { mark, text } of findings) {
+    process.stdout.write(`${MARKS[mark]} ${text}\n`);
+    if (mark === 'bad') isWell = false;
+  }
+  return isWell;
+}
+
+async function* all(of: AsyncIterable<Finding>): AsyncGenerator<Finding> {
+  yield nodeVersion(process.versions.node);
+  yield* of;
+}
 
 async function main(): Promise<void> {
   const { values } = parseArgs({
@@ -24,22 +46,22 @@ async function main(): Promise<void> {
       host: { type: 'string', multiple: true, default: [] },
       data: { type: 'string', default: process.env['PING_MUC_DATA'] ?? '.ping-muc' },
       'server-api': { type: 'string' },
+      stack: { type: 'string' },
+      webhook: { type: 'string' },
       help: { type: 'boolean', default: false },
     },
   });
   if (values.help) return void process.stdout.write(USAGE);
-  const findings: Finding[] = [];
-  for await (const finding of diagnose({ data: values.data, hosts: values.host, serverApi: values['server-api'] })) {
-    findings.push(finding);
-    process.stdout.write(`${MARKS[finding.mark]} ${finding.text}\n`);
-  }
-  const broken = findings.filter(({ mark }) => mark === 'bad').length;
+  const { host: hosts, data, 'server-api': serverApi, stack, webhook } = values;
+  const findings =
+    stack === undefined ? instanceFindings({ data, hosts, serverApi }) : stackFindings({ stack, hosts, webhook });
+  const isWell = await report(all(findings));
   process.stdout.write(
-    broken === 0
+    isWell
       ? '\nA user who falls out of a room now would be told.\n'
       : `\nA user who falls out of a room now would not be told: see the lines with ${MARKS.bad}.\n`,
   );
-  process.exitCode = broken === 0 ? 0 : 1;
+  process.exitCode = isWell ? 0 : 1;
 }
 
 main().catch((error: unknown) => {

@@ -66,6 +66,11 @@ interface Reply {
   readonly body: string;
 }
 
+/** @param base the API's URL without `/stanzas`; `{host}` stands for the XMPP host */
+export function stanzasUrl(base: string, host: string): string {
+  return `${base.replaceAll('{host}', host).replace(/\/+$/, '')}/stanzas`;
+}
+
 /** The XMPP server's stanza API. */
 export class StanzaApi {
   readonly #base: string;
@@ -100,7 +105,7 @@ export class StanzaApi {
 
   /** Sends one request. Waits as Retry-After asks, for some seconds at most, if this invocation has time. */
   async #request(host: string, stanzas: readonly Stanza[], timeout: number): Promise<Map<string, Answer>> {
-    const url = new URL(`${this.#base.replaceAll('{host}', host).replace(/\/+$/, '')}/stanzas`);
+    const url = new URL(stanzasUrl(this.#base, host));
     const outgoing: Outgoing = {
       url,
       id: `msg_${randomUUID()}`,

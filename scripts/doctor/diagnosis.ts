@@ -1,65 +1,28 @@
-import { decodeSecret } from '../../functions/core/signature.ts';
-import { readAddress } from '../../local/address.ts';
-import { SecretSettingError, readSecrets, secretSource } from '../../local/secrets.ts';
-import { type StackTable, openTable } from '../controls.ts';
-import { alarmFindings } from './alarms.ts';
-import { type Findings, bad, ok } from './finding.ts';
-import { nodeVersion } from './node-version.ts';
-import { type ServerApi, serverFindings } from './server-api.ts';
+import type { ServerAnswers } from '../../functions/adapters/probe.ts';
+import type { StackTable } from '../controls.ts';
+import { type Findings, bad } from './finding.ts';
+import { serverFindings } from './server-api.ts';
 import { knownHosts, tableFindings } from './table.ts';
 import { type WebhookEndpoint, webhookFinding } from './webhook.ts';
-
-export interface DoctorOptions {
-  /** The data directory of npm start. */
-  readonly data: string;
-  /** The XMPP hosts to test. Empty: those that the table knows. */
-  readonly hosts: readonly string[];
-  /** The server's stanza API, if it is not the one that the instance uses. */
-  readonly serverApi?: string | undefined;
-}
 
 /** What is tested: an instance on this machine, or a stack on AWS. */
 export interface Installation {
   readonly endpoint: WebhookEndpoint;
-  readonly api: ServerApi;
+  /**
+   * Asks the server's stanza API of a host, from where the functions are.
+   * May fail.
+   * @param isSigned false: only without a signature, because the secret is known to be wrong
+   */
+  readonly askServer: (host: string, isSigned: boolean) => Promise<ServerAnswers>;
   readonly table: StackTable;
 }
 
-/** Tests each link of the way of an instance on this machine, in the order in which they depend on each other. */
-export async function* diagnose({ data, hosts, serverApi }: DoctorOptions): Findings {
-  yield nodeVersion(process.versions.node);
-  const start = `Run npm start -- --data ${data}, or restart it`;
-  const secrets = await readSecrets(data).catch((error: unknown) => {
-    if (error instanceof SecretSettingError) return error;
-    throw error;
-  });
-  if (secrets instanceof SecretSettingError) return yield bad(`Secret: ${secrets.message}`);
-  const address = await readAddress(data);
-  if (address === undefined)
-    return yield bad(`Data directory: nothing runs on ${data}. ${start}, or name another --data`);
-  yield ok(`Data directory: an instance has ${data}`);
-  if (secrets === undefined) return yield bad(`Secret: ${secretSource(data)} is missing. ${start}`);
-  yield ok(`Secret: ${secretSource(data)} has the right form`);
-  const keys = secrets.map(decodeSecret);
-  const table = openTable(address);
-  try {
-    yield* installationFindings(
-      {
-        endpoint: { url: address.webhookUrl, keys, secretSource: secretSource(data), start },
-        api: { base: serverApi ?? address.serverApi, keys },
-        table,
-      },
-      hosts,
-    );
-    yield* alarmFindings(address.console);
-  } finally {
-    table.client.destroy();
-  }
-}
-
-/** Tests both directions for each host, and reads the table. */
+/**
+ * Tests both directions for each host, and reads the table.
+ * @param named the XMPP hosts. Empty: those that the table knows
+ */
 export async function* installationFindings(
-  { endpoint, api, table }: Installation,
+  { endpoint, askServer, table }: Installation,
   named: readonly string[],
 ): Findings {
   const hosts = named.length > 0 ? named : await knownHosts(table).catch(() => []);
@@ -67,8 +30,11 @@ export async function* installationFindings(
   yield webhook;
   if (hosts.length === 0 && webhook.mark === 'ok')
     yield bad('XMPP hosts: none has reported yet. Configure Prosody, or name a host: --host example.net');
-  const keys = webhook.hasOtherSecret ? undefined : api.keys;
-  for (const host of hosts) yield* serverFindings({ ...api, keys }, host);
+  for (const host of hosts) {
+    const answers = await askServer(host, !webhook.hasOtherSecret).catch(String);
+    if (typeof answers === 'string') yield bad(`Server API of ${host}: it cannot be asked: ${answers}`);
+    else yield* serverFindings(answers, host);
+  }
   try {
     yield* tableFindings(table, hosts);
   } catch (error) {

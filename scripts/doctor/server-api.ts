@@ -1,30 +1,20 @@
 import { type Element, Parser } from '@xmpp/xml';
-import type { Key } from '../../functions/core/signature.ts';
+import type { Reply, ServerAnswers } from '../../functions/adapters/probe.ts';
 import { CONTRACT_VERSION } from '../../functions/names.ts';
-import { type Finding, type Findings, bad, note, ok } from './finding.ts';
-import { type Reply, clockProblem, describeUnanswered, detailOf, post } from './request.ts';
+import { clockProblem, describeUnanswered, detailOf } from './answers.ts';
+import { type Finding, bad, note, ok } from './finding.ts';
 
-/** The server's stanza API, as the functions see it. */
-export interface ServerApi {
-  /** Without `/stanzas`; `{host}` stands for the XMPP host. */
-  readonly base: string;
-  /** Undefined: they are known to be wrong. */
-  readonly keys: readonly Key[] | undefined;
-}
-
-const XMPP_TYPE = 'application/xmpp+xml';
-/** It asks for nothing. */
-const NOTHING = '<xmpp timeout="1"/>';
 /** Days left of a certificate below which it is mentioned: those who renew by a timer do so 30 days before. */
 const FEW_DAYS = 14;
 const DAY_MS = 86_400_000;
 /** A difference of clocks below which nobody needs to know it. */
 const CLOCK_SECONDS = 30;
 
-/** Tests the API of one host: unsigned, and signed but without stanzas. */
-export async function* serverFindings({ base, keys }: ServerApi, host: string): Findings {
-  const url = `${base.replaceAll('{host}', host).replace(/\/+$/, '')}/stanzas`;
-  const unsigned = await post(url, { type: XMPP_TYPE, body: NOTHING });
+/** Judges what the API of one host answers to the functions. */
+export function* serverFindings(
+  { url, unsigned, signed }: ServerAnswers,
+  host: string,
+): Generator<Finding, void, void> {
   if ('code' in unsigned) {
     const isOff = unsigned.code === 'ECONNREFUSED';
     const advice = isOff ? '. Start Prosody, and check http_ports, https_ports and their interfaces' : '';
@@ -34,11 +24,10 @@ export async function* serverFindings({ base, keys }: ServerApi, host: string): 
   if (unsigned.status !== 401)
     return yield bad(
       `Server API of ${host}: ${url} answers ${unsigned.status} to a request without a signature, and not 401: ` +
-        `is --server-api the URL of Prosody's HTTP server, without /stanzas?`,
+        `is the URL that of Prosody's HTTP server?`,
     );
-  if (keys === undefined)
+  if (signed === undefined)
     return yield note(`Server API of ${host}: ${url} answers. More is tested with the right secret`);
-  const signed = await post(url, { type: XMPP_TYPE, body: NOTHING, keys });
   if ('code' in signed) return yield bad(`Server API of ${host}: ${describeUnanswered(url, signed)}`);
   if (signed.status !== 200) return yield bad(`Server API of ${host}: ${refused(signed, url)}`);
   yield* answered(signed, url, host);
@@ -48,11 +37,14 @@ export async function* serverFindings({ base, keys }: ServerApi, host: string): 
 function notFound(url: string, host: string): string {
   const { hostname } = new URL(url);
   const name = hostname === host ? 'its section sets no other http_host' : `its section has http_host = "${hostname}"`;
-  return `${url} answers 404: check that mod_ping_muc_webhook is loaded for ${host}, and that ${name} (Prosody reads it when it starts)`;
+  return (
+    `${url} answers 404: check that mod_ping_muc_webhook is loaded for ${host}, ` +
+    `and that ${name} (Prosody reads it when it starts)`
+  );
 }
 
 function refused(reply: Reply, url: string): string {
-  const clock = clockProblem(reply);
+  const clock = clockProblem(reply, 'the functions');
   if (clock !== undefined) return `${url} refuses what is signed: ${clock}`;
   if (reply.status === 401)
     return `${url} has another secret: set the same ping_muc_secret in Prosody, and run prosodyctl shell config reload`;
@@ -72,7 +64,7 @@ function* answered(reply: Reply, url: string, host: string): Generator<Finding, 
   if (answering !== host)
     return yield bad(
       `Server API of ${host}: ${url} reaches the module of ${answering}. ` +
-        `Use {host} in --server-api, and give each host its own http_host`,
+        `Use {host} in the URL of the server API, and give each host its own http_host`,
     );
   yield ok(`Server API of ${host}: ${url} accepts what is signed, and refuses what is not`);
   if (version !== CONTRACT_VERSION)
@@ -111,8 +103,9 @@ function* certificate({ expires }: Reply, host: string): Generator<Finding, void
 function* clock({ ahead }: Reply, host: string): Generator<Finding, void, void> {
   if (ahead === undefined) return;
   const seconds = Math.abs(ahead);
-  if (seconds <= CLOCK_SECONDS) return yield ok(`Clock of ${host}: the same as here`);
+  if (seconds <= CLOCK_SECONDS) return yield ok(`Clock of ${host}: the same as that of the functions`);
   yield note(
-    `Clock of ${host}: ${seconds} s ${ahead > 0 ? 'ahead of' : 'behind'} this machine. Run timedatectl on both`,
+    `Clock of ${host}: ${seconds} s ${ahead > 0 ? 'ahead of' : 'behind'} that of the functions. ` +
+      `Run timedatectl on both`,
   );
 }

@@ -1,6 +1,7 @@
+import { post } from '../../functions/adapters/probe.ts';
 import type { Key } from '../../functions/core/signature.ts';
+import { clockProblem, describeUnanswered, detailOf } from './answers.ts';
 import { type Finding, bad, ok } from './finding.ts';
-import { clockProblem, describeUnanswered, detailOf, post } from './request.ts';
 
 /** The functions' webhook, as a server sees it. */
 export interface WebhookEndpoint {
@@ -30,7 +31,7 @@ export async function webhookFinding(endpoint: WebhookEndpoint, host: string): P
   const signed = await post(url, { type: JSON_TYPE, body, keys });
   if ('code' in signed) return bad(`Webhooks: ${describeUnanswered(url, signed)}. ${start}`);
   if (signed.status === 200) return ok(`Webhooks: ${url} accepts what is signed, and refuses what is not`);
-  const clock = clockProblem(signed);
+  const clock = clockProblem(signed, 'this machine');
   if (clock !== undefined) return bad(`Webhooks: ${url} refuses what is signed: ${clock}`);
   if (signed.status === 401)
     return {

@@ -310,7 +310,7 @@ describe('the workflow', () => {
 });
 
 describe('the outputs', () => {
-  it('are the webhook URL, the secret’s command, the table, the dashboard and the settings for Prosody', () => {
+  it('are the webhook URL, the secret’s command, the table, the check function, the dashboard and the settings for Prosody', () => {
     const outputs = template({
       xmppHosts: 'Example.net',
       defaultDelaySeconds: '90',
@@ -321,6 +321,7 @@ describe('the outputs', () => {
       'SecretArn',
       'SecretCommand',
       'TableName',
+      'CheckFunctionName',
       'DashboardUrl',
       'ProsodySettings',
     ]);

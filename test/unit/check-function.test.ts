@@ -2,6 +2,8 @@ import type { Context } from 'aws-lambda';
 import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import { type CheckState, firstState } from '../../functions/core/check-state.ts';
 import type { CheckRequest } from '../../functions/core/events.ts';
+import type { ServerAnswers } from '../../functions/adapters/probe.ts';
+import type { ServerProbe } from '../../functions/check.ts';
 import { ENV } from '../../functions/names.ts';
 import { type Endpoint, listen } from '../../lab/endpoint.ts';
 
@@ -29,6 +31,7 @@ const STATE = firstState(CLOSE, 'check', 1, AT / 1e6 - 1);
 
 let table: Endpoint;
 let server: Endpoint;
+let handler: (event: CheckState | ServerProbe, context: Context) => Promise<CheckState | ServerAnswers>;
 let check: (state: CheckState, context: Context) => Promise<CheckState>;
 /** What the table answers to the nth delete of a row. */
 let onDelete: (n: number) => readonly [status: number, body: object];
@@ -92,7 +95,8 @@ beforeAll(async () => {
     vi.stubEnv(name, 'test');
   for (const service of ['DYNAMODB', 'SECRETS_MANAGER']) vi.stubEnv(`AWS_ENDPOINT_URL_${service}`, table.url);
   vi.stubEnv(ENV.serverApiUrl, server.url);
-  ({ handler: check } = await import('../../functions/check.ts'));
+  ({ handler } = await import('../../functions/check.ts'));
+  check = handler as typeof check;
 });
 afterAll(async () => {
   vi.unstubAllEnvs();
@@ -135,6 +139,20 @@ it('leaves rows to the next check if there is no time to delete them', async () 
   expect(await run(30_000)).toMatchObject({ totals: { left: 1, notified: 1 } });
   expect(deletes.size).toBe(0);
   expect(warned()).toEqual((notDeleted('no time was left for it') as unknown[]).slice(0, 1));
+});
+
+it('a probe asks the server for nothing, without a signature and with one, and returns the answers', async () => {
+  answeredStatus = 401;
+  const [before, context] = [server.received.length, { awsRequestId: 'request' } as Context];
+  expect(await handler({ probe: HOST }, context)).toMatchObject({
+    url: `${server.url}/stanzas`,
+    unsigned: { status: 401, body: '<xmpp></xmpp>' },
+    signed: { status: 401 },
+  });
+  const requests = server.received.slice(before);
+  expect(requests.map(({ headers }) => 'webhook-signature' in headers)).toEqual([false, true]);
+  expect(requests.map(({ body }) => body.toString())).toEqual(Array(2).fill('<xmpp timeout="1"/>'));
+  answeredStatus = 200;
 });
 
 it('counts and logs which users are back, which were refused, and whose history has a gap', async () => {

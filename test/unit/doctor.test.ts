@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { nodeVersion } from '../../scripts/doctor/node-version.ts';
-import { clockProblem, describeUnanswered } from '../../scripts/doctor/request.ts';
+import { clockProblem, describeUnanswered } from '../../scripts/doctor/answers.ts';
 
 describe('the doctor judges the version of Node', () => {
   it.each([
@@ -40,12 +40,16 @@ describe('the doctor finds that a signature is refused because of a clock', () =
 
   it('and by how much, if the other side says what time it is', () => {
     const detail = 'webhook-timestamp is 400 s behind this clock, more than 300 s: check the clocks of both sides';
-    expect(clockProblem(refusal(detail, 400))).toMatch(/^its clock is 400 s ahead of the clock of this machine/);
-    expect(clockProblem(refusal(detail))).toMatch(/^its clock differs from the clock of this machine/);
+    expect(clockProblem(refusal(detail, 400), 'this machine')).toMatch(
+      /^its clock is 400 s ahead of the clock of this machine/,
+    );
+    expect(clockProblem(refusal(detail), 'this machine')).toMatch(/^its clock differs from the clock of this machine/);
   });
 
   it('and not for another reason', () => {
-    expect(clockProblem(refusal('webhook-signature matches none of the live secrets', 400))).toBeUndefined();
-    expect(clockProblem({ ...refusal('check both clocks', 400), status: 200 })).toBeUndefined();
+    expect(
+      clockProblem(refusal('webhook-signature matches none of the live secrets', 400), 'this machine'),
+    ).toBeUndefined();
+    expect(clockProblem({ ...refusal('check both clocks', 400), status: 200 }, 'this machine')).toBeUndefined();
   });
 });

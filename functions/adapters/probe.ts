@@ -2,9 +2,15 @@ import { randomUUID } from 'node:crypto';
 import { type IncomingMessage, request as httpRequest } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import { TLSSocket } from 'node:tls';
-import { type Key, TOLERANCE_SECONDS, sign } from '../../functions/core/signature.ts';
+import { type Key, sign } from '../core/signature.ts';
+import { stanzasUrl } from './server.ts';
 
-const TIMEOUT_MS = 10_000;
+/**
+ * Requests with which `npm run doctor` tests an endpoint of the contract. They ask for nothing, and are not repeated.
+ */
+
+/** How long an endpoint may take to answer such a request. */
+export const PROBE_SECONDS = 10;
 /** Of an answer, so much is read. */
 const MAX_BYTES = 64 * 1024;
 
@@ -51,7 +57,7 @@ function exchange(url: URL, { type, body, keys }: Outgoing): Promise<Reply> {
       {
         method: 'POST',
         agent: false,
-        signal: AbortSignal.timeout(TIMEOUT_MS),
+        signal: AbortSignal.timeout(PROBE_SECONDS * 1000),
         headers: { ...signed, 'content-type': type, 'content-length': bytes.length },
       },
       (response) => void read(response).then(resolve, reject),
@@ -74,45 +80,28 @@ async function read(response: IncomingMessage): Promise<Reply> {
   return { status: response.statusCode ?? 0, body, ahead, expires };
 }
 
-/** What is wrong with the clocks of both sides, if an endpoint refuses a signature; undefined: nothing. */
-export function clockProblem(reply: Reply): string | undefined {
-  if (reply.status !== 401 || !/\bclocks?\b/.test(detailOf(reply))) return undefined;
-  const { ahead } = reply;
-  const how = ahead === undefined ? 'differs from' : `is ${Math.abs(ahead)} s ${ahead > 0 ? 'ahead of' : 'behind'}`;
-  return `its clock ${how} the clock of this machine, and ${TOLERANCE_SECONDS} s are tolerated. Run timedatectl on both`;
+/** What the server's stanza API of one host answers. */
+export interface ServerAnswers {
+  readonly url: string;
+  /** To a request without a signature. */
+  readonly unsigned: Reply | Unanswered;
+  /** To one with a signature; undefined: there was none, because the first one was not answered as it should be. */
+  readonly signed?: Reply | Unanswered;
 }
 
-/** The detail of a problem document (RFC 9457), or the beginning of another body. */
-export function detailOf({ body }: Pick<Reply, 'body'>): string {
-  try {
-    const { detail } = JSON.parse(body) as { readonly detail?: unknown };
-    if (typeof detail === 'string') return detail;
-  } catch {
-    // another server has answered
-  }
-  return body.replaceAll(/\s+/g, ' ').slice(0, 200);
-}
-
-/** Why there was no answer, and what to do. */
-export function describeUnanswered(url: string, { code, message }: Unanswered): string {
-  const { origin, hostname } = new URL(url);
-  if (code === 'ECONNREFUSED') return `nothing listens at ${origin}`;
-  if (code === 'ENOTFOUND' || code === 'EAI_AGAIN') return `the name ${hostname} cannot be resolved: check DNS`;
-  if (code === 'TimeoutError' || code === 'ABORT_ERR' || code === 'ETIMEDOUT')
-    return `${origin} does not answer within ${TIMEOUT_MS / 1000} s: check firewall and routing`;
-  return certificateProblem(code, hostname) ?? `${origin} cannot be reached: ${message}`;
-}
-
-/** Codes of Node's TLS, which are those of OpenSSL. */
-function certificateProblem(code: string, hostname: string): string | undefined {
-  if (code === 'CERT_HAS_EXPIRED') return `the certificate of ${hostname} has expired: renew it, and reload Prosody`;
-  if (code === 'CERT_NOT_YET_VALID') return `the certificate of ${hostname} is not valid yet: check both clocks`;
-  if (code === 'ERR_TLS_CERT_ALTNAME_INVALID')
-    return `the certificate is not one of ${hostname}: install one with this name for the HTTP server`;
-  if (/SELF_SIGNED|UNABLE_TO_|UNKNOWN_CA/.test(code))
-    return (
-      `the certificate of ${hostname} is not from an authority that Node trusts: ` +
-      `send the whole chain, or name your authority in NODE_EXTRA_CA_CERTS`
-    );
-  return undefined;
+/**
+ * Asks the server's stanza API for nothing, without a signature and then with one. Never fails.
+ * @param base the API's URL without `/stanzas`; `{host}` stands for the XMPP host
+ * @param keys undefined: only without a signature
+ */
+export async function probeServer(
+  base: string,
+  host: string,
+  keys: readonly Key[] | undefined,
+): Promise<ServerAnswers> {
+  const url = stanzasUrl(base, host);
+  const nothing = { type: 'application/xmpp+xml', body: '<xmpp timeout="1"/>' };
+  const unsigned = await post(url, nothing);
+  if ('code' in unsigned || unsigned.status !== 401 || keys === undefined) return { url, unsigned };
+  return { url, unsigned, signed: await post(url, { ...nothing, keys }) };
 }
