@@ -14,8 +14,8 @@ import { Prosody } from '../lab/prosody.ts';
 import { ensurePackage } from './debian.ts';
 
 /**
- * Rehearses a deployment: `npm run rehearse`. The commands are those of docs/operating.md, run as they are written, with
- * the real CDK, on an AWS that we did not write (ministack) and two real Prosody servers.
+ * Rehearses a deployment: `npm run rehearse`. The commands are those of docs/operating.md, run as they are written,
+ * with the real CDK, on an AWS that we did not write (ministack) and two real Prosody servers.
  */
 const JOINS = 100;
 const DELAY_SECONDS = 3;
@@ -123,7 +123,7 @@ class Rehearsal {
       .replace(/^# 2\. Prosody gets both:.*$/m, `${SET_SECRETS} "\\"$NEW\\", \\"$OLD\\""`)
       .replace(/^# 3\. .* remove the old secret from both:.*$/m, `${SET_SECRETS} "\\"$NEW\\""`)
       .replaceAll('/usr/local/lib/prosody/modules/', `${this.lab.directory}/modules/`)
-      .replace('npm run doctor --', `npm run doctor -- --webhook ${this.#webhookUrl}`) // only the emulator knows its name
+      .replace('npm run doctor --', `npm run doctor -- --webhook ${this.#webhookUrl}`) // it has a relay here
       .replaceAll('example.net', this.home.host)
       .replaceAll('muc.example.org', this.muc);
     for (const line of commands.trimEnd().split('\n'))

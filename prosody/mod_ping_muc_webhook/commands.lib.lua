@@ -24,11 +24,11 @@ return function (settings, state, sender, outbox, closes, rosters, checks, renew
 	local function webhooks()
 		local kind, message = module:get_status();
 		local accepted = sender.accepted_at();
-		local last = accepted and ("the last one was accepted %s ago"):format(duration(time_now() - accepted))
-			or "none has been accepted since the module was loaded";
+		local last = accepted and ("the last one %s ago"):format(duration(time_now() - accepted))
+			or "none since the module was loaded";
 		-- A wrong setting, or the failure of the newest webhook
-		if kind == "error" or kind == "warn" then return message.."; "..last; end
-		return accepted and "accepted; "..last or last;
+		if kind == "error" or kind == "warn" then return message.."; accepted: "..last; end
+		return "accepted: "..last;
 	end
 
 	function commands.status(print)

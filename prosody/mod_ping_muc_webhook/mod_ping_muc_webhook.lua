@@ -51,7 +51,7 @@ local actions = module:require "actions"(settings, joins, queries, closes, roste
 local limits = module:require "limits"(queries);
 local replays = module:require "replays"(state, signature);
 local responses = module:require "responses";
-local requests = module:require "requests"(settings, limits, actions, doubts, replays, responses);
+local requests = module:require "requests"(settings, sender, limits, actions, doubts, replays, responses);
 module:require "api"(signature, replays, responses, requests);
 
 -- For operators

@@ -11,7 +11,7 @@ local function is_query(item)
 	return item.kind ~= nil and item.kind ~= "notice";
 end
 
-return function (settings, limits, actions, doubts, replays, responses)
+return function (settings, sender, limits, actions, doubts, replays, responses)
 	local requests = {}; -- set of requests that are not answered yet
 
 	-- { response, key, read_on, stanzas, timeout, items, next, answers, waiting, planned, rooms, is_single, is_waiting,
@@ -41,8 +41,9 @@ return function (settings, limits, actions, doubts, replays, responses)
 
 	-- What is known about this host. The settings may change; names of hosts need no escaping.
 	local function start_tag()
-		local about = "<xmpp host='%s' version='%s' dry_run='%s'>";
-		return about:format(module.host, contract.VERSION, tostring(settings.dry_run));
+		local about = "<xmpp host='%s' version='%s' dry_run='%s' webhooks='%s'>";
+		local webhooks = sender.is_failing() and "failing" or sender.accepted_at() and "accepted" or "none";
+		return about:format(module.host, contract.VERSION, tostring(settings.dry_run), webhooks);
 	end
 
 	local function respond_when_done(request)

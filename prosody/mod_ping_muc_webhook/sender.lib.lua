@@ -248,6 +248,8 @@ return function (settings, state, outbox, signature)
 		enqueue = enqueue, renew = renew, drop = outbox.drop, resume = resume, stop = abort_flight, beat = beat;
 		-- When the last webhook was accepted, in seconds; nil if none was since the module was loaded
 		accepted_at = function () return accepted_at; end;
+		-- Whether the newest attempt has failed
+		is_failing = function () return failures > 0; end;
 		-- Sets what is called when events go to another address than before.
 		on_new_receiver = function (callback) on_new_receiver = callback; end;
 	};

@@ -28,8 +28,13 @@ export async function* instanceFindings({ data, hosts, serverApi }: InstanceOpti
   const address = await readAddress(data);
   if (address === undefined)
     return yield bad(`Data directory: nothing runs on ${data}. ${start}, or name another --data`);
+  if ((address as Partial<typeof address>).webhookUrl === undefined)
+    return yield bad(`Data directory: ${data} is that of an instance of an older release. ${start}`);
   yield ok(`Data directory: an instance has ${data}`);
-  if (secrets === undefined) return yield bad(`Secret: ${source} is missing. ${start}`);
+  if (secrets === undefined)
+    return yield bad(
+      `Secret: ${source} is missing. If npm start has PING_MUC_SECRET, set it here, too. If not: ${start}`,
+    );
   yield ok(`Secret: ${source} has the right form`);
   const keys = secrets.map(decodeSecret);
   const table = openTable(address);

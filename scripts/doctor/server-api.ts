@@ -55,7 +55,7 @@ function* answered(reply: Reply, url: string, host: string): Generator<Finding, 
   const root = readRoot(reply.body);
   if (root === undefined)
     return yield bad(`Server API of ${host}: ${url} does not answer with <xmpp>, but is no error`);
-  const { host: answering, version, dry_run: dryRun } = root;
+  const { host: answering, version, dry_run: dryRun, webhooks } = root;
   if (version === undefined)
     return yield bad(
       `Server API of ${host}: the module is older than these functions, and does not say whether the dry run is on. ` +
@@ -74,6 +74,11 @@ function* answered(reply: Reply, url: string, host: string): Generator<Finding, 
     );
   yield* certificate(reply, host);
   yield* clock(reply, host);
+  if (webhooks === 'failing')
+    yield bad(
+      `Webhooks of ${host}: the newest one was not accepted. Run prosodyctl shell ping_muc status on the server: ` +
+        `it says why. Compare ping_muc_webhook_url`,
+    );
   if (dryRun === 'true')
     yield bad(
       `Dry run of ${host}: on: nobody is notified or brought back. Remove ping_muc_dry_run when you have seen enough`,

@@ -155,6 +155,15 @@ describe('npm start', () => {
     await writeFile(file, right);
   });
 
+  it('runs an older release, which does not say where it listens', async () => {
+    const file = join(runtime.data, 'address.json');
+    const address = await readFile(file, 'utf8');
+    const { endpoint, table: name } = JSON.parse(address) as Readonly<Record<string, string>>;
+    await writeFile(file, JSON.stringify({ endpoint, table: name }));
+    await expectFault(/^Data directory: .* is that of an instance of an older release\. Run npm start/);
+    await writeFile(file, address);
+  });
+
   it('checks nothing, because an operator has paused it', async () => {
     await table.controls.pause({ since: nowSeconds(), by: 'an operator', reason: 'maintenance' });
     await expectFault(/^Checks: .*paused since .* by an operator, until npm run control -- resume: maintenance/);
@@ -204,6 +213,17 @@ describe('the server', () => {
       hosts: [],
       serverApi: `http://${home.host}:5280/ping_muc`,
     });
+  });
+
+  it('sends its webhooks elsewhere', async () => {
+    await configure({ ping_muc_webhook_url: `http://${runtime.host}:5999/webhooks` });
+    await home.shell('ping_muc', 'announce');
+    const status = (): Promise<string> => home.shell('ping_muc', 'status');
+    await until('a webhook has failed', async () => (await status()).includes('cannot be reached'));
+    await expectFault(/^Webhooks of .*: the newest one was not accepted\. Run prosodyctl shell ping_muc status/);
+    await configure({});
+    await module('reload');
+    await until('a webhook is accepted', async () => !(await status()).includes('cannot be reached'));
   });
 
   it('has the dry run on', async () => {

@@ -79,7 +79,7 @@ it('announce: the functions get all joins again, and a heartbeat', async () => {
 it('status: says how the last webhook went, what waits, and whether the dry run is on', async () => {
   const healthy = await shell('status');
   expect(healthy).toMatch(new RegExp(`^${testBed.home.host}$`, 'm'));
-  expect(healthy).toMatch(/^ {2}Webhooks: accepted; the last one was accepted \d+ s ago$/m);
+  expect(healthy).toMatch(/^ {2}Webhooks: accepted: the last one \d+ s ago$/m);
   expect(healthy).toMatch(/^ {2}Queue: empty$/m);
   expect(healthy).toMatch(/^ {2}Joins: \d+, in rooms on 1 remote host$/m);
   expect(healthy).toMatch(/^ {2}Dry run: off$/m);
