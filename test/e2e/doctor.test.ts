@@ -258,10 +258,18 @@ describe('the server', () => {
   });
 
   it.each([
-    ['expired', /^✗ Server API of .*: the certificate of \S+ has expired: renew it/m],
-    ['of another name', /^✗ Server API of .*: the certificate is not one of \S+: install one with this name/m],
-    ['valid', /^✗ Server API of .*: the certificate of \S+ is not from an authority that Node trusts/m],
-  ] as const)('has a certificate that is %s, or that nobody trusts', async (kind, expected) => {
+    ['that has expired', 'expired', /^✗ Server API of .*: the certificate of \S+ has expired: renew it/m],
+    [
+      'of another name',
+      'of another name',
+      /^✗ Server API of .*: the certificate is not one of \S+: install one with this name/m,
+    ],
+    [
+      'that nobody trusts',
+      'valid',
+      /^✗ Server API of .*: the certificate of \S+ is not from an authority that Node trusts/m,
+    ],
+  ] as const)('has a certificate %s', async (_what, kind, expected) => {
     const { certificate } = await lab.authority();
     const { status, output } = await doctor(
       runtime.data,

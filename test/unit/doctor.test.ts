@@ -1,6 +1,12 @@
 import { describe, expect, it } from 'vitest';
+import type { Reply } from '../../functions/adapters/probe.ts';
+import { CONTRACT_VERSION } from '../../functions/names.ts';
+import type { StackTable } from '../../scripts/controls.ts';
 import { nodeVersion } from '../../scripts/doctor/node-version.ts';
+import { serverFindings } from '../../scripts/doctor/server-api.ts';
+import { tableFindings } from '../../scripts/doctor/table.ts';
 import { clockProblem, describeUnanswered } from '../../scripts/doctor/answers.ts';
+import type { Finding } from '../../scripts/doctor/finding.ts';
 
 describe('the doctor judges the version of Node', () => {
   it.each([
@@ -51,5 +57,74 @@ describe('the doctor finds that a signature is refused because of a clock', () =
       clockProblem(refusal('webhook-signature matches none of the live secrets', 400), 'this machine'),
     ).toBeUndefined();
     expect(clockProblem({ ...refusal('check both clocks', 400), status: 200 }, 'this machine')).toBeUndefined();
+  });
+});
+
+describe('the doctor judges what the server answers:', () => {
+  const DAY_MS = 86_400_000;
+  const HOST = 'example.net';
+  const UNSIGNED: Reply = { status: 401, body: '', ahead: 0, expires: undefined };
+  const root = (version = CONTRACT_VERSION): string =>
+    `<xmpp host="${HOST}" version="${version}" dry_run="false" webhooks="accepted"/>`;
+  /** What it finds, except for what is well. */
+  function find(signed: Partial<Reply>, unsigned: Partial<Reply> = {}): readonly string[] {
+    const answers = {
+      url: 'https://xmpp.example.net/ping_muc/stanzas',
+      unsigned: { ...UNSIGNED, ...unsigned },
+      signed: { ...UNSIGNED, status: 200, body: root(), ...signed },
+    };
+    return [...serverFindings(answers, HOST)]
+      .filter(({ mark }) => mark !== 'ok')
+      .map(({ mark, text }) => `${mark}: ${text}`);
+  }
+
+  it('all is well', () => {
+    expect(find({ expires: Date.now() + 60 * DAY_MS, ahead: -30 })).toEqual([]);
+  });
+
+  it.each([
+    [
+      'another version',
+      { body: root('0.2.0') },
+      /^note: Contract: .* has version 0\.2\.0, these functions have .*Upgrade/,
+    ],
+    ['a clock that is 40 s slow', { ahead: -40 }, /^note: Clock of example\.net: 40 s behind .*timedatectl/],
+    ['a certificate for 13 days', { expires: Date.now() + 13.5 * DAY_MS }, /^note: Certificate .* 13 days are left/],
+    ['another page', { body: '<html></html>' }, /^bad: .* does not answer with <xmpp>/],
+    ['no XML', { body: 'Hello' }, /^bad: .* does not answer with <xmpp>/],
+    ['an error', { status: 503, body: '{"detail":"too busy"}' }, /^bad: .* answers 503 to a signed request: too busy/],
+    [
+      'a failing webhook',
+      { body: root().replace('accepted', 'failing') },
+      /^bad: Webhooks of example\.net: the newest/,
+    ],
+  ])('%s', (_what, signed, expected) => {
+    expect(find(signed)).toEqual([expect.stringMatching(expected)]);
+  });
+
+  it('an answer to what is not signed', () => {
+    expect(find({}, { status: 200 })).toEqual([expect.stringMatching(/^bad: .* answers 200 .* and not 401/)]);
+  });
+});
+
+describe('the doctor reads the table:', () => {
+  const now = Math.floor(Date.now() / 1000);
+  async function find(oldest: number, held: number): Promise<readonly Finding[]> {
+    const heartbeats = [{ host: 'example.net', last: now - 5, length: 2, oldest }];
+    const table = {
+      controls: { readPause: () => Promise.resolve(undefined), held: () => Promise.resolve(Array(held).fill({})) },
+      hosts: { read: () => Promise.resolve({ heartbeats, isComplete: true }) },
+    } as unknown as StackTable;
+    const findings: Finding[] = [];
+    for await (const finding of tableFindings(table, ['example.net'])) findings.push(finding);
+    return findings;
+  }
+
+  it('events that wait for long, and held checks, are mentioned', async () => {
+    expect((await find(3, 0)).map(({ mark }) => mark)).toEqual(['ok', 'ok']);
+    const troubled = await find(180, 2);
+    expect(troubled.map(({ mark }) => mark)).toEqual(['ok', 'note', 'note']);
+    expect(troubled[1]?.text).toBe('Checks: 2 held, whose users wait for you. Run npm run control -- held');
+    expect(troubled[2]?.text).toMatch(/with 2 events in the queue, the oldest of which had waited for 3 min$/);
   });
 });
