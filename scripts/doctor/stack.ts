@@ -50,7 +50,7 @@ export async function* stackFindings({ stack, hosts, webhook }: StackOptions): F
 async function readOutputs(stack: string): Promise<Outputs> {
   const query = 'Stacks[0].Outputs[].[OutputKey,OutputValue]';
   const shown = await aws('cloudformation', 'describe-stacks', '--stack-name', stack, '--query', query);
-  return Object.fromEntries(JSON.parse(shown) as [string, string][]);
+  return Object.fromEntries((JSON.parse(shown) as [string, string][] | null) ?? []);
 }
 
 /** Asks the server's API of a host by the check function. @throws if the function cannot be run */

@@ -285,11 +285,11 @@ describe('the server', () => {
     await runtime.restart(shifted(600));
     await openTableAgain();
     const { status, output } = await doctor(runtime.data, ['--host', home.host], shifted(600));
-    expect(output).toMatch(/^✗ Server API of .* its clock is (599|600|601) s behind the clock of the functions/m);
+    expect(output).toMatch(/^✗ Server API of .* its clock is \d{3} s behind the clock of the functions/m);
     expect(output.match(/^✗/gm)).toHaveLength(1);
     expect(status).toBe(1);
     const other = await doctor(runtime.data, ['--host', home.host]);
-    expect(other.output).toMatch(/^✗ Webhooks: .* its clock is (599|600|601) s ahead of the clock of this machine/m);
+    expect(other.output).toMatch(/^✗ Webhooks: .* its clock is \d{3} s ahead of the clock of this machine/m);
     await runtime.restart(NOT_SHIFTED);
     await openTableAgain();
   });
