@@ -26,7 +26,7 @@ export async function* installationFindings(
   named: readonly string[],
 ): Findings {
   const hosts = named.length > 0 ? named : await knownHosts(table).catch(() => []);
-  const webhook = await webhookFinding(endpoint, hosts[0] ?? 'example.net');
+  const webhook = await webhookFinding(endpoint, hosts.length > 0 ? hosts : ['example.net']);
   yield webhook;
   if (hosts.length === 0 && webhook.mark === 'ok')
     yield bad('XMPP hosts: none has reported yet. Configure Prosody, or name a host: --host example.net');

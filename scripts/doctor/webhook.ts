@@ -18,19 +18,33 @@ interface WebhookFinding extends Finding {
   readonly hasOtherSecret?: true;
 }
 
-const JSON_TYPE = 'application/json';
-
-/** Tests the webhook: unsigned, and signed but without events. @param host the XMPP host in whose name it asks */
-export async function webhookFinding(endpoint: WebhookEndpoint, host: string): Promise<WebhookFinding> {
-  const { url, keys, secretSource, start } = endpoint;
-  const body = JSON.stringify({ host, events: [] });
-  const unsigned = await post(url, { type: JSON_TYPE, body });
+/**
+ * Tests the webhook: once unsigned, because refused requests are counted, and signed but without events for each host.
+ * @param hosts the XMPP hosts in whose names it asks
+ */
+export async function webhookFinding(endpoint: WebhookEndpoint, hosts: readonly string[]): Promise<WebhookFinding> {
+  const { url, start } = endpoint;
+  const unsigned = await post(url, request('example.net'));
   if ('code' in unsigned) return bad(`Webhooks: ${describeUnanswered(url, unsigned)}. ${start}`);
   if (unsigned.status !== 401)
     return bad(`Webhooks: ${url} answers ${unsigned.status} to a request without a signature, and not 401. ${start}`);
-  const signed = await post(url, { type: JSON_TYPE, body, keys });
+  for (const host of hosts) {
+    const problem = await signedProblem(endpoint, host);
+    if (problem !== undefined) return problem;
+  }
+  return ok(`Webhooks: ${url} accepts what is signed, and refuses what is not`);
+}
+
+const request = (host: string): { readonly type: string; readonly body: string } => ({
+  type: 'application/json',
+  body: JSON.stringify({ host, events: [] }),
+});
+
+async function signedProblem(endpoint: WebhookEndpoint, host: string): Promise<WebhookFinding | undefined> {
+  const { url, keys, secretSource, start } = endpoint;
+  const signed = await post(url, { ...request(host), keys });
   if ('code' in signed) return bad(`Webhooks: ${describeUnanswered(url, signed)}. ${start}`);
-  if (signed.status === 200) return ok(`Webhooks: ${url} accepts what is signed, and refuses what is not`);
+  if (signed.status === 200) return undefined;
   const clock = clockProblem(signed, 'this machine');
   if (clock !== undefined) return bad(`Webhooks: ${url} refuses what is signed: ${clock}`);
   if (signed.status === 401)

@@ -1,10 +1,12 @@
 import { describe, expect, it } from 'vitest';
 import type { Reply } from '../../functions/adapters/probe.ts';
 import { CONTRACT_VERSION } from '../../functions/names.ts';
+import { listen } from '../../lab/endpoint.ts';
 import type { StackTable } from '../../scripts/controls.ts';
 import { nodeVersion } from '../../scripts/doctor/node-version.ts';
 import { serverFindings } from '../../scripts/doctor/server-api.ts';
 import { tableFindings } from '../../scripts/doctor/table.ts';
+import { webhookFinding } from '../../scripts/doctor/webhook.ts';
 import { clockProblem, describeUnanswered } from '../../scripts/doctor/answers.ts';
 import type { Finding } from '../../scripts/doctor/finding.ts';
 
@@ -127,4 +129,20 @@ describe('the doctor reads the table:', () => {
     expect(troubled[1]?.text).toBe('Checks: 2 held, whose users wait for you. Run npm run control -- held');
     expect(troubled[2]?.text).toMatch(/with 2 events in the queue, the oldest of which had waited for 3 min$/);
   });
+});
+
+it('the doctor asks the webhook for each host, and names the one that the stack does not serve', async () => {
+  const endpoint = await listen(({ headers, body }, response) => {
+    const isServed = body.toString().includes('"example.net"');
+    if (!('webhook-signature' in headers)) response.writeHead(401).end();
+    else if (isServed) response.writeHead(200).end('{"accepted":0,"rejected":[]}');
+    else response.writeHead(400).end('{"detail":"host: other.example is none of the hosts that this stack serves"}');
+  });
+  const of = { url: endpoint.url, keys: [Buffer.alloc(32)], secretSource: 'the stack', start: 'Start it' };
+  expect((await webhookFinding(of, ['example.net'])).mark).toBe('ok');
+  expect(await webhookFinding(of, ['example.net', 'other.example'])).toEqual({
+    mark: 'bad',
+    text: 'Webhooks: the stack does not serve other.example: add it to xmppHosts, and deploy',
+  });
+  await endpoint.close();
 });
