@@ -254,7 +254,7 @@ s2s_ports = { ${S2S_BEHIND_LINK} }
 c2s_ports = { 5222 }
 http_interfaces = { "${host}" }
 http_ports = { 5280 }
-https_ports = {}
+${/^https_ports = /m.test(global) ? '' : 'https_ports = {}'}
 component_interfaces = { "${host}" }
 component_ports = { 5347 }
 c2s_require_encryption = false

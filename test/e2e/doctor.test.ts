@@ -16,7 +16,9 @@ import { instanceFindings } from '../../scripts/doctor/instance.ts';
 /** `npm run doctor`, on an installation that works, and on ones that do not: each fault is named in one line. */
 
 const OTHER_SECRET = `whsec_${Buffer.alloc(32, 7).toString('base64')}`;
-const HTTPS = { valid: 5281, expired: 5282, 'of another name': 5283 } as const;
+const HTTPS_PORT = 5281;
+/** The addresses of Prosody's HTTPS server, by the kind of their certificate. */
+const HTTPS = { valid: 2, expired: 7, 'of another name': 8 } as const;
 let lab: Lab;
 let runtime: Runtime;
 let home: Prosody;
@@ -30,21 +32,26 @@ function forHosts(changes: Settings = {}): string {
   return `${forHost}\nVirtualHost "${second}"\n${runtime.prosodySettings().forHost}`;
 }
 
-/** Prosody's HTTPS ports, each with its own certificate. */
+/** Prosody's HTTPS server, with a certificate for each of its addresses (13.0 does not take one for each port). */
 async function certificates(): Promise<string> {
   const authority = await lab.authority();
-  const directory = (kind: string): string => join(lab.directory, 'https', kind.replaceAll(' ', '-'));
-  for (const kind of Object.keys(HTTPS)) {
-    const name = kind === 'of another name' ? lab.address(9) : lab.address(2);
-    await authority.certify([name], directory(kind), { isExpired: kind === 'expired' });
+  const entries: string[] = [];
+  for (const [kind, address] of Object.entries(HTTPS)) {
+    const directory = join(lab.directory, 'https', String(address));
+    const name = lab.address(kind === 'of another name' ? 9 : address);
+    await authority.certify([name], directory, { isExpired: kind === 'expired' });
+    const files = `certificate = "${directory}/server.crt", key = "${directory}/server.key"`;
+    entries.push(`["${lab.address(address)}"] = { ${files} }`);
   }
-  const entries = Object.entries(HTTPS).map(([kind, port]) => {
-    const file = (ending: string): string => `"${directory(kind)}/server.${ending}"`;
-    return `[${port}] = { certificate = ${file('crt')}, key = ${file('key')} }`;
-  });
-  const ports = Object.values(HTTPS).join(', ');
-  return `https_interfaces = { "${lab.address(2)}" }\nhttps_ports = { ${ports} }\nhttps_ssl = { ${entries.join(', ')} }`;
+  const interfaces = Object.values(HTTPS).map((address) => `"${lab.address(address)}"`);
+  return [
+    `https_interfaces = { ${interfaces.join(', ')} }`,
+    `https_ports = { ${HTTPS_PORT} }`,
+    `https_ssl = { ${entries.join(', ')} }`,
+  ].join('\n');
 }
+
+const httpsApi = (kind: keyof typeof HTTPS): string => `https://${lab.address(HTTPS[kind])}:${HTTPS_PORT}/ping_muc`;
 
 async function openRuntimeTable(): Promise<StackTable> {
   return openTable((await readAddress(runtime.data)) ?? '');
@@ -119,11 +126,9 @@ describe('an installation that works', () => {
 
   it('with HTTPS: it says how many days of the certificate are left', async () => {
     const { certificate } = await lab.authority();
-    const { status, output } = await doctor(
-      runtime.data,
-      ['--host', home.host, '--server-api', `https://{host}:${HTTPS.valid}/ping_muc`],
-      { NODE_EXTRA_CA_CERTS: certificate },
-    );
+    const { status, output } = await doctor(runtime.data, ['--host', home.host, '--server-api', httpsApi('valid')], {
+      NODE_EXTRA_CA_CERTS: certificate,
+    });
     expect(output).toMatch(/^! Certificate of the server API of \S+: 1 day is left: check that it is renewed/m);
     expect(status).toBe(0);
   });
@@ -273,7 +278,7 @@ describe('the server', () => {
     const { certificate } = await lab.authority();
     const { status, output } = await doctor(
       runtime.data,
-      ['--host', home.host, '--server-api', `https://{host}:${HTTPS[kind]}/ping_muc`],
+      ['--host', home.host, '--server-api', httpsApi(kind)],
       kind === 'valid' ? {} : { NODE_EXTRA_CA_CERTS: certificate },
     );
     expect(output).toMatch(expected);
