@@ -279,6 +279,11 @@ async function verify(rehearsal: Rehearsal): Promise<void> {
   const commands = (await blocks('4. Verify')).filter((block) => !block.includes('s2s close'));
   const shown = await rehearsal.run(commands.join(''));
   check(shown.includes('A user who falls out of a room now would be told.'), 'npm run doctor finds that all works');
+  const doctor = (words: string): Promise<string> => rehearsal.run(`npm run doctor -- ${words}\n`).catch(String);
+  const ofOther = await doctor(`--stack ${STACK} --host other.example`);
+  check(ofOther.includes('does not serve other.example: add it to xmppHosts'), 'it names a host that is not served');
+  check(/reaches the module of .*Use {host}/.test(ofOther), 'it finds that the server passes requests to another host');
+  check((await doctor('--stack Elsewhere')).includes('Stack: Elsewhere cannot be read'), 'it misses another stack');
   await until('the check is done', async () => (await rehearsal.executions('SUCCEEDED')) === 1, 60_000);
 }
 
