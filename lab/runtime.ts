@@ -47,7 +47,8 @@ export class Runtime {
   async start(): Promise<void> {
     const child = spawn(
       process.execPath,
-      [MAIN, '--host', this.host, '--port', String(this.port), '--data', this.data],
+      // with the same limit of short-lived memory as npm start
+      ['--max-semi-space-size=4', MAIN, '--host', this.host, '--port', String(this.port), '--data', this.data],
       {
         env: { ...process.env, ...this.environment },
         stdio: ['ignore', 'pipe', 'pipe'],
