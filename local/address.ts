@@ -1,5 +1,6 @@
-import { readFile, rm, writeFile } from 'node:fs/promises';
+import { readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { writePrivateFile } from './private-file.ts';
 
 /** Where the table of a running instance is, for commands on the same machine. */
 interface Address {
@@ -12,8 +13,7 @@ const FILE = 'address.json';
 
 /** Writes the address into the data directory, for its owner alone. */
 export async function writeAddress(data: string, address: Address): Promise<void> {
-  await removeAddress(data); // of an instance that crashed: the mode of a file that exists would stay
-  await writeFile(join(data, FILE), JSON.stringify(address), { mode: 0o600, flag: 'wx' });
+  await writePrivateFile(join(data, FILE), JSON.stringify(address));
 }
 
 /** Reads the address. Undefined: no instance runs on this directory. */

@@ -7,10 +7,11 @@ import { Hosts } from '../functions/adapters/hosts.ts';
 import { hostsHealth } from '../functions/core/heartbeats.ts';
 import { readAddress } from '../local/address.ts';
 import { REGION } from '../local/assembly.ts';
+import { commandLine } from '../local/installation.ts';
 
 /** Shows and controls the checks of a stack: rules 12 to 14 in docs/rules.md. */
 
-const USAGE = `Usage: npm run control -- <command> [options]
+const USAGE = `Usage: ${commandLine('control', '<command> [options]')}
 
   status                 shows whether checks are paused, which are held, and the hosts' last heartbeats
   held                   shows the checks that are held by ping_muc_notice_limit
@@ -23,7 +24,7 @@ const USAGE = `Usage: npm run control -- <command> [options]
 
 Which stack:
   --table <name>         on AWS: the output TableName of the stack; region and credentials as for the AWS CLI
-  --data <directory>     on this machine: the data directory of npm start  (PING_MUC_DATA, .ping-muc)
+  --data <directory>     on this machine: the data directory of ${commandLine('start')}  (PING_MUC_DATA, .ping-muc)
 `;
 
 /** A paused execution must not reach the limits of Step Functions: 25,000 events in its history, and seven days. */
@@ -62,7 +63,7 @@ function table(head: readonly string[], rows: readonly (readonly string[])[]): r
 function describePause(pause: PauseRecord | undefined): string {
   if (pause === undefined) return 'Checks are not paused.';
   const why = pause.reason === '' ? '' : `: ${pause.reason}`;
-  const end = pause.until === undefined ? 'until npm run control -- resume' : `until ${time(pause.until)}`;
+  const end = pause.until === undefined ? `until ${commandLine('control', 'resume')}` : `until ${time(pause.until)}`;
   return `Checks are paused since ${time(pause.since)} by ${pause.by}, ${end}${why}`;
 }
 
@@ -79,7 +80,7 @@ function describeHeld(held: readonly HeldCheck[]): readonly string[] {
   return [
     ...table(['name', 'host', 'asks', 'held since', 'told so far', 'left of decided'], rows),
     '',
-    'Release or drop each: npm run control -- release <name>. After 24 hours a held check is dropped.',
+    `Release or drop each: ${commandLine('control', 'release <name>')}. After 24 hours a held check is dropped.`,
   ];
 }
 
@@ -110,7 +111,9 @@ async function pause({ controls }: Stack, { reason, until }: Options): Promise<v
 
 async function decide({ controls }: Stack, decision: 'release' | 'drop', name: string): Promise<void> {
   if (!(await controls.decide(name, decision, userInfo().username)))
-    throw new ControlError(`No check named ${name} waits for a decision. npm run control -- held shows those that do.`);
+    throw new ControlError(
+      `No check named ${name} waits for a decision. ${commandLine('control', 'held')} shows those that do.`,
+    );
   const what =
     decision === 'release' ? 'It asks the rooms again, without a limit.' : 'It ends without its other users.';
   print(`${name}: ${decision === 'release' ? 'released' : 'dropped'}, within a minute. ${what}`);
@@ -182,7 +185,8 @@ function isUnreachable(error: unknown): boolean {
 }
 
 main().catch((error: unknown) => {
-  if (isUnreachable(error)) process.stderr.write('Nothing answers: does npm start run, with the same --data?\n');
+  if (isUnreachable(error))
+    process.stderr.write(`Nothing answers: does ${commandLine('start')} run, with the same --data?\n`);
   process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
   process.exitCode = 1;
 });
