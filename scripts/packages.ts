@@ -34,11 +34,33 @@ export function productionPackages(): readonly Package[] {
   return lockedPackages().filter(({ dev, optional, devOptional }) => !(dev ?? optional ?? devOptional));
 }
 
-/** The package.json of an installed package. */
+/** The packages to which some of these files belong, whose paths begin at the project's root. */
+export function packagesOf(files: readonly string[]): readonly Package[] {
+  const folder = /^node_modules\/(?:@[^/]+\/)?[^/]+(?:\/node_modules\/(?:@[^/]+\/)?[^/]+)*(?=\/)/;
+  const folders = new Set(files.flatMap((file) => folder.exec(file)?.[0] ?? []));
+  return lockedPackages().filter(({ path }) => folders.has(path));
+}
+
+/** What the package.json of an installed package says. */
 export function manifest({ path }: Package): {
   readonly version: string;
-  readonly license?: string;
-  readonly description?: string;
+  readonly license: string;
+  readonly author: string;
+  readonly description: string | undefined;
 } {
-  return read(`${path}/package.json`) as ReturnType<typeof manifest>;
+  const { version, license, author, description } = read(`${path}/package.json`) as Manifest;
+  return { version, license: textOf(license, 'type'), author: textOf(author, 'name'), description };
 }
+
+/** Both are objects in the oldest packages, and `author` in many. */
+interface Manifest {
+  readonly version: string;
+  readonly license?: string | { readonly type?: string };
+  readonly author?: string | { readonly name?: string };
+  readonly description?: string;
+}
+
+const textOf = <Field extends string>(
+  value: string | { readonly [field in Field]?: string } | undefined,
+  field: Field,
+) => (typeof value === 'object' ? value[field] : value) ?? 'NOASSERTION';
