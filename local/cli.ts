@@ -14,8 +14,8 @@ import { type Hooks, startRuntime } from './runtime.ts';
 
 const USAGE = `Usage: ${commandLine('start', '[options]')}
 
-Runs the stack on this machine, and writes the settings for Prosody into its data directory. On a terminal it prints them,
-too.
+Runs the stack on this machine, and writes the settings for Prosody into its data directory. On a terminal it prints
+them, too.
 
   --port <number>       the port for webhooks             (PING_MUC_PORT, 8787)
   --host <address>      the address to listen on          (PING_MUC_HOST, 127.0.0.1)

@@ -4,8 +4,8 @@ import { synthesize } from './assembly.ts';
 import { readPages } from './console/pages.ts';
 
 /**
- * Where the parts of ping-muc are. The development tree makes them when it starts. A release, whose code is bundled into
- * `app/`, contains them (scripts/release/build.ts).
+ * Where the parts of ping-muc are. The development tree makes them when it starts. A release, whose code is bundled
+ * into `app/`, contains them (scripts/release/build.ts).
  */
 const extension = extname(import.meta.url);
 const isRelease = extension !== '.ts';

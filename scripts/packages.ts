@@ -2,6 +2,16 @@ import { readFileSync } from 'node:fs';
 
 const read = (path: string): unknown => JSON.parse(readFileSync(new URL(`../${path}`, import.meta.url), 'utf8'));
 
+/** Licences that ask for no more than to be named. */
+export const ALLOWED_LICENCES: ReadonlySet<string> = new Set([
+  'MIT',
+  'Apache-2.0',
+  '0BSD',
+  'ISC',
+  'BSD-2-Clause',
+  'BSD-3-Clause',
+]);
+
 /** An entry of package-lock.json. */
 interface Locked {
   readonly version: string;

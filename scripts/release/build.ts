@@ -20,8 +20,8 @@ const PLATFORMS = ['linux-x64', 'linux-arm64'];
 const SERVER_API = 'http://127.0.0.1:5280/ping_muc';
 
 /**
- * Makes a release for one machine: a folder that needs only Node, and the same folder as an archive. The same sources and
- * packages give the same archive.
+ * Makes a release for one machine: a folder that needs only Node, and the same folder as an archive. The same sources
+ * and packages give the same archive.
  *
  * @param out the folder for both
  * @param assembly the output of `cdk synth`; undefined: it is synthesized

@@ -20,8 +20,8 @@ const dynaliteParts: Plugin = {
 };
 
 /**
- * Bundles what a release runs into `folder`: the command, the functions' thread and the console's pages. The text is not
- * minified, so that names and lines in errors help.
+ * Bundles what a release runs into `folder`: the command, the functions' thread and the console's pages. The text is
+ * not minified, so that names and lines in errors help.
  *
  * @returns the paths of the sources from the project's root
  */

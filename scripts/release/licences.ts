@@ -1,14 +1,17 @@
 import { globSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { type Package, manifest } from '../packages.ts';
+import { ALLOWED_LICENCES, type Package, manifest } from '../packages.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const LINE = '='.repeat(80);
 
-/** The licence texts of packages, each text once. */
+/** The licence texts of packages, each text once. @throws if a licence asks for more than to be named */
 export function licenceTexts(packages: readonly Package[]): string {
   const byText = new Map<string, string[]>();
   for (const locked of packages) {
+    const { license } = manifest(locked);
+    if (!ALLOWED_LICENCES.has(license))
+      throw new Error(`${locked.name} has the licence ${license}, which is not allowed (scripts/packages.ts)`);
     for (const text of textsOf(locked)) byText.set(text, [...(byText.get(text) ?? []), title(locked)]);
   }
   return [...byText].map(([text, titles]) => `${LINE}\n${titles.join('\n')}\n${LINE}\n\n${text}\n`).join('\n');
