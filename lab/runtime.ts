@@ -4,6 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { RELEASE_COMMAND } from '../local/installation.ts';
 import { PROSODY_SETTINGS_FILE } from '../local/next-step.ts';
 import { type Lab, until } from './lab.ts';
 
@@ -19,9 +20,9 @@ export type Settings = Readonly<Record<string, string | number | boolean | reado
 export interface RuntimeOptions {
   readonly host?: string;
   readonly serverApi?: string;
-  /** Variables in addition to those of this process; of a release, all its variables. */
+  /** Variables in addition to those of this process; a release gets only `PATH` of those. */
   readonly environment?: NodeJS.ProcessEnv;
-  /** The command of an unpacked release, to run that. */
+  /** The command of an unpacked release, to run that. By default it is the one that contains this code, if any. */
   readonly release?: string;
 }
 
@@ -35,12 +36,12 @@ export class Runtime {
   output = '';
   /** The settings that it wrote, for the server's configuration. */
   settings = '';
-  /** Variables for it, in addition to those of this process if it is not a release. */
+  /** Variables for it, in addition to those of this process; a release gets only `PATH` of those. */
   readonly environment: NodeJS.ProcessEnv;
   readonly #release: string | undefined;
   #process: ChildProcess | undefined;
 
-  private constructor(lab: Lab, { host = lab.address(1), release }: RuntimeOptions, environment: NodeJS.ProcessEnv) {
+  private constructor(lab: Lab, { host = lab.address(1), release = RELEASE_COMMAND }: RuntimeOptions, environment: NodeJS.ProcessEnv) {
     this.host = host;
     this.#release = release;
     this.data = join(lab.directory, 'data');
@@ -60,7 +61,7 @@ export class Runtime {
 
   async start(): Promise<void> {
     const [command, ...words] = this.#release === undefined ? TREE : [this.#release, 'start'];
-    const inherited = this.#release === undefined ? process.env : {};
+    const inherited = this.#release === undefined ? process.env : { PATH: process.env['PATH'] };
     const options = ['--host', this.host, '--port', String(this.port), '--data', this.data];
     const child = spawn(command, [...words, ...options], {
       env: { ...inherited, ...this.environment },

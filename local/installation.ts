@@ -14,6 +14,9 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 /** The folder that contains the module for Prosody. */
 export const PROSODY_MODULES = join(root, 'prosody');
 
+/** The command of this release. Undefined: this is the development tree. */
+export const RELEASE_COMMAND = isRelease ? join(root, 'ping-muc') : undefined;
+
 /** Runs in a function's thread. */
 export const FUNCTION_WORKER = new URL(`function-worker${extension}`, import.meta.url);
 

@@ -58,14 +58,15 @@ export function manifest({ path }: Package): {
   readonly author: string;
   readonly description: string | undefined;
 } {
-  const { version, license, author, description } = read(`${path}/package.json`) as Manifest;
+  const { version, licenses, license = licenses?.[0], author, description } = read(`${path}/package.json`) as Manifest;
   return { version, license: textOf(license, 'type'), author: textOf(author, 'name'), description };
 }
 
-/** Both are objects in the oldest packages, and `author` in many. */
+/** The oldest packages have a licence as an object, or a list of them. */
 interface Manifest {
   readonly version: string;
   readonly license?: string | { readonly type?: string };
+  readonly licenses?: readonly { readonly type?: string }[];
   readonly author?: string | { readonly name?: string };
   readonly description?: string;
 }

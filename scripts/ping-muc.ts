@@ -9,6 +9,7 @@ const USAGE = `Usage: ping-muc <command> [options]
   start        runs ping-muc on this machine
   settings     prints the settings for Prosody, which contain the secret
   control      shows and controls the checks: status, pause, resume, held, release, drop
+  demo         shows two real Prosody servers, and users who are brought back and notified
 
   --version
   --help       after a command: its options
@@ -18,6 +19,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<unknown>>> = {
   start: () => import('../local/main.ts'),
   settings: () => import('./settings.ts'),
   control: () => import('./control.ts'),
+  demo: () => import('./demo.ts'),
 };
 
 function version(): string {

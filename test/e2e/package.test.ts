@@ -19,6 +19,8 @@ let archive: string;
 let release: string;
 let environment: NodeJS.ProcessEnv;
 let testBed: TwoServers;
+/** What its demo prints. */
+let demo: Promise<string>;
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'ping-muc-package-'));
@@ -28,6 +30,10 @@ beforeAll(async () => {
   await run('tar', ['-xzf', archive, '-C', unpacked]);
   release = join(unpacked, basename(archive, '.tgz'));
   environment = { PATH: `${dirname(process.execPath)}:/usr/bin:/bin`, HOME: home };
+  // it ends with an error if a user was late, as on a busy machine
+  demo = command('demo')
+    .catch((error: unknown) => error as { stdout: string })
+    .then(({ stdout }) => stdout);
   testBed = await TwoServers.open(
     { ping_muc_delay: DELAY_SECONDS },
     { release: join(release, 'ping-muc'), environment },
@@ -35,11 +41,12 @@ beforeAll(async () => {
 });
 afterAll(async () => {
   await testBed.close();
+  await demo;
   await rm(folder, { recursive: true });
 });
 
 const command = (...words: readonly string[]): Promise<{ stdout: string; stderr: string }> =>
-  run(join(release, 'ping-muc'), words, { cwd: folder, env: environment, timeout: 30_000 });
+  run(join(release, 'ping-muc'), words, { cwd: folder, env: environment, timeout: 60_000 });
 
 it('a user who is lost is notified; a check that waits continues after a restart; the secret is in no output', async () => {
   const { runtime } = testBed;
@@ -95,6 +102,11 @@ it('its commands show the settings, which only their owner can read, and the che
     stderr: `${folder} has no settings yet: start ping-muc there first, or set --data\n`,
   });
 });
+
+it('has the demo', async () => {
+  expect(await demo).toMatch(/Juliet +is in the room again/);
+  expect(await demo).toMatch(/Nurse +is notified that she is out/);
+}, 60_000);
 
 it('serves the pages of the console, which it contains', async () => {
   await testBed.runtime.restart({ PING_MUC_CONSOLE: '0' });

@@ -110,7 +110,11 @@ describe('what a release contains of others', () => {
   const named = (name: string) => lockedPackages().filter((locked) => locked.name === name);
 
   it('has its licence texts, with those of the work that a package contains, each once', () => {
-    const texts = licenceTexts([...named('classic-level'), ...named('@aws-sdk/client-sfn'), ...named('@aws-sdk/client-dynamodb')]);
+    const texts = licenceTexts([
+      ...named('classic-level'),
+      ...named('@aws-sdk/client-sfn'),
+      ...named('@aws-sdk/client-dynamodb'),
+    ]);
     expect(texts).toMatch(/^classic-level \d+\.\d+\.\d+ \(MIT\)$/m);
     expect(texts).toContain('The LevelDB Authors');
     expect(texts.match(/Apache License\n/g)).toHaveLength(1);
