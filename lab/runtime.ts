@@ -41,7 +41,11 @@ export class Runtime {
   readonly #release: string | undefined;
   #process: ChildProcess | undefined;
 
-  private constructor(lab: Lab, { host = lab.address(1), release = RELEASE_COMMAND }: RuntimeOptions, environment: NodeJS.ProcessEnv) {
+  private constructor(
+    lab: Lab,
+    { host = lab.address(1), release = RELEASE_COMMAND }: RuntimeOptions,
+    environment: NodeJS.ProcessEnv,
+  ) {
     this.host = host;
     this.#release = release;
     this.data = join(lab.directory, 'data');

@@ -23,7 +23,7 @@ async function main(): Promise<void> {
   if (values.help) return void process.stdout.write(USAGE);
   const settings = await readFile(join(values.data, PROSODY_SETTINGS_FILE), 'utf8').catch((error: unknown) => {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-    throw new Error(`${values.data} has no settings yet: start ping-muc there first, or set --data`);
+    throw new Error(`${values.data} has no settings: start ping-muc on it, wait until it listens, or set --data`);
   });
   process.stdout.write(settings);
 }

@@ -99,7 +99,7 @@ it('its commands show the settings, which only their owner can read, and the che
   });
   await expect(command('settings', '--data', folder)).rejects.toMatchObject({
     code: 1,
-    stderr: `${folder} has no settings yet: start ping-muc there first, or set --data\n`,
+    stderr: `${folder} has no settings: start ping-muc on it, wait until it listens, or set --data\n`,
   });
 });
 
