@@ -21,7 +21,7 @@ export const RELEASE_COMMAND = isRelease ? join(root, 'ping-muc') : undefined;
 export const FUNCTION_WORKER = new URL(`function-worker${extension}`, import.meta.url);
 
 /** How a command is called here: `npm start`, `npm run control -- status` or `ping-muc control status`. */
-export function commandLine(name: 'start' | 'settings' | 'control', words = ''): string {
+export function commandLine(name: string, words = ''): string {
   if (isRelease) return `ping-muc ${name} ${words}`.trim();
   return `npm ${name === 'start' ? '' : 'run '}${name}${words === '' ? '' : ` -- ${words}`}`;
 }

@@ -55,11 +55,11 @@ export function packagesOf(files: readonly string[]): readonly Package[] {
 export function manifest({ path }: Package): {
   readonly version: string;
   readonly license: string;
-  readonly author: string;
+  readonly author: string | undefined;
   readonly description: string | undefined;
 } {
   const { version, licenses, license = licenses?.[0], author, description } = read(`${path}/package.json`) as Manifest;
-  return { version, license: textOf(license, 'type'), author: textOf(author, 'name'), description };
+  return { version, license: textOf(license, 'type') ?? 'NOASSERTION', author: textOf(author, 'name'), description };
 }
 
 /** The oldest packages have a licence as an object, or a list of them. */
@@ -74,4 +74,4 @@ interface Manifest {
 const textOf = <Field extends string>(
   value: string | { readonly [field in Field]?: string } | undefined,
   field: Field,
-) => (typeof value === 'object' ? value[field] : value) ?? 'NOASSERTION';
+): string | undefined => (typeof value === 'object' ? value[field] : value);

@@ -30,7 +30,6 @@ function textsOf(locked: Package): readonly string[] {
   const texts = files.sort().map((file) => readFileSync(`${ROOT}${locked.path}/${file}`, 'utf8').trim());
   if (texts.length > 0) return texts;
   const { license, author } = manifest(locked);
-  return [
-    `The package has no text. Its package.json says: ${license}, by ${author}. Other packages here have that text.`,
-  ];
+  const by = author === undefined ? '' : `, by ${author}`;
+  return [`The package has no text. Its package.json says: ${license}${by}. Other packages here have that text.`];
 }
