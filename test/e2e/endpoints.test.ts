@@ -550,6 +550,7 @@ it('the runtime leaves only its own files', async () => {
     'metrics.sqlite',
     'metrics.sqlite-shm',
     'metrics.sqlite-wal',
+    'prosody-settings.lua',
     'secret',
   ]);
 });

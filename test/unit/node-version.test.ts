@@ -43,7 +43,7 @@ describe('the check of the version of Node', () => {
     const lines = [...commands.map((name) => scripts[name] ?? name), app];
     expect(lines.filter((line) => !line.startsWith('node -r ./scripts/node-version.cjs '))).toEqual([]);
     expect(read('release/ping-muc')).toMatch(
-      /^#!\/usr\/bin\/env node\n'use strict';\n[^;]*require\('\.\/app\/node-version\.cjs'\);/,
+      /^#!\/usr\/bin\/env -S node .*\n'use strict';\n[^;]*require\('\.\/app\/node-version\.cjs'\);/,
     );
   });
 });
