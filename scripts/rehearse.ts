@@ -12,8 +12,8 @@ import { synthesize } from '../local/assembly.ts';
 import { ensurePackage } from './debian.ts';
 
 /**
- * Rehearses a deployment: `npm run rehearse`. The commands are those of docs/operating.md, run as they are written, with
- * the real CDK, on an AWS that we did not write (ministack) and two real Prosody servers.
+ * Rehearses a deployment: `npm run rehearse`. The commands are those of docs/operating.md, run as they are written,
+ * with the real CDK, on an AWS that we did not write (ministack) and two real Prosody servers.
  */
 const JOINS = 100;
 const DELAY_SECONDS = 3;

@@ -55,7 +55,8 @@ export class Emulator {
     const port = await freePort();
     const directory = join(lab.directory, 'aws');
     await mkdir(directory, { recursive: true });
-    const path = [commands, dirname(process.execPath), process.env['PATH']].join(delimiter); // functions run on this Node
+    // functions run on this Node
+    const path = [commands, dirname(process.execPath), process.env['PATH']].join(delimiter);
     const log = await open(join(directory, 'ministack.log'), 'w');
     const child = spawn(join(commands, 'ministack'), {
       cwd: directory,
