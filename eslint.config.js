@@ -2,7 +2,7 @@ import { defineConfig } from 'eslint/config';
 import tseslint from 'typescript-eslint';
 
 export default defineConfig(
-  { ignores: ['cdk.out/', 'node_modules/', '.ping-muc/'] },
+  { ignores: ['cdk.out/', 'dist/', 'node_modules/', '.ping-muc/'] },
   {
     files: ['**/*.{ts,tsx}'],
     extends: [tseslint.configs.strictTypeChecked],

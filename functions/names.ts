@@ -10,7 +10,7 @@ export const ENV = {
   stateMachineArn: 'STATE_MACHINE_ARN',
   /** The server's stanza API, without `/stanzas`; `{host}` stands for the XMPP host. */
   serverApiUrl: 'SERVER_API_URL',
-  /** The XMPP hosts that may use the stack, separated by commas. Empty: every host that knows the secret. */
+  /** The XMPP hosts that may use the stack (`requireList`). Empty: every host that knows the secret. */
   xmppHosts: 'XMPP_HOSTS',
   /** The stack's name. It separates the metrics of several stacks in one account. */
   service: 'SERVICE',

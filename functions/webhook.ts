@@ -4,7 +4,7 @@ import { SFNClient } from '@aws-sdk/client-sfn';
 import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import type { APIGatewayProxyEventV2, APIGatewayProxyStructuredResultV2, Context } from 'aws-lambda';
 import { AWS_CLIENT } from './adapters/aws.ts';
-import { requireEnv } from './adapters/environment.ts';
+import { requireEnv, requireList } from './adapters/environment.ts';
 import { HostWatch } from './adapters/host-watch.ts';
 import { Hosts } from './adapters/hosts.ts';
 import { RowRefusedError } from './adapters/items.ts';
@@ -45,11 +45,7 @@ export interface WebhookPorts {
 
 const dynamoDb = new DynamoDBClient(AWS_CLIENT);
 const tableName = requireEnv(ENV.tableName);
-const hosts = new Set(
-  requireEnv(ENV.xmppHosts)
-    .split(',')
-    .filter((host) => host !== ''),
-);
+const hosts = new Set(requireList(ENV.xmppHosts));
 
 export const handler = webhookHandler({
   table: new Table(dynamoDb, tableName),

@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type Duration, type RemovalPolicy, Stack, Validations } from 'aws-cdk-lib';
 import { type ISubnet, type IVpc, Subnet, Vpc } from 'aws-cdk-lib/aws-ec2';
@@ -27,6 +28,8 @@ interface Props {
   /** Reserved concurrency; 0 stops the function; undefined: what the account has left. */
   readonly concurrency: number | undefined;
   readonly environment: Record<string, string>;
+  /** Files beside the bundled code, by name, with their text. */
+  readonly files?: Readonly<Record<string, string>>;
   readonly network?: Network | undefined;
 }
 
@@ -36,7 +39,7 @@ interface Props {
  */
 export class NodeFunction extends NodejsFunction {
   constructor(scope: Construct, id: string, props: Props) {
-    const { entry, environment, network, defaults, concurrency, ...rest } = props;
+    const { entry, environment, files = {}, network, defaults, concurrency, ...rest } = props;
     const logGroup = new LogGroup(scope, `${id}Logs`, {
       retention: defaults.logRetention,
       removalPolicy: defaults.removalPolicy,
@@ -69,6 +72,12 @@ export class NodeFunction extends NodejsFunction {
         externalModules: [], // bundle the SDK, too: the tested version, and only the parts that are used
         logLevel: LogLevel.WARNING,
         // the SDK's CommonJS parts need require, which an ES module does not have
+        commandHooks: {
+          beforeBundling: () => [],
+          beforeInstall: () => [],
+          afterBundling: (_, directory) =>
+            Object.entries(files).map(([name, text]) => `printf %s ${quoted(text)} > ${quoted(join(directory, name))}`),
+        },
         banner: "import{createRequire}from'node:module';const require=createRequire(import.meta.url);",
       },
     };
@@ -84,6 +93,9 @@ export class NodeFunction extends NodejsFunction {
     });
   }
 }
+
+/** A word for a POSIX shell. */
+const quoted = (text: string): string => `'${text.replaceAll("'", "'\\''")}'`;
 
 function allowNetworkInterfaces(role: Role): void {
   role.addManagedPolicy(ManagedPolicy.fromAwsManagedPolicyName('service-role/AWSLambdaVPCAccessExecutionRole'));

@@ -1,6 +1,9 @@
 /** The module's defaults. They are printed nevertheless, so that an operator sees what can be set. */
 export const MODULE_DEFAULTS = { delaySeconds: 60, timeoutSeconds: 60, patienceSeconds: 300 } as const;
 
+/** An output of a stack takes 1,024 characters or more, and nobody wants to read more hosts. */
+const MAX_NAMED_HOSTS = 5;
+
 /** The values for Prosody's configuration. */
 export interface ProsodySettings {
   /** The server's stanza API; `{host}` stands for the XMPP host. */
@@ -31,7 +34,7 @@ export function prosodySettings(settings: ProsodySettings): string {
   const apiHost = serverApiUrl.includes('//{host}')
     ? undefined
     : URL.parse(serverApiUrl.replaceAll('{host}', 'host.example'))?.hostname;
-  const hosts = xmppHosts.length === 0 ? ['…'] : xmppHosts;
+  const hosts = xmppHosts.length === 0 || xmppHosts.length > MAX_NAMED_HOSTS ? ['…'] : xmppHosts;
   return [
     '-- at the top, in the global section:',
     pluginPath === undefined

@@ -57,6 +57,11 @@ const concurrency = v.union(
  */
 const CHECK_CONCURRENCY = 100;
 
+/** The list is also an argument of a command when the function is bundled, which Linux limits to 128 KB. */
+const MAX_HOSTS = 1000;
+const MAX_HOSTS_LENGTH = 64_000;
+const HOSTS_MESSAGE = `must be at most ${MAX_HOSTS} host names, of ${MAX_HOSTS_LENGTH} characters together`;
+
 /** The runbook of this version. */
 const RUNBOOK_URL = 'https://github.com/ping-muc/ping-muc/blob/main/docs/runbook.md';
 
@@ -101,6 +106,7 @@ export const SETTINGS = {
     example: 'example.net,example.org',
     schema: v.pipe(
       list(/^[A-Za-z0-9.:[\]-]+$/, 'must be host names separated by commas'),
+      v.check((hosts) => hosts.length <= MAX_HOSTS && hosts.join().length <= MAX_HOSTS_LENGTH, HOSTS_MESSAGE),
       v.transform((hosts) => hosts.map((host) => host.toLowerCase())),
     ),
   },

@@ -28,6 +28,10 @@ interface Props {
 
 const PATH = '/webhooks';
 
+/** A longer list of hosts is a file of the bundle: a function's variables may take 4 KB together. */
+const MAX_HOSTS_VARIABLE = 2000;
+const HOSTS_FILE = 'hosts.json';
+
 /**
  * Requests a second, and the burst after a pause.
  *
@@ -65,6 +69,8 @@ export class WebhookApi extends Construct {
 
   constructor(scope: Construct, id: string, props: Props) {
     super(scope, id);
+    const hosts = props.xmppHosts.join(',');
+    const isLong = hosts.length > MAX_HOSTS_VARIABLE;
     this.function = new NodeFunction(this, 'Function', {
       defaults: props.defaults,
       entry: 'webhook.ts',
@@ -79,8 +85,9 @@ export class WebhookApi extends Construct {
         [ENV.tableName]: props.table.tableName,
         [ENV.secretArn]: props.secret.secretArn,
         [ENV.stateMachineArn]: props.stateMachine.stateMachineArn,
-        [ENV.xmppHosts]: props.xmppHosts.join(','),
+        [ENV.xmppHosts]: isLong ? `@${HOSTS_FILE}` : hosts,
       },
+      files: isLong ? { [HOSTS_FILE]: JSON.stringify(props.xmppHosts) } : {},
     });
     props.table.grant(this.function, 'dynamodb:UpdateItem', 'dynamodb:Query'); // it reads the hosts' heartbeats
     props.secret.grantRead(this.function);

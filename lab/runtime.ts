@@ -1,16 +1,30 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { appendFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { RELEASE_COMMAND } from '../local/installation.ts';
+import { PROSODY_SETTINGS_FILE } from '../local/next-step.ts';
 import { type Lab, until } from './lab.ts';
 
 const MAIN = fileURLToPath(new URL('main.ts', import.meta.url));
+/** With the same limit of short-lived memory as npm start. */
+const TREE = [process.execPath, '--max-semi-space-size=4', MAIN] as const;
 
 export type LogLine = Readonly<Record<string, unknown>>;
 
 /** Settings of the server's module. */
 export type Settings = Readonly<Record<string, string | number | boolean | readonly string[]>>;
+
+export interface RuntimeOptions {
+  readonly host?: string;
+  readonly serverApi?: string;
+  /** Variables in addition to those of this process; a release gets only `PATH` of those. */
+  readonly environment?: NodeJS.ProcessEnv;
+  /** The command of an unpacked release, to run that. By default it is the one that contains this code, if any. */
+  readonly release?: string;
+}
 
 /** `npm start`, as a process of the lab. */
 export class Runtime {
@@ -18,23 +32,28 @@ export class Runtime {
   readonly port = 8787;
   readonly data: string;
   readonly lines: LogLine[] = [];
-  /** The settings that it printed, for the server's configuration. */
+  /** What it has printed. */
+  output = '';
+  /** The settings that it wrote, for the server's configuration. */
   settings = '';
-  /** Variables for it, in addition to the environment of this process. */
+  /** Variables for it, in addition to those of this process; a release gets only `PATH` of those. */
   readonly environment: NodeJS.ProcessEnv;
+  readonly #release: string | undefined;
   #process: ChildProcess | undefined;
 
-  private constructor(lab: Lab, host: string, environment: NodeJS.ProcessEnv) {
+  private constructor(
+    lab: Lab,
+    { host = lab.address(1), release = RELEASE_COMMAND }: RuntimeOptions,
+    environment: NodeJS.ProcessEnv,
+  ) {
     this.host = host;
+    this.#release = release;
     this.data = join(lab.directory, 'data');
     this.environment = environment;
   }
 
-  static async start(
-    lab: Lab,
-    options: { host?: string; serverApi?: string; environment?: NodeJS.ProcessEnv } = {},
-  ): Promise<Runtime> {
-    const runtime = new Runtime(lab, options.host ?? lab.address(1), {
+  static async start(lab: Lab, options: RuntimeOptions = {}): Promise<Runtime> {
+    const runtime = new Runtime(lab, options, {
       PING_MUC_SERVER_API: options.serverApi ?? 'http://{host}:5280/ping_muc',
       PING_MUC_CONSOLE: 'off', // all labs would have it on the same address
       ...options.environment,
@@ -45,20 +64,18 @@ export class Runtime {
   }
 
   async start(): Promise<void> {
-    const child = spawn(
-      process.execPath,
-      [MAIN, '--host', this.host, '--port', String(this.port), '--data', this.data],
-      {
-        env: { ...process.env, ...this.environment },
-        stdio: ['ignore', 'pipe', 'pipe'],
-      },
-    );
+    const [command, ...words] = this.#release === undefined ? TREE : [this.#release, 'start'];
+    const inherited = this.#release === undefined ? process.env : { PATH: process.env['PATH'] };
+    const options = ['--host', this.host, '--port', String(this.port), '--data', this.data];
+    const child = spawn(command, [...words, ...options], {
+      env: { ...inherited, ...this.environment },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
     this.#process = child;
     let logTail = '';
     let isListening = false;
-    let output = '';
     child.stdout.setEncoding('utf8').on('data', (text: string) => {
-      output += text;
+      this.output += text;
     });
     createInterface({ input: child.stderr }).on('line', (line) => {
       logTail = `${logTail}${line}\n`.slice(-4000);
@@ -79,24 +96,25 @@ export class Runtime {
       },
       60_000,
     );
-    this.settings = output;
+    this.settings = await readFile(join(this.data, PROSODY_SETTINGS_FILE), 'utf8');
   }
 
   get webhookUrl(): string {
     return `http://${this.host}:${this.port}/webhooks`;
   }
 
-  /** The webhook secret that it printed. */
+  /** The webhook secret. */
   get secret(): string {
     return /ping_muc_secret = "(.*)"/.exec(this.settings)?.[1] ?? '';
   }
 
   /** The console's URL, if it is served: with `PING_MUC_CONSOLE` in the environment. */
   get consoleUrl(): string {
-    return /^See what happens at (\S+)$/m.exec(this.settings)?.[1] ?? '';
+    const url = this.lines.findLast(({ message }) => message === 'listening')?.['console'];
+    return typeof url === 'string' ? url : '';
   }
 
-  /** The settings that it printed, for the global section and for the host, with the changes that a test needs. */
+  /** The settings that it wrote, for the global section and for the host, with the changes that a test needs. */
   prosodySettings(changes: Settings = {}): { global: string; forHost: string } {
     const [, globalPart = '', hostPart = ''] = this.settings.split(/^-- (?:at the top|below the line).*$/m);
     const lua = (value: Settings[string]): string =>

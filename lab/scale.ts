@@ -9,6 +9,8 @@ import { type Latency, LatencyProbe } from './latency-probe.ts';
 const DELAY_SECONDS = 2;
 /** When nothing has happened for this time, nothing more is expected. */
 const QUIET_MS = 1500;
+/** The same, if no check has started since the last cut: the report may wait for its turn (sender.lib.lua). */
+const QUIET_WITHOUT_REPORT_MS = 6000;
 /**
  * After the streams are cut. A message that was in flight then is returned, and its recipient would be out of the room.
  */
@@ -239,11 +241,16 @@ export class Scale {
     const since = this.runtime.lines.length;
     const sum = (name: string): number =>
       this.runtime.lines.slice(since).reduce((total, line) => total + Number(line[name] ?? 0), 0);
-    let due = this.#cut() + DELAY_SECONDS * 1000;
+    let lastCut = this.#cut();
+    const due = (): number => lastCut + DELAY_SECONDS * 1000;
     for (const seconds of again) {
-      await sleep(due + seconds * 1000 - Date.now());
-      due = this.#cut() + DELAY_SECONDS * 1000;
+      await sleep(due() + seconds * 1000 - Date.now());
+      lastCut = this.#cut();
     }
+    const isReported = (): boolean =>
+      this.runtime.lines
+        .slice(since)
+        .some((line) => line['ChecksStarted'] === 1 && Date.parse(String(line['time'])) >= lastCut);
     let quietSince = Date.now();
     let seen = '';
     await until(
@@ -257,10 +264,10 @@ export class Scale {
         if (now !== seen) quietSince = Date.now();
         seen = now;
         return (
-          Date.now() > due &&
+          Date.now() > due() &&
           sum('ChecksStarted') > 0 &&
           sum('ChecksStarted') === sum('ChecksDone') + sum('ChecksSuperseded') &&
-          Date.now() - quietSince > QUIET_MS
+          Date.now() - quietSince > (isReported() ? QUIET_MS : QUIET_WITHOUT_REPORT_MS)
         );
       },
       120_000 + this.population.members.length * this.#msPerJoin,

@@ -8,6 +8,8 @@ import type { User } from './user.ts';
 export interface TwoServersOptions {
   /** Variables for the runtime, in addition to the environment of this process. */
   readonly environment?: NodeJS.ProcessEnv;
+  /** The command of an unpacked release, to run that. */
+  readonly release?: string;
   /** Both servers are configured as in production. */
   readonly production?: Production;
   /** The users of the users' server are real clients. */
@@ -37,6 +39,7 @@ export class TwoServers extends TestBed {
     settings: Readonly<Record<string, string | number | boolean>> = {},
     {
       environment = {},
+      release,
       production,
       realClients = false,
       users = ['juliet', 'romeo', 'nurse'],
@@ -46,7 +49,7 @@ export class TwoServers extends TestBed {
   ): Promise<TwoServers> {
     const lab = await Lab.open();
     try {
-      const runtime = await Runtime.start(lab, { environment });
+      const runtime = await Runtime.start(lab, { environment, ...(release !== undefined && { release }) });
       const printed = runtime.prosodySettings({ ping_muc_delay: 2, ping_muc_timeout: 5, ...settings });
       const home = await Prosody.start(lab, {
         host: lab.address(2),

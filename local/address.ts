@@ -1,5 +1,6 @@
-import { readFile, rm, writeFile } from 'node:fs/promises';
+import { readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { writePrivateFile } from './private-file.ts';
 
 /** Where a running instance is, for commands on the same machine. */
 export interface Address {
@@ -23,10 +24,9 @@ export function webhookUrl(host: string, port: number): string {
 
 /** Writes the address into the data directory, for its owner alone. Returns how to remove it. */
 export async function writeAddress(data: string, address: Address): Promise<{ close(): Promise<void> }> {
-  const remove = (): Promise<void> => rm(join(data, FILE), { force: true });
-  await remove(); // of an instance that crashed: the mode of a file that exists would stay
-  await writeFile(join(data, FILE), JSON.stringify(address), { mode: 0o600, flag: 'wx' });
-  return { close: remove };
+  const file = join(data, FILE);
+  await writePrivateFile(file, JSON.stringify(address));
+  return { close: () => rm(file, { force: true }) };
 }
 
 /** Reads the address. Undefined: no instance runs on this directory. */

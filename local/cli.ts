@@ -1,19 +1,21 @@
 import { accessSync, constants, statSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { prosodySettings } from '../infra/prosody-settings.ts';
 import { webhookUrl } from './address.ts';
-import { synthesize } from './assembly.ts';
 import type { Delivery } from './cloudwatch/notifier.ts';
+import { PROSODY_MODULES, commandLine, stackAssembly } from './installation.ts';
 import { prettyLine } from './log.ts';
+import { PROSODY_SETTINGS_FILE, nextStep } from './next-step.ts';
+import { writePrivateFile } from './private-file.ts';
 import { type Hooks, startRuntime } from './runtime.ts';
 import { generateSecret, readSecrets } from './secrets.ts';
 
-const USAGE = `Usage: npm start -- [options]
+const USAGE = `Usage: ${commandLine('start', '[options]')}
 
-Runs the stack on this machine, and prints the lines to paste into Prosody's configuration.
+Runs the stack on this machine, and writes the settings for Prosody into its data directory. On a terminal it prints
+them, too.
 
   --port <number>       the port for webhooks             (PING_MUC_PORT, 8787)
   --host <address>      the address to listen on          (PING_MUC_HOST, 127.0.0.1)
@@ -21,7 +23,7 @@ Runs the stack on this machine, and prints the lines to paste into Prosody's con
                         {host} stands for the XMPP host   (PING_MUC_SERVER_API, http://127.0.0.1:5280/ping_muc)
   --data <directory>    the directory for all data        (PING_MUC_DATA, .ping-muc)
   --assembly <dir>      run this output of cdk synth
-                        instead of synthesizing           (PING_MUC_ASSEMBLY)
+                        instead of ping-muc's own         (PING_MUC_ASSEMBLY)
   --alarm-command <file>
                         a program to run when an alarm
                         notifies; it reads JSON from its
@@ -127,24 +129,20 @@ async function start(hooks: Hooks): Promise<void> {
     write(JSON.stringify({ level: 'INFO', time: new Date().toISOString(), message, ...fields }));
   await mkdir(options.data, { recursive: true, mode: 0o700 });
   const secrets = (await readSecrets(options.data)) ?? (await generateSecret(options.data));
-  const assembly = options.assembly ?? join(options.data, 'cdk.out');
-  if (options.assembly === undefined) {
-    log('synthesizing the stack');
-    // the stack accepts plain http for loopback only; with {host}, the server is on this machine, too
-    await synthesize(assembly, { serverApiUrl: options.serverApi.replace('http://{host}', 'http://localhost') });
-  }
+  log('starting');
+  const assembly = options.assembly ?? (await stackAssembly(options.data, options.serverApi));
   const runtime = await startRuntime({ ...options, ...hooks, assembly, secrets, log: write });
+  const console = runtime.console === undefined ? undefined : `http://127.0.0.1:${runtime.console}/`;
+  const { host, data, serverApi } = options;
   const settings = prosodySettings({
-    serverApiUrl: options.serverApi,
-    pluginPath: fileURLToPath(new URL('../prosody', import.meta.url)),
-    webhookUrl: webhookUrl(options.host, runtime.port),
+    serverApiUrl: serverApi,
+    pluginPath: PROSODY_MODULES,
+    webhookUrl: webhookUrl(host, runtime.port),
     secret: secrets[0] ?? '',
   });
-  const seen = runtime.console === undefined ? '' : `See what happens at http://127.0.0.1:${runtime.console}/\n\n`;
-  process.stdout.write(
-    `Add the lines below to the configuration of Prosody, and restart Prosody.\n${seen}${settings}\n`,
-  );
-  log('listening', { host: options.host, port: runtime.port, data: options.data, serverApi: options.serverApi });
+  await writePrivateFile(join(data, PROSODY_SETTINGS_FILE), settings);
+  process.stdout.write(nextStep({ isTerminal: process.stdout.isTTY, data, settings, console }));
+  log('listening', { host, port: runtime.port, data, serverApi, console });
   const stop = (signal: string): void => {
     log('stopping; waiting checks continue at the next start', { signal });
     runtime.close().then(

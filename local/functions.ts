@@ -3,6 +3,7 @@ import { createInterface } from 'node:readline';
 import { Worker } from 'node:worker_threads';
 import type { FunctionDefinition } from './assembly.ts';
 import type { Invocation, Outcome } from './function-worker.ts';
+import { FUNCTION_WORKER } from './installation.ts';
 
 /** A function on one machine: its bundle in a worker thread, which is restarted after it ends. */
 export class LocalFunction {
@@ -50,7 +51,7 @@ export class LocalFunction {
   }
 
   #start(): Worker {
-    const worker = new Worker(new URL('function-worker.ts', import.meta.url), {
+    const worker = new Worker(FUNCTION_WORKER, {
       workerData: this.#definition,
       env: { ...this.#environment, ...this.#definition.environment },
       stdout: true,

@@ -4,11 +4,12 @@ import type { HeldCheck } from '../functions/adapters/controls.ts';
 import type { Hosts } from '../functions/adapters/hosts.ts';
 import { hostsHealth } from '../functions/core/heartbeats.ts';
 import { readAddress } from '../local/address.ts';
+import { commandLine } from '../local/installation.ts';
 import { type StackTable, describePause, nowSeconds, openTable, time } from './controls.ts';
 
 /** Shows and controls the checks of a stack: rules 12 to 14 in docs/rules.md. */
 
-const USAGE = `Usage: npm run control -- <command> [options]
+const USAGE = `Usage: ${commandLine('control', '<command> [options]')}
 
   status                 shows whether checks are paused, which are held, and the hosts' last heartbeats
   held                   shows the checks that are held by ping_muc_notice_limit
@@ -21,7 +22,7 @@ const USAGE = `Usage: npm run control -- <command> [options]
 
 Which stack:
   --table <name>         on AWS: the output TableName of the stack; region and credentials as for the AWS CLI
-  --data <directory>     on this machine: the data directory of npm start  (PING_MUC_DATA, .ping-muc)
+  --data <directory>     on this machine: the data directory of ${commandLine('start')}  (PING_MUC_DATA, .ping-muc)
 `;
 
 /** A paused execution must not reach the limits of Step Functions: 25,000 events in its history, and seven days. */
@@ -63,7 +64,7 @@ function describeHeld(held: readonly HeldCheck[]): readonly string[] {
   return [
     ...table(['name', 'host', 'asks', 'held since', 'told so far', 'left of decided'], rows),
     '',
-    'Release or drop each: npm run control -- release <name>. After 24 hours a held check is dropped.',
+    `Release or drop each: ${commandLine('control', 'release <name>')}. After 24 hours a held check is dropped.`,
   ];
 }
 
@@ -94,7 +95,9 @@ async function pause({ controls }: StackTable, { reason, until }: Options): Prom
 
 async function decide({ controls }: StackTable, decision: 'release' | 'drop', name: string): Promise<void> {
   if (!(await controls.decide(name, decision, userInfo().username)))
-    throw new ControlError(`No check named ${name} waits for a decision. npm run control -- held shows those that do.`);
+    throw new ControlError(
+      `No check named ${name} waits for a decision. ${commandLine('control', 'held')} shows those that do.`,
+    );
   const what =
     decision === 'release' ? 'It asks the rooms again, without a limit.' : 'It ends without its other users.';
   print(`${name}: ${decision === 'release' ? 'released' : 'dropped'}, within a minute. ${what}`);
@@ -159,7 +162,8 @@ function isUnreachable(error: unknown): boolean {
 }
 
 main().catch((error: unknown) => {
-  if (isUnreachable(error)) process.stderr.write('Nothing answers: does npm start run, with the same --data?\n');
+  if (isUnreachable(error))
+    process.stderr.write(`Nothing answers: does ${commandLine('start')} run, with the same --data?\n`);
   process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
   process.exitCode = 1;
 });

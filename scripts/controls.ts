@@ -4,6 +4,7 @@ import { Controls, type PauseRecord } from '../functions/adapters/controls.ts';
 import { Hosts } from '../functions/adapters/hosts.ts';
 import type { Address } from '../local/address.ts';
 import { REGION } from '../local/assembly.ts';
+import { commandLine } from '../local/installation.ts';
 
 /** The table of a stack, through which an operator sees and controls checks. */
 export interface StackTable {
@@ -30,6 +31,6 @@ export const time = (seconds: number): string => new Date(seconds * 1000).toISOS
 export function describePause(pause: PauseRecord | undefined): string {
   if (pause === undefined) return 'Checks are not paused.';
   const why = pause.reason === '' ? '' : `: ${pause.reason}`;
-  const end = pause.until === undefined ? 'until npm run control -- resume' : `until ${time(pause.until)}`;
+  const end = pause.until === undefined ? `until ${commandLine('control', 'resume')}` : `until ${time(pause.until)}`;
   return `Checks are paused since ${time(pause.since)} by ${pause.by}, ${end}${why}`;
 }

@@ -3,6 +3,8 @@ import { existsSync } from 'node:fs';
 
 /** Slow mirrors take minutes for package lists and packages. */
 const TIMEOUT_MS = 600_000;
+/** Another command may install packages at the same time: apt-get waits for it, for so many seconds. */
+const WAIT_FOR_LOCK = ['-o', 'DPkg::Lock::Timeout=300'];
 
 /**
  * Makes sure that a command is available. If it is missing, prints that, and installs its Debian package. Without the
@@ -31,7 +33,7 @@ function ensure(what: string, packages: readonly string[], isThere: () => boolea
   const names = packages.join(' ');
   const isRoot = process.getuid?.() === 0;
   const sudo = isRoot ? [] : ['sudo', '-n'];
-  const install = [...sudo, 'apt-get', 'install', '-y', '--no-install-recommends', ...packages];
+  const install = [...sudo, 'apt-get', ...WAIT_FOR_LOCK, 'install', '-y', '--no-install-recommends', ...packages];
   if (!succeeds('sh', '-c', 'command -v apt-get') || !(isRoot || run(['sudo', '-n', 'true']) === 0)) {
     process.stderr.write(`Install ${what}, and run this command again:\n\n  sudo apt-get install ${names}\n`);
     process.exit(1);

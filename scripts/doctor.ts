@@ -3,10 +3,11 @@ import type { Finding } from './doctor/finding.ts';
 import { instanceFindings } from './doctor/instance.ts';
 import { nodeVersion } from './doctor/node-version.ts';
 import { stackFindings } from './doctor/stack.ts';
+import { commandLine } from '../local/installation.ts';
 
 /** Tests each link of the way from a closed connection to a user who is told: `npm run doctor`. */
 
-const USAGE = `Usage: npm run doctor -- [options]
+const USAGE = `Usage: ${commandLine('doctor', '[options]')}
 
 Tests each link of the way, and says what to do about those that are broken. Ends with 0 only if a user who falls out of
 a room now would be told.
@@ -15,8 +16,8 @@ a room now would be told.
   --help
 
 On this machine:
-  --data <directory>     the data directory of npm start  (PING_MUC_DATA, .ping-muc)
-  --server-api <URL>     test this server API, and not the one that npm start was given
+  --data <directory>     the data directory of the instance (PING_MUC_DATA, .ping-muc)
+  --server-api <URL>     test this server API, and not the one of the instance
 
 On AWS:
   --stack <name>         the stack; region and credentials as for the AWS CLI, which must be installed

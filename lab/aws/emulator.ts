@@ -18,8 +18,8 @@ const START_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 10_000;
 const REGION = 'us-east-1';
 
-/** Installs ministack and the AWS CLI, if they are missing. Returns their folder. */
-async function installEmulator(): Promise<string> {
+/** Installs ministack, the AWS CLI and cfn-lint, if they are missing. Returns their folder. */
+export async function installAwsTools(): Promise<string> {
   const commands = join(CACHE, 'bin');
   const mark = join(CACHE, 'complete');
   if (existsSync(mark)) return commands;
@@ -51,11 +51,11 @@ export class Emulator {
   }
 
   static async start(lab: Lab): Promise<Emulator> {
-    const commands = await installEmulator();
+    const commands = await installAwsTools();
     const port = await freePort();
     const directory = join(lab.directory, 'aws');
     await mkdir(directory, { recursive: true });
-    // its functions run on this Node
+    // functions run on this Node
     const path = [commands, dirname(process.execPath), process.env['PATH']].join(delimiter);
     const log = await open(join(directory, 'ministack.log'), 'w');
     const child = spawn(join(commands, 'ministack'), {

@@ -1,24 +1,23 @@
-import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
-import { basename, extname } from 'node:path';
+import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build, stop } from 'esbuild';
 
-const SOURCES = fileURLToPath(new URL('web', import.meta.url));
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+const SOURCES = 'local/console/web';
 
-/** A file that the console serves. */
-export interface Asset {
-  readonly type: string;
-  readonly body: Buffer;
-  readonly etag: string;
+/** The pages, and from what they were made. */
+export interface Bundle {
+  readonly files: ReadonlyMap<string, Uint8Array>;
+  /** Paths from the project's root. */
+  readonly sources: readonly string[];
 }
 
-/**
- * Bundles the pages: `app.js` and `app.css`, and parts that a page loads when it shows a graph or Markdown.
- * @returns the files by name, all in memory: a request cannot name a file of the disk
- */
-export async function bundle(): Promise<ReadonlyMap<string, Asset>> {
-  const { outputFiles } = await build({
+/** Bundles the pages: `app.js` and `app.css`, and parts that a page loads when it shows a graph or Markdown. */
+export async function bundle(): Promise<Bundle> {
+  const { outputFiles, metafile } = await build({
+    absWorkingDir: ROOT,
+    preserveSymlinks: true, // the names of the parts depend on the paths of their sources
     entryPoints: [`${SOURCES}/app.tsx`, `${SOURCES}/app.css`],
     bundle: true,
     splitting: true,
@@ -32,27 +31,13 @@ export async function bundle(): Promise<ReadonlyMap<string, Asset>> {
     chunkNames: '[name]-[hash]',
     outdir: '/',
     write: false,
+    metafile: true,
     logLevel: 'error',
   });
   await stop(); // its process would stay for as long as this one
   const files = await Promise.all(
-    ['index.html', 'icon.svg'].map(async (name) => ({ path: name, contents: await readFile(`${SOURCES}/${name}`) })),
+    ['index.html', 'icon.svg'].map(async (name) => [name, await readFile(`${ROOT}${SOURCES}/${name}`)] as const),
   );
-  return new Map([
-    ...[...files, ...outputFiles].map(
-      ({ path, contents }) => [basename(path), asset(extname(path), Buffer.from(contents))] as const,
-    ),
-  ]);
-}
-
-const TYPES: Readonly<Record<string, string>> = {
-  '.html': 'text/html; charset=utf-8',
-  '.css': 'text/css; charset=utf-8',
-  '.js': 'text/javascript; charset=utf-8',
-  '.svg': 'image/svg+xml',
-};
-
-function asset(extension: string, body: Buffer): Asset {
-  const digest = createHash('sha256').update(body).digest('hex').slice(0, 24);
-  return { type: TYPES[extension] ?? 'application/octet-stream', body, etag: `"${digest}"` };
+  const bundled = outputFiles.map(({ path, contents }) => [basename(path), contents] as const);
+  return { files: new Map([...files, ...bundled]), sources: Object.keys(metafile.inputs) };
 }

@@ -4,12 +4,13 @@ import { REGION } from '../assembly.ts';
 import type { CloudWatch } from '../cloudwatch/cloudwatch.ts';
 import type { WriteObserver } from '../dynamodb.ts';
 import type { Execution } from '../executions.ts';
+import { consolePages } from '../installation.ts';
 import { consoleApi } from './api.ts';
-import { bundle } from './bundle.ts';
 import { ConsoleDatabase } from './database.ts';
 import { History } from './history.ts';
 import { JoinIndex } from './joins.ts';
 import { Names } from './names.ts';
+import { toAssets } from './pages.ts';
 import { startServer } from './server.ts';
 import { readChange } from './table-writes.ts';
 import { trim } from './trim.ts';
@@ -79,7 +80,7 @@ export class Console {
       credentials: { accessKeyId: 'local', secretAccessKey: 'local' },
       requestHandler: { requestTimeout: CALL_TIMEOUT_MS },
     });
-    const assets = bundle();
+    const assets = consolePages().then(toAssets);
     assets.catch((error: unknown) => this.#report('the pages of the console could not be bundled', error));
     const sources = {
       names: this.#names,

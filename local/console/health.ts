@@ -33,7 +33,7 @@ export function health(
     .map(({ name }) => shortName(name));
   const silent = servers.filter((server) => isSilent(server, nowMs)).map(({ host }) => host);
   const none =
-    servers.length > 0 ? [] : ['No server has reported yet: configure Prosody with the lines that were printed'];
+    servers.length > 0 ? [] : ['No server has reported yet: configure Prosody as the output of the start says'];
   const troubles = [
     ...(ringing.length > 0 ? [`${count(ringing.length, 'alarm')}: ${named(ringing)}`] : []),
     ...(silent.length > 0 ? [`${count(silent.length, 'server')} fell silent: ${named(silent)}`] : []),

@@ -1,8 +1,8 @@
 import { once } from 'node:events';
 import { type IncomingMessage, type Server, type ServerResponse, createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import type { Asset } from './bundle.ts';
 import { refusal } from './guard.ts';
+import type { Asset } from './pages.ts';
 
 const MAX_CONNECTIONS = 64;
 /** For a request's headers, and for all of it. */

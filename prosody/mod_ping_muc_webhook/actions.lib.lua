@@ -54,6 +54,7 @@ return function (settings, joins, queries, closes, rosters, reentry, answers, no
 		join.pinged = item.sent;
 		return query(request, item, item.occupant, queries.ping, function (stanza, is_genuine)
 			if not is_genuine then request.is_unanswered = true; end
+			if stanza.attr.type == "result" then reentry.recover(item.full, item.room, join, request.timeout); end
 			return answers.room_answer(item, stanza, is_genuine);
 		end);
 	end
@@ -105,7 +106,10 @@ return function (settings, joins, queries, closes, rosters, reentry, answers, no
 			if refusal then return refusal; end
 		end
 		local proven = answers.proof(item);
-		if proven then return proven; end
+		if proven then
+			if item.kind == "ping" then reentry.recover(item.full, item.room, join, request.timeout); end
+			return proven;
+		end
 		item.sent, item.breaks = time_now(), closes.count(item.remote);
 		if item.kind == "ping" then return ping(request, item, join); end
 		if item.kind == "disco" then return disco(request, item); end

@@ -130,6 +130,19 @@ return function (state, queries, holds, history, rosters)
 		return false;
 	end
 
+	-- The room has answered a ping that the session is in it, and not the re-entry before. Stanzas arrive in order, so the
+	-- answer was lost with a stream, and with it what the client has missed. An occupant that enters once more gets all of
+	-- it again. Nobody waits for that: if it fails, the session is in the room nevertheless.
+	local function recover(full, room, join, timeout)
+		local entry, session = join.entry, full_sessions[full];
+		if not session or not is_awaited(join) or entry.withdrawn then return; end
+		module:log("debug", "Re-entry of %s into %s: its answer was lost with a stream, so it is repeated", full, room);
+		entry.overdue = true;
+		answer(entry, "entered", false);
+		local again = enter(session, room, join, timeout, function () end);
+		if again then module:add_timer(timeout, function () expire(again); end); end
+	end
+
 	-- Whether a stanza that a session sends is ours
 	local function is_ours(stanza)
 		return sent[stanza] ~= nil;
@@ -260,7 +273,7 @@ return function (state, queries, holds, history, rosters)
 	end
 
 	return {
-		enter = enter, expire = expire, cancel = cancel, is_under_way = is_under_way, is_ours = is_ours;
+		enter = enter, expire = expire, cancel = cancel, recover = recover, is_under_way = is_under_way, is_ours = is_ours;
 		withdraw = withdraw, ended = ended, is_awaited = is_awaited, announced = announced, entered = entered;
 		takes_error = takes_error, takes_new_room = takes_new_room, takes_message = takes_message;
 	};

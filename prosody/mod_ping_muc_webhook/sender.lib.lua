@@ -34,7 +34,8 @@ return function (settings, state, outbox, signature)
 	local tokens, counted_at = BURST, monotonic();
 	local on_new_receiver, accepted_at;
 	local flush;
-	state.heartbeat_at = state.heartbeat_at or monotonic(); -- when the last heartbeat was accepted
+	-- When the last heartbeat was accepted. The first one is due at once, so that the host is known to be alive.
+	state.heartbeat_at = state.heartbeat_at or monotonic() - settings.heartbeat;
 
 	local function schedule_flush(after)
 		if flight or flush_timer then return; end

@@ -9,7 +9,7 @@ const TIMEOUT_MS = 10_000;
  * @param console the console's port
  */
 export async function* alarmFindings(console: number | undefined): Findings {
-  if (console === undefined) return yield note('Alarms: not known, because npm start runs with --console off');
+  if (console === undefined) return yield note('Alarms: not known, because ping-muc runs with --console off');
   const url = `http://127.0.0.1:${console}/api/alarms`;
   try {
     const answer = await fetch(url, { signal: AbortSignal.timeout(TIMEOUT_MS) });

@@ -6,6 +6,7 @@ import { openTable } from '../controls.ts';
 import { alarmFindings } from './alarms.ts';
 import { installationFindings } from './diagnosis.ts';
 import { type Findings, bad, ok } from './finding.ts';
+import { commandLine } from '../../local/installation.ts';
 
 interface InstanceOptions {
   /** The data directory of npm start. */
@@ -18,7 +19,7 @@ interface InstanceOptions {
 
 /** Tests an instance on this machine. */
 export async function* instanceFindings({ data, hosts, serverApi }: InstanceOptions): Findings {
-  const start = `Run npm start -- --data ${data}, or restart it`;
+  const start = `Run ${commandLine('start', `--data ${data}`)}, or restart it`;
   const source = secretSource(data);
   const secrets = await readSecrets(data).catch((error: unknown) => {
     if (error instanceof SecretSettingError) return error;
@@ -33,7 +34,7 @@ export async function* instanceFindings({ data, hosts, serverApi }: InstanceOpti
   yield ok(`Data directory: an instance has ${data}`);
   if (secrets === undefined)
     return yield bad(
-      `Secret: ${source} is missing. If npm start has PING_MUC_SECRET, set it here, too. If not: ${start}`,
+      `Secret: ${source} is missing. If the instance has PING_MUC_SECRET, set it here, too. If not: ${start}`,
     );
   yield ok(`Secret: ${source} has the right form`);
   const keys = secrets.map(decodeSecret);

@@ -2,6 +2,7 @@ import { ScanCommand } from '@aws-sdk/client-dynamodb';
 import { hostsHealth } from '../../functions/core/heartbeats.ts';
 import { type StackTable, describePause, nowSeconds } from '../controls.ts';
 import { type Finding, type Findings, bad, note, ok } from './finding.ts';
+import { commandLine } from '../../local/installation.ts';
 
 /** Rows that are read to find hosts with joins. */
 const MAX_ROWS = 1000;
@@ -32,7 +33,8 @@ export async function* tableFindings({ controls, hosts }: StackTable, of: readon
   const pause = await controls.readPause(now);
   yield pause === undefined ? ok('Checks: not paused') : bad(`Checks: ${describePause(pause)}`);
   const held = await controls.held(now);
-  if (held.length > 0) yield note(`Checks: ${held.length} held, whose users wait for you. Run npm run control -- held`);
+  if (held.length > 0)
+    yield note(`Checks: ${held.length} held, whose users wait for you. Run ${commandLine('control', 'held')}`);
   const { heartbeats } = await hosts.read(now);
   const silent = new Set(hostsHealth(heartbeats, new Set(), now).silent);
   for (const host of of) {

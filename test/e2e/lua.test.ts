@@ -144,14 +144,15 @@ describe('heartbeats', () => {
   const requests = (interval: number, seconds: number, ...steps: string[]): Promise<readonly string[]> =>
     runParts('heartbeats', interval, seconds, ...steps);
 
-  it('are sent every five minutes while nothing happens, and none with 0', async () => {
-    expect(await requests(300, 950)).toEqual(['300 200 0 0/0', '600 200 0 0/0', '900 200 0 0/0']);
+  it('are sent at the beginning and every five minutes while nothing happens, and none with 0', async () => {
+    expect(await requests(300, 950)).toEqual(['5 200 0 0/0', '305 200 0 0/0', '605 200 0 0/0', '905 200 0 0/0']);
     expect(await requests(0, 5000, '4000:event')).toEqual(['4000 200 1 -']);
   });
 
   it('are not sent while there are webhooks: some of these carry the queue', async () => {
     const events = ['100', '200', '300', '400', '500', '600'].map((at) => `${at}:event`);
     expect(await requests(300, 890, ...events)).toEqual([
+      '5 200 0 0/0',
       '100 200 1 -',
       '200 200 1 1/0',
       '300 200 1 -',
@@ -162,7 +163,7 @@ describe('heartbeats', () => {
   });
 
   it('say how many events wait, and for how long, as soon as they are accepted again', async () => {
-    const found = await requests(300, 700, '100:down', '110:event', '200:event', '500:up');
+    const [, ...found] = await requests(300, 700, '100:down', '110:event', '200:event', '500:up');
     const accepted = found.filter((line) => line.split(' ')[1] === '200');
     expect(accepted).toHaveLength(2); // what was sent before, and what came meanwhile
     const [at, , events, queue] = String(accepted[0]).split(' ');
@@ -182,7 +183,7 @@ describe('heartbeats', () => {
 
   it('continue after a reload', async () => {
     const reloads = ['100', '200', '299', '400', '599'].map((at) => `${at}:reload`);
-    expect(await requests(300, 700, ...reloads)).toEqual(['304 200 0 0/0', '604 200 0 0/0']);
+    expect(await requests(300, 700, ...reloads)).toEqual(['5 200 0 0/0', '309 200 0 0/0', '609 200 0 0/0']);
   });
 });
 

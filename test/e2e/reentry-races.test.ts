@@ -1,6 +1,7 @@
 import { xml } from '@xmpp/client';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, onTestFinished } from 'vitest';
-import { requestBody, notice, readAnswers } from '../../functions/core/stanzas.ts';
+import type { Join } from '../../functions/core/events.ts';
+import { type Answer, type Stanza, notice, readAnswers, requestBody } from '../../functions/core/stanzas.ts';
 import { sleep, until } from '../../lab/lab.ts';
 import { post } from '../../lab/requests.ts';
 import { type Reaction, error, held, mucPresence, refusal, silence } from '../../lab/scripted-muc.ts';
@@ -89,6 +90,24 @@ async function inside(code: string): Promise<string> {
   const entry = `local entry = ${state}.tracks["${juliet.jid}"].rooms["${room}"].entry`;
   const shown = await testBed.home.shell(`>${session}; ${entry}; ${code}`);
   return /Result: (.*)/.exec(shown)?.[1] ?? shown;
+}
+
+/** Juliet's join before the re-entry. */
+function firstJoin(): Join {
+  const join = testBed.reported().find((event) => event.room === room && event.type === 'muc.joined');
+  const [host, remote] = [testBed.home.host, testBed.muc().domain];
+  return { host, remote, user: juliet.jid, room, nick: 'Juliet', at: Number(join?.at) };
+}
+
+/** Sends a stanza through the server's API, as the check function does. Returns its answer. */
+async function send(stanza: Stanza): Promise<Answer | undefined> {
+  const reply = await post({
+    url: testBed.stanzas.url,
+    secret: testBed.runtime.secret,
+    body: requestBody([stanza], 1),
+    type: 'application/xmpp+xml',
+  });
+  return readAnswers(reply.body).get(stanza.id);
 }
 
 /** Cuts the streams, and waits until the server enters the room, which answers when the barrier is released. */
@@ -420,25 +439,7 @@ describe('before the room answers,', () => {
 
   it('another notice arrives: it is not delivered', async () => {
     const at = await reentering();
-    const join = testBed.reported().find((event) => event.room === room && event.type === 'muc.joined');
-    const ownNotice = notice(
-      {
-        host: testBed.home.host,
-        remote: testBed.muc().domain,
-        user: juliet.jid,
-        room,
-        nick: 'Juliet',
-        at: Number(join?.at),
-      },
-      undefined,
-    );
-    const reply = await post({
-      url: testBed.stanzas.url,
-      secret: testBed.runtime.secret,
-      body: requestBody([ownNotice], 1),
-      type: 'application/xmpp+xml',
-    });
-    expect(readAnswers(reply.body).get(ownNotice.id)).toMatchObject({ condition: 'conflict', isRejoining: true });
+    expect(await send(notice(firstJoin(), undefined))).toMatchObject({ condition: 'conflict', isRejoining: true });
     barrier.release();
     await done(at);
     await settled();
@@ -544,6 +545,24 @@ it('the answer to a re-entry is lost: the user is back, and is not notified', as
   expect(receivedSince(at)).toEqual(BACK);
   expect(entries()).toBe(2);
   expect(totals(at)).toMatchObject([{ left: 0, notified: 0 }]);
+});
+
+it('the answer of the room is lost with a stream: the room is entered again, and the client gets what it missed', async () => {
+  // the room admits the user while nothing reaches the users' server
+  const at = await reentering((question) => {
+    testBed.muc().admit(question);
+    return undefined;
+  });
+  barrier.release();
+  await until('the room has admitted the user', () => testBed.muc().count('enter', room) === 2);
+  testBed.muc().script('enter', room, letIn);
+  testBed.dropOutgoing();
+  await until('the user is back', () => receivedSince(at).length > 0, 20_000);
+  await done(at, 2);
+  await settled();
+  expect(receivedSince(at)).toEqual(BACK);
+  expect(entries()).toBe(3);
+  expect(testBed.history(room)).toEqual(['joined Juliet', 'joined Juliet']);
 });
 
 it("a received message is recognized by the room's stanza-id alone, even if it has changed", async () => {

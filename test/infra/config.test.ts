@@ -133,6 +133,17 @@ describe('what is wrong is said in one line that names the key, what it got, and
     );
   });
 
+  it('more hosts than a function can be given', () => {
+    const hosts = (count: number, length: number): string[] =>
+      Array.from({ length: count }, (_, n) => `${String(n).padStart(length - 8, 'h')}.example`);
+    const serverApiUrl = 'https://{host}:5281/ping_muc';
+    expect(read({ serverApiUrl, xmppHosts: hosts(1000, 60) }).xmppHosts).toHaveLength(1000);
+    for (const xmppHosts of [hosts(1001, 20), hosts(1000, 70)])
+      expect(messageOf(() => read({ serverApiUrl, xmppHosts }))).toMatch(
+        /^xmppHosts must be at most 1000 host names, of 64000 characters together; got/,
+      );
+  });
+
   it('several hosts under one name of the server’s API, whose module would be that of one host alone', () => {
     const hosts = { xmppHosts: 'example.net,example.org' };
     expect(messageOf(() => read({ serverApiUrl: URL_OF_SERVER, ...hosts }))).toBe(

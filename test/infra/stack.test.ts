@@ -1,12 +1,20 @@
 import { readFile, stat } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { Template } from 'aws-cdk-lib/assertions';
 import validate from 'asl-validator';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { ENV, WEBHOOK_TIME } from '../../functions/names.ts';
 import { readConfig } from '../../infra/config.ts';
 import { PingMucStack } from '../../infra/stack.ts';
-import { type Assembly, type Resource, readAssembly, readResources } from '../../local/assembly.ts';
-import { newApp } from './app.ts';
+import {
+  type Assembly,
+  type FunctionDefinition,
+  type Resource,
+  readAssembly,
+  readResources,
+  synthesize,
+} from '../../local/assembly.ts';
+import { newApp, outdir } from './app.ts';
 
 /** What must never regress, read from the very template that a deployment would use. */
 const directory = process.env['PING_MUC_ASSEMBLY'] ?? '';
@@ -210,7 +218,9 @@ describe('the functions', () => {
       const sources = [`${handler}.ts`, 'adapters/telemetry.ts'].map((file) =>
         readFile(new URL(`../../functions/${file}`, import.meta.url), 'utf8'),
       );
-      const asked = [...(await Promise.all(sources)).join().matchAll(/(?:requireEnv\(|process\.env\[)ENV\.(\w+)/g)];
+      const asked = [
+        ...(await Promise.all(sources)).join().matchAll(/(?:require(?:Env|List)\(|process\.env\[)ENV\.(\w+)/g),
+      ];
       const [own] = assembly.functions.filter(({ name }) => name.toLowerCase().startsWith(handler));
       expect(asked.length).toBeGreaterThan(3);
       expect(Object.keys(own?.environment ?? {}).sort()).toEqual(
@@ -306,6 +316,32 @@ describe('the workflow', () => {
       TracingConfiguration: { Enabled: true },
       LoggingConfiguration: { Level: 'ERROR', IncludeExecutionData: false },
     });
+  });
+});
+
+describe('the hosts that may use the stack', () => {
+  const hosts = Array.from({ length: 1000 }, (_, n) => `host-${n}.example`);
+  const environment = (of: readonly string[]): unknown => {
+    const functions = template({ serverApiUrl: 'https://{host}:5281/ping_muc', xmppHosts: of.join(',') }).findResources(
+      'AWS::Lambda::Function',
+    );
+    return Object.values(functions)
+      .map((found) => property(`Properties.Environment.Variables.${ENV.xmppHosts}`, found))
+      .find((value) => value !== undefined);
+  };
+
+  it('are a variable of the function, or a file of its bundle if there are many', () => {
+    expect([environment(hosts.slice(0, 3)), environment(hosts)]).toEqual([hosts.slice(0, 3).join(','), '@hosts.json']);
+  });
+
+  it('a thousand are in the bundle', async () => {
+    const path = outdir();
+    await synthesize(path, { serverApiUrl: 'https://{host}:5281/ping_muc', xmppHosts: hosts });
+    const { file, environment: variables } = (await readAssembly(path)).functions.find(
+      ({ environment: { [ENV.xmppHosts]: list } }) => list !== undefined,
+    ) as FunctionDefinition;
+    expect(variables[ENV.xmppHosts]).toBe('@hosts.json');
+    expect(JSON.parse(await readFile(join(dirname(file), 'hosts.json'), 'utf8'))).toEqual(hosts);
   });
 });
 

@@ -1,17 +1,18 @@
 import { beforeAll, describe, expect, it, vi } from 'vitest';
-import { type Asset, bundle } from '../../local/console/bundle.ts';
+import { bundle } from '../../local/console/bundle.ts';
+import { type Asset, toAssets } from '../../local/console/pages.ts';
 
 vi.setConfig({ hookTimeout: 60_000 }); // a second, on a machine that does nothing else
 
 let assets: ReadonlyMap<string, Asset>;
 
 beforeAll(async () => {
-  assets = await bundle();
+  assets = toAssets((await bundle()).files);
 });
 
 const named = (pattern: RegExp): string => [...assets.keys()].find((name) => pattern.test(name)) ?? '';
 const bytes = (name: string): number => assets.get(name)?.body.length ?? 0;
-const text = (name: string): string => assets.get(name)?.body.toString() ?? '';
+const text = (name: string): string => Buffer.from(assets.get(name)?.body ?? '').toString();
 
 describe('the bundles of the console', () => {
   it('are small: what a page needs for its first paint, and what it loads with the first graph or text', () => {

@@ -1,7 +1,7 @@
 import { request } from 'node:http';
 import { connect } from 'node:net';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { Asset } from '../../local/console/bundle.ts';
+import type { Asset } from '../../local/console/pages.ts';
 import { type ConsoleServer, startServer } from '../../local/console/server.ts';
 
 const asset = (body: string): Asset => ({ type: 'text/plain', body: Buffer.from(body), etag: `"${body}"` });

@@ -146,7 +146,7 @@ describe('health', () => {
   });
 
   it('says what to do before the first report', () => {
-    const sentence = 'No server has reported yet: configure Prosody with the lines that were printed';
+    const sentence = 'No server has reported yet: configure Prosody as the output of the start says';
     expect(health([ok], [], 0, NOW)).toEqual({ level: 'idle', sentence: `${sentence}.` });
     expect(health([ringing('Checks fail')], [], 0, NOW)).toEqual({
       level: 'bad',

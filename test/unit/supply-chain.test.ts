@@ -3,7 +3,8 @@ import { fileURLToPath } from 'node:url';
 import { execFileSync } from 'node:child_process';
 import { build } from 'esbuild';
 import { describe, expect, it } from 'vitest';
-import { lockedPackages, manifest, productionPackages } from '../../scripts/packages.ts';
+import { ALLOWED_LICENCES, lockedPackages, manifest, productionPackages } from '../../scripts/packages.ts';
+import { licenceTexts } from '../../scripts/release/licences.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const read = (path: string): string => readFileSync(new URL(`../../${path}`, import.meta.url), 'utf8');
@@ -12,8 +13,6 @@ const project = JSON.parse(read('package.json')) as Record<
   Record<string, string>
 >;
 
-/** Licences that ask for no more than to be named. */
-const ALLOWED = new Set(['MIT', 'Apache-2.0', '0BSD', 'ISC', 'BSD-2-Clause', 'BSD-3-Clause']);
 const REGISTRY = 'https://registry.npmjs.org/';
 
 describe('what is installed', () => {
@@ -53,7 +52,9 @@ describe('what is deployed', () => {
     expect(packages.length).toBeGreaterThan(20);
     const licences = packages.map((locked) => ({ path: locked.path, locked: locked.version, ...manifest(locked) }));
     expect(
-      licences.filter(({ license = '' }) => !ALLOWED.has(license)).map(({ path, license }) => `${path}: ${license}`),
+      licences
+        .filter(({ license }) => !ALLOWED_LICENCES.has(license))
+        .map(({ path, license }) => `${path}: ${license}`),
     ).toEqual([]);
     expect(licences.filter(({ locked, version }) => locked !== version).map(({ path }) => path)).toEqual([]);
   });
@@ -100,7 +101,26 @@ describe('what is deployed', () => {
     for (const { purl, hashes, licenses } of bill.components) {
       expect(purl).toMatch(/^pkg:npm\/(?:%40[^/@]+\/)?[^/@]+@\d+\.\d+\.\d+$/);
       expect(hashes).toEqual([{ alg: 'SHA-512', content: expect.stringMatching(/^[0-9a-f]{128}$/) as string }]);
-      expect(ALLOWED).toContain(licenses[0]?.license.id);
+      expect(ALLOWED_LICENCES).toContain(licenses[0]?.license.id);
     }
+  });
+});
+
+describe('what a release contains of others', () => {
+  const named = (name: string) => lockedPackages().filter((locked) => locked.name === name);
+
+  it('has its licence texts, with those of the work that a package contains, each once', () => {
+    const texts = licenceTexts([
+      ...named('classic-level'),
+      ...named('@aws-sdk/client-sfn'),
+      ...named('@aws-sdk/client-dynamodb'),
+    ]);
+    expect(texts).toMatch(/^classic-level \d+\.\d+\.\d+ \(MIT\)$/m);
+    expect(texts).toContain('The LevelDB Authors');
+    expect(texts.match(/Apache License\n/g)).toHaveLength(1);
+  });
+
+  it('is nothing whose licence asks for more than to be named', () => {
+    expect(() => licenceTexts(named('axe-core'))).toThrow('axe-core has the licence MPL-2.0, which is not allowed');
   });
 });

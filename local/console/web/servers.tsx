@@ -31,7 +31,7 @@ export function Servers({ servers }: { readonly servers: readonly ServerView[] }
       columns={COLUMNS}
       rows={servers}
       rowKey={({ host }) => host}
-      empty="No server has reported yet. Add the lines that were printed to Prosody's configuration, and restart it."
+      empty="No server has reported yet. Configure Prosody as the output of the start says."
     />
   );
 }
