@@ -34,8 +34,9 @@ return function (settings, state, outbox, signature)
 	local tokens, counted_at = BURST, monotonic();
 	local on_new_receiver, accepted_at;
 	local flush;
-	-- When the last heartbeat was accepted. The first one is due at once, so that the host is known to be alive.
-	state.heartbeat_at = state.heartbeat_at or monotonic() - settings.heartbeat;
+	-- When the last heartbeat was accepted. The first one is due at once, so that the host is known to be alive, unless a
+	-- request of a release without heartbeats is to be repeated.
+	state.heartbeat_at = state.heartbeat_at or monotonic() - (state.batch and 0 or settings.heartbeat);
 
 	local function schedule_flush(after)
 		if flight or flush_timer then return; end
