@@ -105,11 +105,13 @@ async function atSize(perRoom: number, found: Collection, progress: Progress): P
     await play(scale, bench, inRooms(perRoom, REENTRY), found, progress, all);
     await scale.set({ ping_muc_reenter: false });
     await play(scale, bench, inRooms(perRoom, 'notices alone'), found, progress, all);
+    await scale.set({ ping_muc_reenter: true }); // from here on the module knows the occupants of rooms
     progress(inRooms(perRoom, 'all enter by themselves'));
     await scale.enter();
+    await scale.set({ ping_muc_reenter_limit: 1 });
     await scale.lose((index) => kind(index) === 'told before');
     await scale.population.leave((index) => kind(index) === 'leaves');
-    await scale.set({ ping_muc_reenter: true });
+    await scale.set({});
     await play(scale, bench, inRooms(perRoom, HALF), found, progress, (index) => kind(index) === 'lost');
   } finally {
     await scale.close();

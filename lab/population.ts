@@ -179,13 +179,14 @@ export class Population {
     return entering.length;
   }
 
-  /** Members leave, by their index: all by default. */
+  /**
+   * Members leave, by their index: all by default. Returns when their clients know it. Before, what their rooms send to
+   * the others can be on its way for seconds, and live messages behind it.
+   */
   async leave(leaves: (index: number) => boolean = () => true): Promise<void> {
-    for (const [index, member] of this.members.entries()) {
-      if (!member.isIn || !leaves(index)) continue;
-      await member.user.leave(member.room, member.nick);
-      member.isIn = false;
-    }
+    const leaving = this.members.filter((member, index) => member.isIn && leaves(index));
+    for (const { user, room, nick } of leaving) await user.leave(room, nick);
+    await until('all have left', () => leaving.every(({ isIn }) => !isIn), 10_000 + leaving.length * this.#msPerJoin);
   }
 
   /** The service drops some members, by their index. Notices and entries are counted from here. */

@@ -99,7 +99,7 @@ end
 
 -- mod_ping_muc does the same job inside the server.
 local function warn_of_double(name)
-	if name ~= "ping_muc" then return; end
+	if name ~= "ping_muc" or settings.dry_run then return; end -- in a dry run the two are compared
 	module:log("warn", "mod_ping_muc is loaded on this host, too, and users would be notified twice. "
 		.."Remove one of the two from modules_enabled");
 end

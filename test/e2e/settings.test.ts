@@ -185,6 +185,10 @@ describe('mod_ping_muc on the same host', () => {
     expect(await warnings()).toBe(1);
     await command('reload');
     expect(await warnings()).toBe(2);
+    await configure({ ping_muc_dry_run: 'true' }); // the two are compared
+    await command('reload');
+    expect(await warnings()).toBe(2);
+    await configure({ ping_muc_dry_run: 'false' });
     await command('unload', 'ping_muc');
     await command('reload');
     expect(await warnings()).toBe(2);
