@@ -22,6 +22,8 @@ const MISSED = ['O, then, I see Queen Mab hath been with you.', 'True, I talk of
 const { watch: isWatched } = parseArgs({ options: { watch: { type: 'boolean', default: false } } }).values;
 
 let cutAt: number | undefined;
+/** What can be watched and done while the demo stays open. */
+let toWatch = '';
 
 /** Prints one line of the timeline. Times are seconds after the cut. */
 function report(who: string, what: string): void {
@@ -73,7 +75,6 @@ async function start(lab: Lab): Promise<Scene> {
   const api = await RecordingProxy.start(lab, lab.address(1), 8789, `http://${home}:5280/ping_muc/stanzas`);
   const environment = isWatched ? { PING_MUC_CONSOLE: '0' } : {};
   const runtime = await Runtime.start(lab, { serverApi: api.url.replace('/stanzas', ''), environment });
-  if (isWatched) report('console', `is open at ${runtime.consoleUrl}`);
   report('set-up', `start two Prosody servers: ${home} with the users, and ${away} with the rooms at ${muc}`);
   const changes = { ping_muc_delay: DELAY_SECONDS, ping_muc_reenter: true, http_host: home };
   const homeServer = await Prosody.start(lab, {
@@ -81,6 +82,14 @@ async function start(lab: Lab): Promise<Scene> {
     users: ['juliet', 'nurse', 'romeo'],
     ...runtime.prosodySettings(changes),
   });
+  toWatch = `The console stays open at ${runtime.consoleUrl}
+To see another check there, break the connection again:
+
+  ${homeServer.controlCommand} shell s2s close ${home} ${muc}
+  npm run control -- status --data ${runtime.data}
+
+Press Ctrl-C to end the demo.
+`;
   const awayServer = await Prosody.start(lab, { host: away, mucs: [muc], users: ['mercutio'] });
   const mercutio = await User.connect(lab, awayServer, 'mercutio', 'desk');
   const [juliet, nurse, romeo] = (await Promise.all(
@@ -236,7 +245,7 @@ let good = false;
 try {
   good = await Promise.race([play(lab), interrupted]);
   if (good && isWatched) {
-    process.stdout.write('\nThe console stays open. Press Ctrl-C to end the demo.\n');
+    process.stdout.write(`\n${toWatch}`);
     await interrupted;
   }
 } catch (error) {

@@ -79,8 +79,7 @@ async function takeConsole(): Promise<void> {
   const line = (text: string): Promise<string> => until(text, () => lines.find((one) => one.includes(text)), DEMO_MS);
   const lab = await Lab.open();
   try {
-    const url = /http:\S+/.exec(await line('is open at'))?.[0] ?? '';
-    await line('The console stays open');
+    const url = /http:\S+/.exec(await line('The console stays open'))?.[0] ?? '';
     const browser = await ConsoleBrowser.start(lab, url);
     await until('no alarm', () => isQuiet(url), HEARTBEAT_MS);
     for (const [name, { path, shows, ...view }] of Object.entries(CONSOLE_PICTURES)) {

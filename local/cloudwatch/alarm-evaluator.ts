@@ -1,5 +1,5 @@
 import type { AlarmLog } from './alarm-log.ts';
-import { evaluateRule } from './alarm-rule.ts';
+import { alarmsOf, evaluateRule } from './alarm-rule.ts';
 import { type Verdict, evaluateAlarm, evaluationRange } from './alarms.ts';
 import { type ReadSeries, evaluateQueries } from './queries.ts';
 import type { AlarmDefinition, CompositeDefinition, Monitoring } from './template.ts';
@@ -41,7 +41,12 @@ export function evaluateAlarms(
   }
   for (const composite of composites) {
     const isTrue = evaluateRule(composite.rule, stateOf);
-    settle(composite, { state: isTrue ? 'ALARM' : 'OK', reason: `its rule is ${isTrue ? 'true' : 'false'}` });
+    const raised = alarmsOf(composite.rule).filter((name) => stateOf(name) === 'ALARM');
+    const why = raised.map((name) => `${name}: ${log.get(name)?.reason ?? ''}`).join('. ');
+    settle(composite, {
+      state: isTrue ? 'ALARM' : 'OK',
+      reason: isTrue ? `its rule is true. ${why}` : 'its rule is false',
+    });
   }
   return changes;
 }

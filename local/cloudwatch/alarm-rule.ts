@@ -113,3 +113,9 @@ export function evaluateRule(rule: Rule, stateOf: (alarm: string) => AlarmState)
       return evaluateRule(rule.left, stateOf) || evaluateRule(rule.right, stateOf);
   }
 }
+
+/** The alarms whose state ALARM makes a rule true, or can. */
+export function alarmsOf(rule: Rule): readonly string[] {
+  if (rule.kind === 'AND' || rule.kind === 'OR') return [...alarmsOf(rule.left), ...alarmsOf(rule.right)];
+  return rule.kind === 'state' && rule.state === 'ALARM' ? [rule.alarm] : [];
+}

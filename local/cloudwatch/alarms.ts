@@ -80,6 +80,14 @@ export function evaluateAlarm(alarm: MetricAlarm, values: Series, current: Alarm
   return verdict(oldest >= datapointsToAlarm ? 'ALARM' : 'INSUFFICIENT_DATA');
 }
 
+/** TreatMissingData, in words. */
+const WITHOUT_DATA = {
+  breaching: 'count as breaching',
+  notBreaching: 'count as not breaching',
+  ignore: 'keep the state',
+  missing: 'do not count',
+} as const;
+
 function reasonOf(alarm: MetricAlarm, evaluated: readonly { readonly value: number }[], breaching: number): string {
   const { evaluationPeriods, threshold, missingData } = alarm;
   const missing = evaluationPeriods - evaluated.length;
@@ -88,7 +96,9 @@ function reasonOf(alarm: MetricAlarm, evaluated: readonly { readonly value: numb
   const seen = `${breaching} of ${evaluated.length} datapoints are ${comparison}`;
   return [
     evaluated.length === 0 ? 'there is no data' : `${seen} (newest first: ${values})`,
-    missing === 0 ? '' : `${missing} missing, treated as ${missingData}`,
+    missing === 0
+      ? ''
+      : `${missing} of ${evaluationPeriods} periods are without data, and ${WITHOUT_DATA[missingData]}`,
     `${alarm.datapointsToAlarm} of ${evaluationPeriods} raise the alarm`,
   ]
     .filter((part) => part !== '')

@@ -33,7 +33,9 @@ export function health(
     .map(({ name }) => shortName(name));
   const silent = servers.filter((server) => isSilent(server, nowMs)).map(({ host }) => host);
   const none =
-    servers.length > 0 ? [] : ['No server has reported yet: configure Prosody as the output of the start says'];
+    servers.length > 0
+      ? []
+      : ['No server has reported yet: put the lines of prosody-settings.lua into Prosody’s configuration'];
   const troubles = [
     ...(ringing.length > 0 ? [`${count(ringing.length, 'alarm')}: ${named(ringing)}`] : []),
     ...(silent.length > 0 ? [`${count(silent.length, 'server')} fell silent: ${named(silent)}`] : []),

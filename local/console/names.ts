@@ -32,9 +32,9 @@ export class Names {
     this.#database.run('INSERT OR IGNORE INTO names VALUES (?, ?)', kind, name);
   }
 
-  /** The names that contain a text. Those that begin with it come first. */
+  /** The names that contain a text, without a resource (`/phone`). Those that begin with it come first. */
   search(text: string): readonly Found[] {
-    const lower = text.toLowerCase();
+    const lower = bareJid(text.trim().toLowerCase());
     const find = (kind: NameKind, condition: string, ...values: readonly string[]): readonly string[] =>
       this.#database
         .all(`SELECT name FROM names WHERE kind = ? AND ${condition} LIMIT ${MAX_FOUND}`, kind, ...values)

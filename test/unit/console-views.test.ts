@@ -146,7 +146,7 @@ describe('health', () => {
   });
 
   it('says what to do before the first report', () => {
-    const sentence = 'No server has reported yet: configure Prosody as the output of the start says';
+    const sentence = 'No server has reported yet: put the lines of prosody-settings.lua into Prosody’s configuration';
     expect(health([ok], [], 0, NOW)).toEqual({ level: 'idle', sentence: `${sentence}.` });
     expect(health([ringing('Checks fail')], [], 0, NOW)).toEqual({
       level: 'bad',

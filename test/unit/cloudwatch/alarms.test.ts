@@ -92,7 +92,7 @@ describe('an alarm', () => {
     expect(verdict).toEqual({
       state: 'ALARM',
       reason:
-        '2 of 2 datapoints are greater than 0 (newest first: 2, 4); 1 missing, treated as notBreaching; ' +
+        '2 of 2 datapoints are greater than 0 (newest first: 2, 4); 1 of 3 periods are without data, and count as not breaching; ' +
         '2 of 3 raise the alarm',
     });
   });

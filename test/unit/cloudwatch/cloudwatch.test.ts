@@ -210,7 +210,9 @@ describe('alarms', () => {
     for (const name of ['A', 'B']) record(name, 1);
     nextMinute();
     expect(states()).toEqual({ A: 'ALARM', B: 'ALARM', Both: 'ALARM', Any: 'ALARM' });
-    expect(cloudWatch.alarms().at(-1)).toMatchObject({ isComposite: true, lines: [], reason: 'its rule is true' });
+    const one = '1 of 1 datapoints are greater than 0 (newest first: 1); 1 of 1 raise the alarm';
+    const both = { isComposite: true, lines: [], reason: `its rule is true. A: ${one}. B: ${one}` };
+    expect(cloudWatch.alarms().find(({ name }) => name === 'Both')).toMatchObject(both);
     expect(cloudWatch.alarms().at(-1)).not.toHaveProperty('threshold');
   });
 });
