@@ -47,13 +47,20 @@ export interface Network {
 /** Its message is one line that names the key, the value that it got, and an example. */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError';
+  /** The setting that is wrong. Undefined: what is wrong is no single setting. */
+  readonly setting: Setting | undefined;
+
+  constructor(message: string, setting?: Setting) {
+    super(message);
+    this.setting = setting;
+  }
 }
 
 type Given = Readonly<Record<string, unknown>>;
 
 function refuse(setting: Setting, wrong: string, value: unknown, example: string = SETTINGS[setting].example): never {
   const got = value === undefined ? 'nothing' : JSON.stringify(value);
-  throw new ConfigError(`${setting} ${wrong}; got ${got}; for example "${setting}": "${example}"`);
+  throw new ConfigError(`${setting} ${wrong}; got ${got}; for example "${setting}": "${example}"`, setting);
 }
 
 function read<Name extends Setting>(setting: Name, given: Given): v.InferOutput<(typeof SETTINGS)[Name]['schema']> {

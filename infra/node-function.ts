@@ -71,13 +71,13 @@ export class NodeFunction extends NodejsFunction {
         mainFields: ['module', 'main'],
         externalModules: [], // bundle the SDK, too: the tested version, and only the parts that are used
         logLevel: LogLevel.WARNING,
-        // the SDK's CommonJS parts need require, which an ES module does not have
         commandHooks: {
           beforeBundling: () => [],
           beforeInstall: () => [],
           afterBundling: (_, directory) =>
             Object.entries(files).map(([name, text]) => `printf %s ${quoted(text)} > ${quoted(join(directory, name))}`),
         },
+        // the SDK's CommonJS parts need require, which an ES module does not have
         banner: "import{createRequire}from'node:module';const require=createRequire(import.meta.url);",
       },
     };

@@ -1,7 +1,7 @@
 /** The module's defaults. They are printed nevertheless, so that an operator sees what can be set. */
 export const MODULE_DEFAULTS = { delaySeconds: 60, timeoutSeconds: 60, patienceSeconds: 300 } as const;
 
-/** An output of a stack takes 1,024 characters or more, and nobody wants to read more hosts. */
+/** The line names at most so many hosts, because CloudFormation limits the length of an output. */
 const MAX_NAMED_HOSTS = 5;
 
 /** The values for Prosody's configuration. */

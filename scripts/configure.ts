@@ -51,10 +51,8 @@ function wrongSetting(given: Given): { readonly setting: Setting; readonly probl
     readConfig(given);
     return undefined;
   } catch (error) {
-    if (!(error instanceof ConfigError)) throw error;
-    const setting = error.message.split(' ', 1)[0] ?? '';
-    if (!Object.hasOwn(SETTINGS, setting)) throw error;
-    return { setting: setting as Setting, problem: error.message };
+    if (!(error instanceof ConfigError) || error.setting === undefined) throw error;
+    return { setting: error.setting, problem: error.message };
   }
 }
 

@@ -1,6 +1,7 @@
 import { parseArgs, styleText } from 'node:util';
 import xml, { Parser, escapeXML, escapeXMLText, type Element } from '@xmpp/xml';
 import { ensurePackage } from './debian.ts';
+import { commandLine } from '../local/installation.ts';
 import { Lab, sleep, until } from '../lab/lab.ts';
 import { Prosody } from '../lab/prosody.ts';
 import { Runtime } from '../lab/runtime.ts';
@@ -83,10 +84,13 @@ async function start(lab: Lab): Promise<Scene> {
     ...runtime.prosodySettings(changes),
   });
   toWatch = `The console stays open at ${runtime.consoleUrl}
-To see another check there, break the connection again:
+Break the connection again, to see another check there:
 
   ${homeServer.controlCommand} shell s2s close ${home} ${muc}
-  npm run control -- status --data ${runtime.data}
+
+See what waits:
+
+  ${commandLine('control', `status --data ${runtime.data}`)}
 
 Press Ctrl-C to end the demo.
 `;

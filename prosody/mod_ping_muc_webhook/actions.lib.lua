@@ -49,12 +49,19 @@ return function (settings, joins, queries, closes, rosters, reentry, answers, no
 		return early;
 	end
 
+	-- A session that is in its room may have missed the answer to its re-entry.
+	local function found_in(request, item, join)
+		if settings.reenter and not settings.dry_run then
+			reentry.recover(item.full, item.room, join, request.timeout);
+		end
+	end
+
 	local function ping(request, item, join)
 		count_pings(1);
 		join.pinged = item.sent;
 		return query(request, item, item.occupant, queries.ping, function (stanza, is_genuine)
 			if not is_genuine then request.is_unanswered = true; end
-			if stanza.attr.type == "result" then reentry.recover(item.full, item.room, join, request.timeout); end
+			if stanza.attr.type == "result" then found_in(request, item, join); end
 			return answers.room_answer(item, stanza, is_genuine);
 		end);
 	end
@@ -107,7 +114,7 @@ return function (settings, joins, queries, closes, rosters, reentry, answers, no
 		end
 		local proven = answers.proof(item);
 		if proven then
-			if item.kind == "ping" then reentry.recover(item.full, item.room, join, request.timeout); end
+			if item.kind == "ping" then found_in(request, item, join); end
 			return proven;
 		end
 		item.sent, item.breaks = time_now(), closes.count(item.remote);

@@ -3,28 +3,11 @@ import type { Reply } from '../../functions/adapters/probe.ts';
 import { CONTRACT_VERSION } from '../../functions/names.ts';
 import { listen } from '../../lab/endpoint.ts';
 import type { StackTable } from '../../scripts/controls.ts';
-import { nodeVersion } from '../../scripts/doctor/node-version.ts';
 import { serverFindings } from '../../scripts/doctor/server-api.ts';
 import { tableFindings } from '../../scripts/doctor/table.ts';
 import { webhookFinding } from '../../scripts/doctor/webhook.ts';
 import { clockProblem, describeUnanswered } from '../../scripts/doctor/answers.ts';
 import type { Finding } from '../../scripts/doctor/finding.ts';
-
-describe('the doctor judges the version of Node', () => {
-  it.each([
-    ['20.20.0', 'bad'],
-    ['22.17.1', 'bad'],
-    ['22.18.0', 'ok'],
-    ['24.0.0', 'ok'],
-  ])('%s: %s', (version, mark) => {
-    const finding = nodeVersion(version);
-    expect(finding.mark).toBe(mark);
-    if (mark === 'bad')
-      expect(finding.text).toBe(
-        `Node: ${version} is too old. Install Node 22.18 or newer, or run npm ci, which brings one`,
-      );
-  });
-});
 
 describe('the doctor says what to do about a server that does not answer', () => {
   it.each([

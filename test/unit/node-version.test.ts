@@ -38,7 +38,7 @@ describe('the check of the version of Node', () => {
 
   it('comes first in each command of an operator', () => {
     const { scripts } = JSON.parse(read('package.json')) as { scripts: Record<string, string> };
-    const commands = ['start', 'control', 'settings', 'configure', 'demo', 'test', 'package'];
+    const commands = ['start', 'control', 'doctor', 'settings', 'configure', 'demo', 'test', 'package'];
     const { app } = JSON.parse(read('cdk.json')) as { app: string };
     const lines = [...commands.map((name) => scripts[name] ?? name), app];
     expect(lines.filter((line) => !line.startsWith('node -r ./scripts/node-version.cjs '))).toEqual([]);
