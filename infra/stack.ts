@@ -5,6 +5,7 @@ import { CheckWorkflow } from './check-workflow.ts';
 import type { Config } from './config.ts';
 import { Dashboard } from './dashboard.ts';
 import { JoinsTable } from './joins-table.ts';
+import { GradualRelease } from './gradual-release.ts';
 import type { FunctionDefaults } from './node-function.ts';
 import { prosodySettings } from './prosody-settings.ts';
 import { WebhookApi } from './webhook-api.ts';
@@ -37,7 +38,9 @@ export class PingMucStack extends Stack {
       stateMachine,
       xmppHosts,
       concurrency: webhookConcurrency,
+      domain: config.domain,
     });
+    new GradualRelease(this, 'Release', { webhook, check, minutes: config.releaseMinutes });
     const { alarmEmail: email, alarmTopicArns: topicArns } = config;
     const { alarms } = new Alarms(this, 'Alarms', { webhook, check, joins, email, topicArns, runbookUrl });
     const { url: dashboardUrl } = new Dashboard(this, 'Dashboard', { webhook, check, joins, alarms });
@@ -45,6 +48,8 @@ export class PingMucStack extends Stack {
     const output = (id: string, description: string, value: string): CfnOutput =>
       new CfnOutput(this, id, { description, value });
     output('WebhookUrl', 'ping_muc_webhook_url in the configuration of Prosody', webhook.url);
+    if (webhook.domainTarget !== undefined)
+      output('WebhookDomainTarget', 'The DNS record of webhookDomain is a CNAME for this name', webhook.domainTarget);
     output('SecretArn', 'The ARN of the secret, for its rotation (docs/operating.md)', secret.secretArn);
     output(
       'SecretCommand',
@@ -55,7 +60,7 @@ export class PingMucStack extends Stack {
     output(
       'CheckFunctionName',
       'The check function, for npm run doctor (docs/operating.md)',
-      check.function.functionName,
+      `${check.function.functionName}:${check.function.live.aliasName}`,
     );
     output('DashboardUrl', 'The address of the dashboard', dashboardUrl);
     output(
