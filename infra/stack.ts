@@ -11,6 +11,16 @@ import { prosodySettings } from './prosody-settings.ts';
 import { WebhookApi } from './webhook-api.ts';
 import { WebhookSecret } from './webhook-secret.ts';
 
+/** What the outputs tell the operator about. */
+interface Described {
+  readonly config: Config;
+  readonly webhook: WebhookApi;
+  readonly check: CheckWorkflow;
+  readonly joins: JoinsTable;
+  readonly secret: WebhookSecret;
+  readonly dashboardUrl: string;
+}
+
 export class PingMucStack extends Stack {
   constructor(scope: Construct, config: Config, props: StackProps = {}) {
     super(scope, 'PingMuc', { ...props, stackName: config.stackName, tags: { ...config.tags } });
@@ -45,6 +55,10 @@ export class PingMucStack extends Stack {
     const { alarms } = new Alarms(this, 'Alarms', { webhook, check, joins, email, topicArns, runbookUrl });
     const { url: dashboardUrl } = new Dashboard(this, 'Dashboard', { webhook, check, joins, alarms });
 
+    this.#outputs({ config, webhook, check, joins, secret, dashboardUrl });
+  }
+
+  #outputs({ config, webhook, check, joins, secret, dashboardUrl }: Described): void {
     const output = (id: string, description: string, value: string): CfnOutput =>
       new CfnOutput(this, id, { description, value });
     output('WebhookUrl', 'ping_muc_webhook_url in the configuration of Prosody', webhook.url);
@@ -56,7 +70,7 @@ export class PingMucStack extends Stack {
       'Shows the secret in the form that Prosody takes',
       secretCommand(this.region, secret.secretArn),
     );
-    output('TableName', 'The table, for npm run control (docs/operating.md)', table.tableName);
+    output('TableName', 'The table, for npm run control (docs/operating.md)', joins.table.tableName);
     output(
       'CheckFunctionName',
       'The check function, for npm run doctor (docs/operating.md)',
@@ -67,13 +81,13 @@ export class PingMucStack extends Stack {
       'ProsodySettings',
       'The lines to paste into the configuration of Prosody',
       prosodySettings({
-        serverApiUrl,
+        serverApiUrl: config.serverApiUrl,
         webhookUrl: webhook.url,
         secret: '(the output of the command in SecretCommand)',
         delaySeconds: config.defaultDelaySeconds,
         timeoutSeconds: config.defaultTimeoutSeconds,
         patienceSeconds: config.defaultPatienceSeconds,
-        xmppHosts,
+        xmppHosts: config.xmppHosts,
       }),
     );
   }
