@@ -129,7 +129,7 @@ return function (settings, state, outbox, signature)
 
 		local detail = cut(tostring(code == 0 and body or answer.detail or "no detail given"):gsub("%c", " "), 200);
 		if code == 400 or code == 413 or code >= 500 then
-			outbox.put_back(batch, code == 400 or #batch.events == 1);
+			outbox.put_back(batch, code == 400);
 			if code == 413 and #batch.events > 1 then return schedule_flush(TICK); end
 		end
 		complain_about(code, detail);
@@ -155,7 +155,7 @@ return function (settings, state, outbox, signature)
 		this.timer = module:add_timer(ANSWER_WITHIN, function ()
 			if flight ~= this then return; end
 			abort_flight();
-			outbox.put_back(batch, #batch.events == 1);
+			outbox.put_back(batch);
 			answered(batch, 0, "no answer within "..ANSWER_WITHIN.." seconds");
 		end);
 		local function done(body, code, response)

@@ -49,6 +49,30 @@ async function enter(count: number): Promise<void> {
     await juliet.join(testBed.muc().room(`room-${(rooms += 1)}`), 'Juliet');
 }
 
+it('a join that fails alone stays before the close that came meanwhile', async () => {
+  const { webhooks } = testBed;
+  const reply = Promise.withResolvers<StubAnswer>();
+  const accepted: string[] = [];
+  let isSent = false;
+  webhooks.interceptor = {
+    before: (body) => {
+      if (isSent || !body.includes('muc.joined')) return undefined;
+      isSent = true;
+      return reply.promise;
+    },
+    after: (body) => {
+      for (const [, type = ''] of body.matchAll(/"type":"([^"]+)"/g)) accepted.push(type);
+    },
+  };
+  await enter(1);
+  await until('the join is sent', () => isSent);
+  testBed.dropStreams();
+  await until('the close waits behind it', async () => (await metrics())['queue_length'] === 2);
+  reply.resolve(new StubAnswer(503));
+  await until('both are accepted', () => accepted.length === 2, 20_000);
+  expect(accepted).toEqual(['muc.joined', 's2s.closed']);
+});
+
 it('the log says once that the functions have another version of the contract', async () => {
   const warnings = async (): Promise<readonly string[]> =>
     (await testBed.home.log()).split('\n').filter((line) => line.includes('version 9.8.7 of the contract'));
