@@ -49,6 +49,45 @@ async function enter(count: number): Promise<void> {
     await juliet.join(testBed.muc().room(`room-${(rooms += 1)}`), 'Juliet');
 }
 
+it('metrics: queue, age and last answer are right while the endpoint is down, and when it is up again', async () => {
+  await enter(2);
+  await testBed.waitForHistory(testBed.muc().room('room-2'), ['joined Juliet']);
+  await until('the last answer is 200', async () => (await metrics())['last_answer'] === 200);
+  expect(await metrics()).toMatchObject({ queue_length: 0, joins: 2, events_sent: 2 });
+
+  await testBed.webhooks.down();
+  const first = Date.now();
+  await enter(3);
+  await until('there is no answer', async () => (await metrics())['last_answer'] === 0);
+  expect(await metrics()).toMatchObject({ queue_length: 3, joins: 5, events_sent: 2 });
+  await sleep(1500);
+  await enter(2);
+  await until('all wait', async () => (await metrics())['queue_length'] === 5);
+  const { oldest_event_age_seconds: age } = await metrics();
+  const most = (Date.now() - first) / 1000;
+  expect(age).toBeGreaterThan(1.5);
+  expect(age).toBeLessThanOrEqual(most);
+
+  await testBed.webhooks.up();
+  await until('the queue is empty', async () => (await metrics())['queue_length'] === 0, 20_000);
+  expect(await metrics()).toMatchObject({ last_answer: 200, oldest_event_age_seconds: 0, joins: 7, events_sent: 7 });
+  const answers = await answersByStatus();
+  expect(answers['200']).toBe(testBed.webhooks.requests.filter(({ status: code }) => code === 200).length);
+  expect(answers['0']).toBeGreaterThanOrEqual(2);
+  expect(await status()).toMatch(/^\[core\] Webhooks are accepted/);
+});
+
+it('a queue that is never emptied does not grow: newer events replace older ones of the same join', async () => {
+  await testBed.webhooks.down();
+  const room = testBed.muc().room('in-and-out');
+  for (let turn = 0; turn < 20; turn += 1) {
+    await juliet.join(room, `turn-${turn}`);
+    await juliet.leave(room, `turn-${turn}`);
+  }
+  await sleep(300);
+  expect((await metrics())['queue_length']).toBeLessThanOrEqual(2); // the event that is being sent, and the newest one
+});
+
 it('a join that fails alone stays before the close that came meanwhile', async () => {
   const { webhooks } = testBed;
   const reply = Promise.withResolvers<StubAnswer>();
@@ -89,45 +128,6 @@ it('the log says once that the functions have another version of the contract', 
   }
   await until('a warning is logged', async () => (await warnings()).length > 0);
   expect(await warnings()).toEqual([expect.stringMatching(/warn.*this module has \d.*Upgrade the older of the two/)]);
-});
-
-it('metrics: queue, age and last answer are right while the endpoint is down, and when it is up again', async () => {
-  await enter(2);
-  await testBed.waitForHistory(testBed.muc().room('room-2'), ['joined Juliet']);
-  await until('the last answer is 200', async () => (await metrics())['last_answer'] === 200);
-  expect(await metrics()).toMatchObject({ queue_length: 0, joins: 2, events_sent: 2 });
-
-  await testBed.webhooks.down();
-  const first = Date.now();
-  await enter(3);
-  await until('there is no answer', async () => (await metrics())['last_answer'] === 0);
-  expect(await metrics()).toMatchObject({ queue_length: 3, joins: 5, events_sent: 2 });
-  await sleep(1500);
-  await enter(2);
-  await until('all wait', async () => (await metrics())['queue_length'] === 5);
-  const { oldest_event_age_seconds: age } = await metrics();
-  const most = (Date.now() - first) / 1000;
-  expect(age).toBeGreaterThan(1.5);
-  expect(age).toBeLessThanOrEqual(most);
-
-  await testBed.webhooks.up();
-  await until('the queue is empty', async () => (await metrics())['queue_length'] === 0, 20_000);
-  expect(await metrics()).toMatchObject({ last_answer: 200, oldest_event_age_seconds: 0, joins: 7, events_sent: 7 });
-  const answers = await answersByStatus();
-  expect(answers['200']).toBe(testBed.webhooks.requests.filter(({ status: code }) => code === 200).length);
-  expect(answers['0']).toBeGreaterThanOrEqual(2);
-  expect(await status()).toMatch(/^\[core\] Webhooks are accepted/);
-});
-
-it('a queue that is never emptied does not grow: newer events replace older ones of the same join', async () => {
-  await testBed.webhooks.down();
-  const room = testBed.muc().room('in-and-out');
-  for (let turn = 0; turn < 20; turn += 1) {
-    await juliet.join(room, `turn-${turn}`);
-    await juliet.leave(room, `turn-${turn}`);
-  }
-  await sleep(300);
-  expect((await metrics())['queue_length']).toBeLessThanOrEqual(2); // the event that is being sent, and the newest one
 });
 
 describe('status and log say what to do', () => {
