@@ -6,7 +6,7 @@ import { SETTINGS_FILE } from '../infra/settings-file.ts';
 import { SETTINGS } from '../infra/settings.ts';
 import { installAwsTools } from '../lab/aws/emulator.ts';
 import { type Release, unpackLastRelease } from '../lab/aws/last-release.ts';
-import { type Answers, ROOT, Rehearsal, STACK, blocks } from '../lab/aws/rehearsal.ts';
+import { type Answers, ROOT, Rehearsal, STACK, blocks, runbookBlocks } from '../lab/aws/rehearsal.ts';
 import { Lab, sleep, until } from '../lab/lab.ts';
 import { Population, RealRooms } from '../lab/population.ts';
 import { synthesize } from '../local/assembly.ts';
@@ -19,8 +19,10 @@ import { ensurePackage } from './debian.ts';
 const JOINS = 100;
 const DELAY_SECONDS = 3;
 /** A check waits for so many times as long as the first deployment took, so that two more fit in between. */
-const DEPLOYMENTS_MEANWHILE = 4;
+const DEPLOYMENTS_MEANWHILE = 6;
 const LEAST_LONG_DELAY_SECONDS = 60;
+/** The commands of the runbook that only look. */
+const LEAST_LOOKS = 6;
 /** Time for late or duplicate notices to arrive. */
 const SETTLE_MS = 2000;
 const LINT_TIMEOUT_MS = 120_000;
@@ -149,6 +151,13 @@ async function rotate(rehearsal: Rehearsal): Promise<void> {
   await rehearsal.readSecret();
 }
 
+/** What the runbook looks at, while there is a stack that works. */
+async function lookAsTheRunbook(rehearsal: Rehearsal): Promise<void> {
+  const [variables = '', ...looks] = await runbookBlocks();
+  check(looks.length >= LEAST_LOOKS, `the runbook has ${looks.length} commands to look at a stack`);
+  await rehearsal.run(`${variables}${looks.join('')}`);
+}
+
 /** A setting is changed, another one is left out, and the stack is upgraded, all while a check waits. */
 async function deployMeanwhile(rehearsal: Rehearsal, population: Population, delaySeconds: number): Promise<void> {
   await rehearsal.configure(delaySeconds);
@@ -231,6 +240,7 @@ async function rehearse(lab: Lab): Promise<void> {
     await lose(rehearsal, population);
     await expectNotices(population, 60_000);
   });
+  await step('Look as the runbook says', () => lookAsTheRunbook(rehearsal));
   await step('Rotate the secret', () => rotate(rehearsal));
   await step('They enter again', () => enter(rehearsal, population));
   await step('Settings change, and the stack is upgraded, while a check waits', () =>

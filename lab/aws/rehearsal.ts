@@ -23,10 +23,22 @@ export async function blocks(heading: string, tree = ROOT): Promise<readonly str
   const page = await readFile(join(tree, 'docs/operating.md'), 'utf8');
   const section = page.split(/^## /m).find((text) => text.startsWith(`${heading}\n`));
   if (section === undefined) throw new Error(`docs/operating.md has no section "${heading}"`);
-  const found = [...section.matchAll(/^```sh\n(.*?)^```$/gms)].map(([, block = '']) => block);
+  const found = blocksIn(section);
   if (found.length === 0) throw new Error(`the section "${heading}" of docs/operating.md has no commands`);
   return found;
 }
+
+/**
+ * The shell blocks of docs/runbook.md that look at a stack: those that need no name of an execution and change nothing.
+ * The first one sets the variables that the others use.
+ */
+export async function runbookBlocks(): Promise<readonly string[]> {
+  const page = await readFile(join(ROOT, 'docs/runbook.md'), 'utf8');
+  return blocksIn(page).filter((block) => !/ (?:ARN|NAME)\b|delete|redrive|set-alarm-state|cdk deploy/.test(block));
+}
+
+const blocksIn = (text: string): readonly string[] =>
+  [...text.matchAll(/^```sh\n(.*?)^```$/gms)].map(([, block = '']) => block);
 
 /** What a person would type when a command asks. */
 export type Answers = readonly (readonly [question: RegExp, answer: string])[];
@@ -95,6 +107,8 @@ export class Rehearsal {
       .replace(/^(?:git pull && )?npm ci\n/m, '') // this tree is installed: npm runs this script
       .replace(/^# 2\. Prosody gets both:.*$/m, `${SET_SECRETS} "\\"$NEW\\", \\"$OLD\\""`)
       .replace(/^# 3\. .* remove the old secret from both:.*$/m, `${SET_SECRETS} "\\"$NEW\\""`)
+      // version 1 of the AWS CLI, which PyPI has, cannot tail
+      .replace(/^aws logs tail --since 1h /m, 'aws logs describe-log-streams --log-group-name ')
       .replaceAll('/usr/local/lib/prosody/modules/', `${this.lab.directory}/modules/`)
       .replace('npm run doctor --', `npm run doctor -- --webhook ${this.#webhookUrl}`) // it has a relay here
       .replaceAll('example.net', this.home.host)
