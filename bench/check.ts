@@ -91,8 +91,7 @@ const GENERATIONAL = 'gc = { mode = "generational" }';
 async function withGenerational(joins: number, found: Collection, progress: Progress): Promise<void> {
   const ours = await Scale.open({
     joins,
-    global: `${BENCH_GLOBAL}\n${GENERATIONAL}`,
-    forHost: benchModules('ping_muc_webhook'),
+    prosody: { global: `${BENCH_GLOBAL}\n${GENERATIONAL}`, forHost: benchModules('ping_muc_webhook') },
   });
   try {
     const bench = new BenchModule(ours.home);
@@ -150,7 +149,10 @@ async function measureInServer(pair: Pair, isLost: () => boolean, what: string, 
 async function compareAt(joins: number, found: Collection, progress: Progress): Promise<void> {
   const label = joins.toLocaleString('en');
   progress(`check of ${label}: joining`);
-  const ours = await Scale.open({ joins, global: BENCH_GLOBAL, forHost: benchModules('ping_muc_webhook') });
+  const ours = await Scale.open({
+    joins,
+    prosody: { global: BENCH_GLOBAL, forHost: benchModules('ping_muc_webhook') },
+  });
   const today = await openPair(joins, () => `${benchModules()}\nbench_in_server = true\nbench_delay = 1\n`);
   try {
     const bench = new BenchModule(ours.home);

@@ -6,7 +6,7 @@ import type { Config } from './config.ts';
 import { Dashboard } from './dashboard.ts';
 import { JoinsTable } from './joins-table.ts';
 import type { FunctionDefaults } from './node-function.ts';
-import { prosodySettings } from './prosody-settings.ts';
+import { SERVERS } from './server-settings.ts';
 import { WebhookApi } from './webhook-api.ts';
 import { WebhookSecret } from './webhook-secret.ts';
 
@@ -44,11 +44,11 @@ export class PingMucStack extends Stack {
 
     const output = (id: string, description: string, value: string): CfnOutput =>
       new CfnOutput(this, id, { description, value });
-    output('WebhookUrl', 'ping_muc_webhook_url in the configuration of Prosody', webhook.url);
+    output('WebhookUrl', 'The URL of the webhook in the configuration of the XMPP server', webhook.url);
     output('SecretArn', 'The ARN of the secret, for its rotation (docs/operating.md)', secret.secretArn);
     output(
       'SecretCommand',
-      'Shows the secret in the form that Prosody takes',
+      'Shows the secret in the form that the XMPP server takes',
       secretCommand(this.region, secret.secretArn),
     );
     output('TableName', 'The table, for npm run control (docs/operating.md)', table.tableName);
@@ -58,19 +58,18 @@ export class PingMucStack extends Stack {
       check.function.functionName,
     );
     output('DashboardUrl', 'The address of the dashboard', dashboardUrl);
-    output(
-      'ProsodySettings',
-      'The lines to paste into the configuration of Prosody',
-      prosodySettings({
-        serverApiUrl,
-        webhookUrl: webhook.url,
-        secret: '(the output of the command in SecretCommand)',
-        delaySeconds: config.defaultDelaySeconds,
-        timeoutSeconds: config.defaultTimeoutSeconds,
-        patienceSeconds: config.defaultPatienceSeconds,
-        xmppHosts,
-      }),
-    );
+    const settings = {
+      serverApiUrl,
+      webhookUrl: webhook.url,
+      secret: '(the output of the command in SecretCommand)',
+      delaySeconds: config.defaultDelaySeconds,
+      timeoutSeconds: config.defaultTimeoutSeconds,
+      patienceSeconds: config.defaultPatienceSeconds,
+      xmppHosts,
+    };
+    const { prosody, ejabberd } = SERVERS;
+    output('ProsodySettings', 'The lines to paste into the configuration of Prosody', prosody.settings(settings));
+    output('EjabberdSettings', 'The lines for the configuration of ejabberd', ejabberd.settings(settings));
   }
 }
 

@@ -66,7 +66,7 @@ function inside(args: readonly string[]): number {
   const version = run('chroot', [TREE, 'dpkg-query', '--show', '--showformat=${Version}', 'prosody']);
   process.stdout.write(`Prosody ${version}, installed in ${Math.round((Date.now() - start) / 1000)} s\n`);
   if (!version.startsWith('13.0.')) return 1;
-  const env = { ...process.env, TMPDIR: TEMPORARY, PROSODY_PREFIX: `chroot ${TREE}` };
+  const env = { ...process.env, TMPDIR: TEMPORARY, SERVER_PREFIX: `chroot ${TREE}` };
   const [firstArgument, ...others] = args;
   const command =
     firstArgument === CLIENTS

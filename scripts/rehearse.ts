@@ -191,7 +191,7 @@ async function rehearse(lab: Lab): Promise<void> {
   );
   const took = await step('Deploy', () => deploy(rehearsal));
   await step('Configure Prosody', () => configureProsody(rehearsal));
-  const rooms = new RealRooms(lab, rehearsal.away, rehearsal.muc);
+  const rooms = new RealRooms(rehearsal.away, rehearsal.muc);
   const population = await Population.open(lab, rehearsal.home, rooms, JOINS);
   await step(`${JOINS} users enter rooms on the other server`, () => enter(rehearsal, population));
   await step('Verify', () => verify(rehearsal));

@@ -546,6 +546,7 @@ it('the runtime leaves only its own files', async () => {
   expect((await readdir(runtime.data)).sort()).toEqual([
     'address.json',
     'dynamodb',
+    'ejabberd-settings.yml',
     'executions',
     'metrics.sqlite',
     'metrics.sqlite-shm',
