@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { synthesize } from '../local/assembly.ts';
-import { ensurePackage } from '../scripts/debian.ts';
+import { ensureServer } from '../scripts/debian.ts';
 import { benchCheck } from './check.ts';
 import { benchColdStart } from './cold-start.ts';
 import { benchCost } from './counts.ts';
@@ -52,7 +52,7 @@ const progress: Progress = (step) => {
   process.stderr.write(process.stderr.isTTY ? `\r\u001b[K${seconds} s  ${step}` : `${seconds} s  ${step}\n`);
 };
 
-ensurePackage('prosody', 'prosody');
+ensureServer('prosody');
 const duration = positionals.length === 0 ? ' All parts take about an hour.' : '';
 process.stderr.write(`Do not use the machine meanwhile. Measuring ${parts.join(', ')}.${duration}\n`);
 const assembly = await mkdtemp(join(tmpdir(), 'ping-muc-bench-'));

@@ -17,7 +17,7 @@ const LAB_CODE = fileURLToPath(new URL('ejabberd_lab.erl', import.meta.url));
 /** Without the limits for a server that everybody can use, so that a test can have many sessions and rooms. */
 const MANY = 100_000;
 const MODULES = {
-  ...{ mod_adhoc: {}, mod_caps: {}, mod_disco: {}, mod_ping: {}, mod_roster: {} },
+  ...{ mod_adhoc: {}, mod_caps: {}, mod_disco: {}, mod_http_api: {}, mod_ping: {}, mod_roster: {} },
   mod_stream_mgmt: { resend_on_timeout: 'if_offline' },
 };
 const PRODUCTION_MODULES = { mod_bosh: {}, mod_carboncopy: {}, mod_client_state: {} };
@@ -174,9 +174,8 @@ export class Ejabberd extends ServerProcess implements XmppServer {
     return { host, service: this.service, password: PASSWORD };
   }
 
-  closeCommand(from: string, to: string): string {
-    const erlang = `ejabberd_s2s_out:stop_async(hd(ejabberd_s2s:get_connections_pids({${binary(from)}, ${binary(to)}})))`;
-    return `ejabberdctl debug  # and there: ${erlang}.`;
+  closeCommand(): string {
+    return `curl --data '{}' http://${this.host}:5280/api/stop_s2s_connections  # all`;
   }
 
   register(users: readonly string[]): Promise<void> {
@@ -215,6 +214,7 @@ export class Ejabberd extends ServerProcess implements XmppServer {
       ...(production === undefined ? { s2s_use_starttls: false } : tls),
       shaper: LIMITS,
       shaper_rules: { max_user_sessions: MANY, clients: 'slow_clients', servers: 'slow_servers' },
+      api_permissions: { lab: { who: { ip: '127.0.0.0/8' }, what: '*' } },
       listen: this.#listeners(),
       modules: { ...this.#modules(), ...this.#ofModule(this.#changes) },
       append_host_config: Object.fromEntries(
@@ -228,6 +228,7 @@ export class Ejabberd extends ServerProcess implements XmppServer {
     const shaper = (name: string): object => (this.#isLimited ? { shaper: name } : {});
     const handlers = {
       ...(module !== undefined && { '/ping_muc': MODULE }),
+      '/api': 'mod_http_api',
       '/http-bind': 'mod_bosh',
       '/xmpp-websocket': 'ejabberd_http_ws',
     };

@@ -147,6 +147,6 @@ export interface XmppServer {
     users: readonly string[],
     changes: Settings,
   ): Promise<Pick<XmppServer, 'host' | 'service' | 'password'>>;
-  /** What an operator types to end the streams between two domains. */
+  /** What can be typed to end the streams between two domains. */
   closeCommand(from: string, to: string): string;
 }

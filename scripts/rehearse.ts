@@ -9,7 +9,7 @@ import { type Answers, Rehearsal, STACK, blocks } from '../lab/aws/rehearsal.ts'
 import { Lab, sleep, until } from '../lab/lab.ts';
 import { Population, RealRooms } from '../lab/population.ts';
 import { synthesize } from '../local/assembly.ts';
-import { ensurePackage } from './debian.ts';
+import { ensurePackage, ensureServer } from './debian.ts';
 
 /**
  * Rehearses a deployment: `npm run rehearse`. The commands are those of docs/operating.md, run as they are written,
@@ -207,7 +207,7 @@ async function rehearse(lab: Lab): Promise<void> {
   await step('Remove', () => remove(rehearsal));
 }
 
-ensurePackage('prosody', 'prosody');
+ensureServer('prosody');
 ensurePackage('script', 'bsdutils');
 const lab = await Lab.open();
 try {
