@@ -93,14 +93,15 @@ export class Prosody extends ServerProcess implements XmppServer {
   }
 
   async closeStreams(remote: string, condition?: string): Promise<void> {
-    if (condition === undefined) return void (await this.shell(`s2s:closeall("${remote}")`).catch(() => undefined));
     const pairs = this.domains.flatMap((domain) => [
       [domain, remote],
       [remote, domain],
     ]);
-    // fails if there is no such stream
-    for (const [from, to] of pairs)
-      await this.shell(`s2s:close("${from}", "${to}", nil, "${condition}")`).catch(() => undefined);
+    // these fail if there is no such stream
+    if (condition === undefined) await this.shell(`s2s:closeall("${remote}")`).catch(() => undefined);
+    else
+      for (const [from, to] of pairs)
+        await this.shell(`s2s:close("${from}", "${to}", nil, "${condition}")`).catch(() => undefined);
   }
 
   closeCommand(from: string, to: string): string {

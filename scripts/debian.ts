@@ -55,8 +55,9 @@ function ensure(what: string, packages: readonly string[], isThere: () => boolea
   const service = services.length > 0 ? ', with the service disabled' : '';
   process.stderr.write(`Installing the ${kind} ${names}${service}, because ${what} is missing\n`);
   const hasServices = services.length > 0 && existsSync('/run/systemd/system');
-  const systemctl = (...words: readonly string[]): void =>
-    void (hasServices && run([...sudo, 'systemctl', ...words, ...services]));
+  const systemctl = (...words: readonly string[]): void => {
+    if (hasServices) run([...sudo, 'systemctl', ...words, ...services]);
+  };
   systemctl('mask', '--runtime'); // so that it is not started
   if (run(install) !== 0) {
     run([...sudo, 'apt-get', 'update']); // the package lists may be outdated or empty
