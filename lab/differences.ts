@@ -45,6 +45,9 @@ export const excluded = (roles: Roles, file: string, name: string): string | und
 
 const ROLE_NAMES = { users: "the users' server", rooms: "the rooms' server", either: 'either' } as const;
 
+/** Finds the table in docs/servers.md. */
+export const DIFFERENCES_TABLE = /^\| server \| test \| reason \|\n(?:\|.*\n)*/m;
+
 /** The table in docs/servers.md. */
 export function differencesTable(): string {
   const rows = DIFFERENCES.map(

@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { differencesTable } from '../lab/differences.ts';
+import { DIFFERENCES_TABLE, differencesTable } from '../lab/differences.ts';
 import { isKind } from '../lab/servers.ts';
 import { ensurePackage, ensureServer } from './debian.ts';
 
@@ -59,5 +59,5 @@ function inTree(args: readonly string[]): number {
 
 async function writeTable(): Promise<void> {
   const page = await readFile(PAGE, 'utf8');
-  await writeFile(PAGE, page.replace(/^\| server \| test \| reason \|\n(?:\|.*\n)*/m, `${differencesTable()}\n`));
+  await writeFile(PAGE, page.replace(DIFFERENCES_TABLE, `${differencesTable()}\n`));
 }

@@ -17,7 +17,7 @@ let room: string;
 const settings = (changes: Settings = {}): Settings => ({
   ping_muc_webhook_url: `http://${lab.address(1)}:${PORT}/webhooks`,
   ping_muc_heartbeat: 60,
-  http_host: home?.host ?? lab.address(2),
+  http_host: lab.address(2),
   ...changes,
 });
 
