@@ -52,7 +52,7 @@ async function loseInServer(
 }
 
 /** One loss with ping-muc. @throws unless every join was decided, so that each figure is of a complete check */
-async function lose(scale: Scale, isLost: (index: number) => boolean): Promise<Loss> {
+export async function loseAll(scale: Scale, isLost: (index: number) => boolean): Promise<Loss> {
   const loss = await scale.lose(isLost);
   const lost = scale.population.members.filter(({ isLost: is }) => is).length;
   const { pinged, joined, left } = loss.totals;
@@ -100,7 +100,7 @@ async function withGenerational(joins: number, found: Collection, progress: Prog
       for (let turn = 1; turn <= REPETITIONS; turn += 1) {
         progress(`check of ${joins}, all ${name}, with the generational collector, ${turn} of ${REPETITIONS}`);
         await ours.enter();
-        const { value: loss, ...stalls } = await bench.watch(() => lose(ours, isLost));
+        const { value: loss, ...stalls } = await bench.watch(() => loseAll(ours, isLost));
         if (name === 'lost') found.add(mine, LAST_NOTICE, 's', loss.lastNotice);
         else found.add(mine, DONE, 's', loss.done);
         found.add(mine, STALL, 'ms', stalls.longest);
@@ -162,7 +162,7 @@ async function compareAt(joins: number, found: Collection, progress: Progress): 
       for (let turn = 1; turn <= REPETITIONS; turn += 1) {
         const step = `check of ${label}, all ${name}, ${turn} of ${REPETITIONS}`;
         progress(`${step}: ours`);
-        const { value: loss, ...stalls } = await bench.watch(() => lose(ours, isLost));
+        const { value: loss, ...stalls } = await bench.watch(() => loseAll(ours, isLost));
         const mine = row(joins, name, OURS);
         if (name === 'lost') {
           found.add(mine, LAST_NOTICE, 's', loss.lastNotice);
@@ -216,7 +216,7 @@ async function wrongNotices(found: Collection, progress: Progress): Promise<void
       ['half lost', (index: number) => index % 2 === 0],
     ] as const) {
       progress(`check of ${label}, ${name}`);
-      const loss = await lose(scale, isLost);
+      const loss = await loseAll(scale, isLost);
       const mine = row(WRONG_AT, name, OURS);
       found.add(mine, DONE, 's', loss.done);
       found.add(mine, RATE, '/s', WRONG_AT / loss.done);
