@@ -1,0 +1,87 @@
+%%% Actions: what a session does for an item of the stanza API, in its own process
+%%%
+%%% The reply to the request is {Tag, Id, Answer}. What a room answers to a query goes to the request directly, as
+%%% {iq_reply, Answer, {Tag, Id, Sent}}.
+-module(ping_muc_actions).
+
+-export([perform/5]).
+
+-export_type([answer/0, sent/0]).
+
+-include("logger.hrl").
+-include("xmpp.hrl").
+
+%% sent: the room was asked. moved: the session goes on in another process. Others: see ping_muc_answers
+-type answer() :: sent | delivered | moved | proven | conflict | rejoining | unsupported.
+%% When the room was asked, in microseconds, and how many streams had ended by then
+-type sent() :: {pos_integer(), non_neg_integer()}.
+-type state() :: ejabberd_c2s:state().
+
+-spec perform({pid(), reference()}, ping_muc_contract:item(), {integer(), pos_integer()}, state(),
+              ping_muc_host:context()) -> state().
+perform(ReplyTo, #{id := Id} = Item, {Deadline, Timeout}, State, Context) ->
+    case State of
+        #{mgmt_state := resumed} ->
+            reply(ReplyTo, Id, moved, State);
+        _ ->
+            case erlang:monotonic_time(millisecond) > Deadline of
+                true -> State; % the request has been answered
+                false -> named(ReplyTo, Item, Timeout, State, Context)
+            end
+    end.
+
+%% Is this the join that the item names?
+named(ReplyTo, #{id := Id, room := Room, nick := Nick} = Item, Timeout, State, Context) ->
+    case {ping_muc_tracks:find(Room, ping_muc_sessions:track(State, Context)), Item} of
+        {undefined, _} -> reply(ReplyTo, Id, conflict, State);
+        {_, #{kind := disco}} -> query(ReplyTo, Item, Timeout, State, Context);
+        {#{at := At, nick := Nick} = Join, #{at := At}} -> act(ReplyTo, Item, Join, Timeout, State, Context);
+        _ -> reply(ReplyTo, Id, conflict, State)
+    end.
+
+act(ReplyTo, #{kind := notice, id := Id} = Item, Join, _, State, #{settings := #{timeout := Within}} = Context) ->
+    case ping_muc_tracks:is_entering(Join, Within, os:system_time(millisecond) / 1000) of
+        true -> reply(ReplyTo, Id, rejoining, State);
+        false -> reply(ReplyTo, Id, delivered, deliver(Item, State, Context))
+    end;
+act(ReplyTo, #{kind := reentry, id := Id}, _, _, State, _) ->
+    reply(ReplyTo, Id, unsupported, State);
+act(ReplyTo, #{kind := ping, id := Id, close := Close}, #{proof := Proof}, _, State, _)
+  when is_integer(Close), Proof > Close ->
+    reply(ReplyTo, Id, proven, State);
+act(ReplyTo, #{kind := ping, room := Room} = Item, Join, Timeout, State, Context) ->
+    Now = os:system_time(millisecond) / 1000,
+    ping_muc_joins:note(Context, Room, ping_muc_sessions:full(State), #{pinged => Now}),
+    Track = ping_muc_sessions:track(State, Context),
+    Pinged = ping_muc_sessions:store(ping_muc_tracks:update(Room, Join#{pinged := Now}, Track), State),
+    query(ReplyTo, Item, Timeout, Pinged, Context).
+
+%% In the session's own order
+query({Request, Tag} = ReplyTo, #{id := Id, remote := Remote} = Item, Timeout, #{jid := JID} = State, Context) ->
+    Sent = {os:system_time(microsecond), ping_muc_joins:breaks(Context, Remote)},
+    Query = case Item of
+                #{kind := ping, occupant := Occupant} -> ping_muc_stanzas:ping(JID, jid:decode(Occupant));
+                #{kind := disco, room := Room} -> ping_muc_stanzas:disco(JID, jid:decode(Room))
+            end,
+    Replied = reply(ReplyTo, Id, sent, State),
+    ejabberd_router:route_iq(Query, {Tag, Id, Sent}, Request, Timeout),
+    Replied.
+
+%% Sends a notice, and ends its join. An inactive client (XEP-0352) gets it at once, a hibernating one when it resumes.
+deliver(Item, #{jid := JID} = State, Context) ->
+    #{id := Id, occupant := Occupant, room := Room, full := Full, reason := Reason} = Item,
+    From = jid:decode(Occupant),
+    Notice = xmpp:put_meta(ping_muc_stanzas:notice({Id, From}, JID, Reason), csi_resend, true),
+    Sent = ejabberd_c2s:process_info(forget_queued(jid:tolower(From), State), {route, Notice}),
+    ?DEBUG("ping_muc: notice to ~ts: out of ~ts", [Full, Room]),
+    ping_muc_sessions:finish(Room, notice, ping_muc_sessions:track(Sent, Context), Sent, Context).
+
+%% The occupant's own presence may wait for an inactive client. It is out of date now.
+forget_queued(Occupant, #{csi_queue := {Last, Queue}} = State) when is_map(Queue) ->
+    State#{csi_queue := {Last, maps:remove({Occupant, presence}, Queue)}};
+forget_queued(_, State) ->
+    State.
+
+reply({Request, Tag}, Id, Answer, State) ->
+    Request ! {Tag, Id, Answer},
+    State.

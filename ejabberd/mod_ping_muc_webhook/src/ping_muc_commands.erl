@@ -1,0 +1,4 @@
+-module(ping_muc_commands).
+-export([register/1, unregister/1]).
+register(_) -> ok.
+unregister(_) -> ok.

@@ -1,0 +1,86 @@
+%%% Stanzas: what a stanza says about a room, as plain data; and the stanzas that this server makes
+-module(ping_muc_stanzas).
+
+-export([facts/1, began/1, mark_stream/2, is_ours/1, is_delayed/1, is_entry/1]).
+-export([ping/2, disco/2, notice/3]).
+
+-export_type([facts/0]).
+
+-include("xmpp.hrl").
+
+%% nick: empty if the stanza is from the room itself. self: status 110. codes: status codes. occupant: the presence of
+%% somebody in a room. new_nick: announced by 303, or empty. began: see began/1
+-type facts() :: #{room := binary(), nick := binary(), type := available | unavailable | error, self := boolean(),
+                   codes := [integer()], occupant := boolean(), new_nick := binary(),
+                   began := non_neg_integer() | undefined, condition := atom()}.
+
+%% What a presence says
+-spec facts(presence()) -> facts().
+facts(#presence{from = #jid{luser = Node, lserver = Remote, lresource = Nick}, type = Type} = Presence) ->
+    User = case Type of
+               error -> false;
+               _ -> xmpp:get_subtag(Presence, #muc_user{})
+           end,
+    Codes = case User of #muc_user{status_codes = Some} -> Some; _ -> [] end,
+    #{room => <<Node/binary, $@, Remote/binary>>, nick => Nick, type => Type, self => lists:member(110, Codes),
+      codes => Codes, occupant => Type =:= available andalso Nick =/= <<>> andalso User =/= false,
+      new_nick => new_nick(User), began => began(Presence), condition => condition(Presence)}.
+
+new_nick(#muc_user{items = [#muc_item{nick = Nick} | _]}) when Nick =/= <<>> ->
+    case jid:resourceprep(Nick) of
+        error -> <<>>;
+        Prepped -> Prepped
+    end;
+new_nick(_) ->
+    <<>>.
+
+condition(#presence{type = error} = Presence) ->
+    case xmpp:get_error(Presence) of
+        #stanza_error{reason = Reason} when is_atom(Reason) -> Reason;
+        _ -> 'undefined-condition'
+    end;
+condition(_) ->
+    none.
+
+%% When the stream over which a stanza arrived was established, in microseconds; 0 if that was before the module was
+%% loaded; undefined if the stanza did not arrive from another host: this server made it
+-spec began(stanza()) -> non_neg_integer() | undefined.
+began(Stanza) ->
+    xmpp:get_meta(Stanza, ping_muc_began, undefined).
+
+-spec mark_stream(Stanza, non_neg_integer()) -> Stanza when Stanza :: stanza().
+mark_stream(Stanza, Began) ->
+    xmpp:put_meta(Stanza, ping_muc_began, Began).
+
+%% Whether this module made the stanza
+-spec is_ours(stanza()) -> boolean().
+is_ours(Stanza) ->
+    xmpp:get_meta(Stanza, ping_muc_ours, false).
+
+mark(Stanza) ->
+    xmpp:put_meta(Stanza, ping_muc_ours, true).
+
+-spec is_delayed(stanza()) -> boolean().
+is_delayed(Stanza) ->
+    xmpp:has_subtag(Stanza, #delay{stamp = {0, 0, 0}}).
+
+%% Whether a presence asks to enter a room
+-spec is_entry(presence()) -> boolean().
+is_entry(Presence) ->
+    xmpp:has_subtag(Presence, #muc{}).
+
+-spec ping(jid(), jid()) -> iq().
+ping(From, To) ->
+    mark(#iq{type = get, from = From, to = To, sub_els = [#ping{}]}).
+
+-spec disco(jid(), jid()) -> iq().
+disco(From, To) ->
+    mark(#iq{type = get, from = From, to = To, sub_els = [#disco_info{}]}).
+
+%% The presence that informs a client that it is out of a room (rule 8 in docs/rules.md). It is built from the room's
+%% name, a nick that the room confirmed, and a text. A request cannot make it say more.
+-spec notice({binary(), jid()}, jid(), binary()) -> presence().
+notice({Id, From}, To, Reason) ->
+    Item = #muc_item{affiliation = none, role = none, reason = Reason},
+    X = #muc_user{items = [Item], status_codes = [110, 330, 333]},
+    mark(#presence{id = Id, type = unavailable, from = From, to = To, sub_els = [X]}).
