@@ -5,7 +5,7 @@ export const MODULE_DEFAULTS = { delaySeconds: 60, timeoutSeconds: 60, patienceS
 const MAX_NAMED_HOSTS = 5;
 
 /** The values for the server's configuration. */
-export interface ServerSettings {
+interface ServerSettings {
   /** The server's stanza API; `{host}` stands for the XMPP host. */
   readonly serverApiUrl: string;
   /** The folder with `mod_ping_muc_webhook/` for this server; undefined: the operator copies the module. */

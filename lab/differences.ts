@@ -1,7 +1,7 @@
 import type { Kind, Roles } from './servers.ts';
 
 /** A test that is not run with a server in a role, and why. */
-export interface Difference {
+interface Difference {
   readonly server: Kind;
   readonly role: keyof Roles | 'either';
   /** The file in test/e2e, without its ending. */
@@ -15,13 +15,14 @@ export interface Difference {
  * The end-to-end tests are the same for all servers. These are the exceptions, which docs/servers.md shows as a table:
  * `npm run test:servers -- --differences` writes it.
  */
-export const DIFFERENCES: readonly Difference[] = [
+const DIFFERENCES: readonly Difference[] = [
   own('lua', "tests the module's own Lua, without a server"),
   own('shell', "tests the commands in Prosody's shell"),
   own('settings', "tests changes of Prosody's configuration, and of the module's Lua files"),
   own('sender', "tests Prosody's metrics and the module's status in its shell"),
   own('doctor', "configures Prosody's HTTPS server"),
   own('package', 'does not depend on the server'),
+  { server: 'prosody', role: 'users', file: 'ejabberd', reason: 'tests the commands and the installation of ejabberd' },
 ];
 
 function own(file: string, reason: string): Difference {

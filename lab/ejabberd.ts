@@ -22,10 +22,17 @@ const MODULES = {
 };
 const PRODUCTION_MODULES = { mod_bosh: {}, mod_carboncopy: {}, mod_client_state: {} };
 const FIRST_COMPONENT = 5347;
+/** It compiles a module, for example. */
+const COMMAND_TIMEOUT_MS = 60_000;
 /** Bytes a second, as Debian's configuration of Prosody has them. */
 const LIMITS = { slow_clients: 10_240, slow_servers: 30_720 };
 /** What Debian's ejabberdctl passes to Erlang, and without the distribution: nothing listens beside what is configured. */
 const ERLANG = ['+K', 'true', '+sbwt', 'none', '+sbwtdcpu', 'none', '+sbwtdio', 'none', '-noinput'];
+
+export interface EjabberdSettings extends ServerSettings {
+  /** The folder with modules of others, and their sources (CONTRIB_MODULES_PATH). */
+  readonly contrib?: string;
+}
 
 /**
  * A private ejabberd of the lab. It runs without Erlang's distribution, so it needs no epmd, and ejabberdctl does not
@@ -34,7 +41,7 @@ const ERLANG = ['+K', 'true', '+sbwt', 'none', '+sbwtdcpu', 'none', '+sbwtdio', 
 export class Ejabberd extends ServerProcess implements XmppServer {
   readonly abilities: Abilities = { bidi: false, managedStreams: false };
   readonly rooms: Rooms;
-  readonly #settings: ServerSettings;
+  readonly #settings: EjabberdSettings;
   /** The compiled module, if it has it. */
   #beams: string | undefined;
   #changes: Settings = {};
@@ -42,13 +49,19 @@ export class Ejabberd extends ServerProcess implements XmppServer {
   #isLimited = false;
   #hasLabCode = false;
 
-  private constructor(lab: Lab, settings: ServerSettings) {
+  private constructor(lab: Lab, settings: EjabberdSettings) {
     super(lab, 'ejabberd', settings);
     this.#settings = settings;
     this.rooms = new EjabberdRooms(this);
   }
 
-  static async start(lab: Lab, settings: ServerSettings): Promise<Ejabberd> {
+  /** The server as ejabberd. @throws if it is another one: what is a test of ejabberd alone says so in lab/differences.ts */
+  static of(server: XmppServer): Ejabberd {
+    if (server instanceof Ejabberd) return server;
+    throw new Error('this needs ejabberd');
+  }
+
+  static async start(lab: Lab, settings: EjabberdSettings): Promise<Ejabberd> {
     const ejabberd = new Ejabberd(lab, settings);
     if (settings.module !== undefined) ejabberd.#beams = await compiledModule(lab);
     await ejabberd.open(lab);
@@ -69,6 +82,7 @@ export class Ejabberd extends ServerProcess implements XmppServer {
       EJABBERD_LOG_PATH: this.logFile,
       ERL_CRASH_DUMP: join(this.directory, 'crash.dump'),
       ERL_LIBS: LIBRARIES,
+      CONTRIB_MODULES_PATH: this.#settings.contrib ?? join(this.directory, 'modules'),
     };
     return { words: ['erl', ...ERLANG, ...beams, ...words], environment };
   }
@@ -104,6 +118,18 @@ export class Ejabberd extends ServerProcess implements XmppServer {
     } finally {
       socket.destroy();
     }
+  }
+
+  /** Runs a command of ejabberdctl through the HTTP API, and returns its result. @throws with its error */
+  async command(name: string, values: Readonly<Record<string, unknown>> = {}): Promise<unknown> {
+    const response = await fetch(`http://${this.host}:5280/api/${name}`, {
+      method: 'POST',
+      body: JSON.stringify(values),
+      signal: AbortSignal.timeout(COMMAND_TIMEOUT_MS),
+    });
+    const answer = await response.text();
+    if (!response.ok) throw new Error(`${name}: ${response.status} ${answer}`);
+    return JSON.parse(answer);
   }
 
   /** Calls a function of ejabberd_lab.erl. */

@@ -40,7 +40,7 @@ export class Prosody extends ServerProcess implements XmppServer {
     this.rooms = new ProsodyRooms(this, this.directory);
   }
 
-  /** The server as Prosody. @throws if it is another one: what is a test of Prosody alone says so in test/servers.ts */
+  /** The server as Prosody. @throws if it is another one: what is a test of Prosody alone says so in lab/differences.ts */
   static of(server: XmppServer): Prosody {
     if (server instanceof Prosody) return server;
     throw new Error('this needs Prosody');

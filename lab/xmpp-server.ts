@@ -26,7 +26,7 @@ export interface Stream {
 }
 
 /** The module of the users' server: the functions that it works with, and settings that differ from what they print. */
-export interface ModuleSettings {
+interface ModuleSettings {
   readonly runtime: Runtime;
   readonly changes: Settings;
 }
