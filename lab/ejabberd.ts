@@ -121,7 +121,7 @@ export class Ejabberd extends ServerProcess implements XmppServer {
   }
 
   /** Runs a command of ejabberdctl through the HTTP API, and returns its result. @throws with its error */
-  async command(name: string, values: Readonly<Record<string, unknown>> = {}): Promise<unknown> {
+  async ejabberdctl(name: string, values: Readonly<Record<string, unknown>> = {}): Promise<unknown> {
     const response = await fetch(`http://${this.host}:5280/api/${name}`, {
       method: 'POST',
       body: JSON.stringify(values),

@@ -25,12 +25,12 @@ describe('the module', () => {
   afterAll(() => lab.close());
 
   it('is compiled and installed by ejabberdctl module_install, without a warning, and conforms', async () => {
-    expect(await ejabberd.command('modules_available')).toMatchObject([{ name: MODULE }]);
-    expect(await ejabberd.command('module_install', { module: MODULE })).toBe(0);
-    expect(await ejabberd.command('modules_installed')).toMatchObject([{ name: MODULE }]);
+    expect(await ejabberd.ejabberdctl('modules_available')).toMatchObject([{ name: MODULE }]);
+    expect(await ejabberd.ejabberdctl('module_install', { module: MODULE })).toBe(0);
+    expect(await ejabberd.ejabberdctl('modules_installed')).toMatchObject([{ name: MODULE }]);
     expect(await ejabberd.log()).not.toMatch(/\[(?:warning|error)\].*ping_muc/);
-    expect(await ejabberd.command('module_uninstall', { module: MODULE })).toBe(0);
-    expect(await ejabberd.command('module_check', { module: MODULE })).toBe(0);
+    expect(await ejabberd.ejabberdctl('module_uninstall', { module: MODULE })).toBe(0);
+    expect(await ejabberd.ejabberdctl('module_check', { module: MODULE })).toBe(0);
   });
 });
 
@@ -52,7 +52,7 @@ describe('the command', () => {
   afterAll(() => testBed.close());
 
   const text = async (name: string, values: Readonly<Record<string, string>> = {}): Promise<string> =>
-    JSON.stringify(await ejabberd.command(name, values));
+    JSON.stringify(await ejabberd.ejabberdctl(name, values));
 
   it('ping_muc_status shows how the last webhook went, what waits, and whether the dry run is on', async () => {
     const status = await text('ping_muc_status');
