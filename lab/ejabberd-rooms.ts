@@ -4,6 +4,7 @@ import type { Occupant, RoomChange, Rooms } from './xmpp-server.ts';
 
 /** The rooms of an ejabberd, through ejabberd_lab.erl. */
 export class EjabberdRooms implements Rooms {
+  readonly textIfMissing = 'Conference room does not exist';
   readonly #server: Pick<Ejabberd, 'call'>;
 
   constructor(server: Pick<Ejabberd, 'call'>) {

@@ -28,7 +28,7 @@ end`;
 export async function compile(files: readonly string[], folder: string): Promise<void> {
   const options = `[report, debug_info, {outdir, "${folder}"} | ${INCLUDES}]`;
   const each = files.map((file) => `"${file}"`).join(', ');
-  const code = `Results = [compile:file(File, ${options}) || File <- [${each}]], halt(length([R || R <- Results, element(1, R) =/= ok])).`;
+  const code = `Results = [compile:file(File, ${options}) || File <- [${each}]], halt(length([failed || error <- Results])).`;
   const [program = '', ...args] = [...PREFIX, ...['erl', '-noshell', '-eval', code]];
   const execution = { timeout: COMPILE_TIMEOUT_MS, env: { ...process.env, ERL_LIBS: LIBRARIES } };
   await run(program, args, execution).catch((error: unknown) => {

@@ -70,6 +70,8 @@ export type RoomChange = 'members only' | 'persistent' | { readonly password: st
 
 /** The rooms of a server, from inside. */
 export interface Rooms {
+  /** The text of the error for a room that does not exist, if there is one. */
+  readonly textIfMissing?: string;
   has(room: string): Promise<boolean>;
   change(room: string, change: RoomChange): Promise<void>;
   /** Forgets a room, as if the service had lost it: nobody is notified. */
