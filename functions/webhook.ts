@@ -22,7 +22,7 @@ import {
   readWebhook,
 } from './core/events.ts';
 import { SignatureError, verify } from './core/signature.ts';
-import { ENV, WEBHOOK_TIME } from './names.ts';
+import { CONTRACT_VERSION, ENV, WEBHOOK_TIME } from './names.ts';
 
 /** Table writes in flight for one request. */
 const WRITES_IN_FLIGHT = 32;
@@ -83,7 +83,8 @@ async function handle(
       const refused = await store(webhook, timestamp, log, ports, over);
       if (!over.aborted) await ports.watch.hear(webhook, timestamp, Date.now() / 1000, log);
       const rejected = [...webhook.rejected, ...refused].sort((one, other) => one.index - other.index);
-      return answer(200, 'application/json', { accepted: webhook.accepted - refused.length, rejected });
+      const accepted = webhook.accepted - refused.length;
+      return answer(200, 'application/json', { accepted, rejected, version: CONTRACT_VERSION });
     });
   } catch (error) {
     if (error instanceof SignatureError) return refuse(log, 401, error.message);

@@ -1,4 +1,4 @@
-import { type CfnElement, Duration, Stack, Validations } from 'aws-cdk-lib';
+import { Duration, Validations } from 'aws-cdk-lib';
 import {
   Choice,
   Condition,
@@ -15,11 +15,12 @@ import {
 } from 'aws-cdk-lib/aws-stepfunctions';
 import { LambdaInvoke } from 'aws-cdk-lib/aws-stepfunctions-tasks';
 import type { TableV2 } from 'aws-cdk-lib/aws-dynamodb';
-import { LogGroup } from 'aws-cdk-lib/aws-logs';
+import type { LogGroup } from 'aws-cdk-lib/aws-logs';
 import { Construct } from 'constructs';
 import { ENV, ERRORS } from '../functions/names.ts';
 import type { Network } from './config.ts';
 import { type FunctionDefaults, NodeFunction } from './node-function.ts';
+import { VendedLogGroup } from './vended-log-group.ts';
 import type { WebhookSecret } from './webhook-secret.ts';
 
 /**
@@ -90,9 +91,8 @@ export class CheckWorkflow extends Construct {
   constructor(scope: Construct, id: string, props: Props) {
     super(scope, id);
     this.function = this.#function(props);
-    const { logRetention, removalPolicy } = props.defaults;
     const definition = this.#definition(props.runbookUrl);
-    this.log = new LogGroup(this, 'StateMachineLogs', { retention: logRetention, removalPolicy });
+    this.log = new VendedLogGroup(this, 'StateMachineLogs', 'states', props.defaults);
     this.stateMachine = new StateMachine(this, 'StateMachine', {
       stateMachineType: StateMachineType.STANDARD,
       definitionBody: definition,
@@ -134,7 +134,7 @@ export class CheckWorkflow extends Construct {
       // its retries. A redrive would only enter a Fail state again.
       // https://docs.aws.amazon.com/step-functions/latest/dg/redrive-executions.html
       comment: `If this fails, the execution can be redriven: ${runbookUrl}#checks-fail`,
-      lambdaFunction: this.function,
+      lambdaFunction: this.function.live,
       outputPath: '$.Payload',
       retryOnServiceExceptions: false, // the CDK's retries do not cover throttling; ours cover everything
       taskTimeout: Timeout.duration(Duration.minutes(16)), // longer than the function's own time-out
@@ -154,7 +154,6 @@ export class CheckWorkflow extends Construct {
 
   /** Findings of cdk-nag that are intended. */
   #acknowledge(): void {
-    const functionId = Stack.of(this).getLogicalId(this.function.node.defaultChild as CfnElement);
     Validations.of(this.stateMachine).acknowledge(
       {
         id: 'AwsSolutions-SF1',
@@ -165,10 +164,6 @@ export class CheckWorkflow extends Construct {
       {
         id: 'AwsSolutions-IAM5[Resource::*]',
         reason: 'The actions for log deliveries and X-Ray do not support resource-level permissions',
-      },
-      {
-        id: `AwsSolutions-IAM5[Resource::<${functionId}.Arn>:*]`,
-        reason: 'The versions of the one function that the workflow calls',
       },
     );
   }

@@ -1,5 +1,6 @@
 import type { RetentionDays } from 'aws-cdk-lib/aws-logs';
 import * as v from 'valibot';
+import type { ReleaseMinutes } from './gradual-release.ts';
 import { SETTINGS, type Setting } from './settings.ts';
 
 /** The operator's settings, from `ping-muc.config.json` (settings-file.ts). A quantity has its unit in its name. */
@@ -23,6 +24,10 @@ export interface Config {
   readonly removalPolicy: 'retain' | 'destroy';
   /** The network in which the check function runs, for a server without a public address; undefined: no VPC. */
   readonly network: Network | undefined;
+  /** For how long a new version gets a tenth of the invocations; 0: it gets all at once. */
+  readonly releaseMinutes: ReleaseMinutes;
+  /** Undefined: the webhook API has the name that AWS gives it. */
+  readonly domain: Domain | undefined;
   /** Reserved concurrency of the webhook function; 0 stops it; undefined: none is reserved. */
   readonly webhookConcurrency: number | undefined;
   /** Reserved concurrency of the check function, likewise. */
@@ -31,6 +36,13 @@ export interface Config {
   readonly tags: Readonly<Record<string, string>>;
   /** What was set, as it was written. The template holds it, so that `cdk diff` names the settings that change. */
   readonly given: Readonly<Record<string, unknown>>;
+}
+
+/** The operator's own name for the webhook API. */
+export interface Domain {
+  readonly name: string;
+  /** Of the certificate in ACM, in the stack's region. */
+  readonly certificateArn: string;
 }
 
 export interface AlarmTopicArns {
@@ -94,6 +106,8 @@ export function readConfig(given: Given): Config {
     logRetentionDays: read('logRetentionDays', given),
     removalPolicy: read('removalPolicy', given),
     network: readNetwork(given),
+    releaseMinutes: read('releaseMinutes', given),
+    domain: readDomain(given),
     webhookConcurrency: read('webhookConcurrency', given),
     checkConcurrency: read('checkConcurrency', given),
     stackName: read('stackName', given),
@@ -118,6 +132,14 @@ function readNetwork(given: Given): Network | undefined {
   if (vpcId !== undefined && subnetIds.length === 0)
     refuse('subnetIds', 'must be set together with vpcId', given['subnetIds']);
   return vpcId === undefined ? undefined : { vpcId, subnetIds };
+}
+
+function readDomain(given: Given): Domain | undefined {
+  const [name, certificateArn] = [read('webhookDomain', given), read('webhookCertificateArn', given)];
+  if (name !== undefined && certificateArn !== undefined) return { name, certificateArn };
+  if (certificateArn !== undefined) refuse('webhookDomain', 'must be set together with webhookCertificateArn', name);
+  if (name !== undefined) refuse('webhookCertificateArn', 'must be set together with webhookDomain', certificateArn);
+  return undefined;
 }
 
 /** Refuses misspelled settings, which would otherwise be ignored. */

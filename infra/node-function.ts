@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url';
 import { type Duration, type RemovalPolicy, Stack, Validations } from 'aws-cdk-lib';
 import { type ISubnet, type IVpc, Subnet, Vpc } from 'aws-cdk-lib/aws-ec2';
 import { ManagedPolicy, Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
-import { Architecture, Runtime, Tracing } from 'aws-cdk-lib/aws-lambda';
+import { Alias, Architecture, type IFunction, type IVersion, Runtime, Tracing } from 'aws-cdk-lib/aws-lambda';
 import { LogLevel, NodejsFunction, OutputFormat, type NodejsFunctionProps } from 'aws-cdk-lib/aws-lambda-nodejs';
 import { LogGroup, type RetentionDays } from 'aws-cdk-lib/aws-logs';
 import type { Construct } from 'constructs';
@@ -38,6 +38,9 @@ interface Props {
  * write there and to X-Ray. Everything else must be granted.
  */
 export class NodeFunction extends NodejsFunction {
+  /** The version in use. Everything that invokes the function invokes this, so that a release can be gradual. */
+  readonly live: Alias & IFunction;
+
   constructor(scope: Construct, id: string, props: Props) {
     const { entry, environment, files = {}, network, defaults, concurrency, ...rest } = props;
     const logGroup = new LogGroup(scope, `${id}Logs`, {
@@ -82,6 +85,9 @@ export class NodeFunction extends NodejsFunction {
       },
     };
     super(scope, id, settings);
+    // The CDK's own types do not fit together under exactOptionalPropertyTypes.
+    const version = this.currentVersion as IVersion;
+    this.live = new Alias(this, 'Live', { aliasName: 'live', version }) as Alias & IFunction;
     Validations.of(this).acknowledge({
       id: 'Serverless-LambdaDLQ',
       reason:

@@ -1,5 +1,6 @@
 import { RetentionDays } from 'aws-cdk-lib/aws-logs';
 import * as v from 'valibot';
+import { RELEASE_MINUTES, type ReleaseMinutes } from './gradual-release.ts';
 import { MODULE_DEFAULTS } from './server-settings.ts';
 
 /** The retention periods that CloudWatch Logs accepts, except for unlimited retention. */
@@ -61,6 +62,12 @@ const CHECK_CONCURRENCY = 100;
 const MAX_HOSTS = 1000;
 const MAX_HOSTS_LENGTH = 64_000;
 const HOSTS_MESSAGE = `must be at most ${MAX_HOSTS} host names, of ${MAX_HOSTS_LENGTH} characters together`;
+
+const RELEASES = Object.keys(RELEASE_MINUTES).map(Number) as ReleaseMinutes[];
+
+const DOMAIN = /^(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]*[a-z0-9]$/i;
+const DOMAIN_MESSAGE = 'must be a domain name';
+const CERTIFICATE_MESSAGE = 'must be the ARN of a certificate in ACM';
 
 /** The runbook of this version. */
 const RUNBOOK_URL = 'https://github.com/ping-muc/ping-muc/blob/main/docs/runbook.md';
@@ -167,6 +174,29 @@ export const SETTINGS = {
     meaning: 'The subnets of the check function in that VPC.',
     example: 'subnet-0123456789abcdef0,subnet-0123456789abcdef1',
     schema: list(/^subnet-[0-9a-f]{8,17}$/, 'must be the ids of subnets separated by commas'),
+  },
+  webhookDomain: {
+    meaning: "Your own domain name for the webhook's address, which stays the same if the stack is created again.",
+    example: 'ping-muc.example.net',
+    schema: v.optional(v.pipe(v.string(DOMAIN_MESSAGE), v.regex(DOMAIN, DOMAIN_MESSAGE), v.toLowerCase())),
+  },
+  webhookCertificateArn: {
+    meaning: 'The certificate for webhookDomain, in ACM in the same region.',
+    example: 'arn:aws:acm:eu-central-1:123456789012:certificate/01234567-89ab-cdef-0123-456789abcdef',
+    schema: v.optional(
+      v.pipe(
+        v.string(CERTIFICATE_MESSAGE),
+        v.regex(/^arn:aws[a-z-]*:acm:[a-z0-9-]+:\d{12}:certificate\/\S+$/, CERTIFICATE_MESSAGE),
+      ),
+    ),
+  },
+  releaseMinutes: {
+    meaning: `For how many minutes a new version gets a tenth of the invocations: ${RELEASES.join(', ')}. 0: all at once.`,
+    example: '5',
+    schema: v.pipe(
+      v.optional(whole(0, Math.max(...RELEASES), 'minutes'), 5),
+      v.picklist(RELEASES, `must be a number of minutes that CodeDeploy offers: ${RELEASES.join(', ')}`),
+    ),
   },
   webhookConcurrency: {
     meaning: 'Webhooks that run at a time: a number, or unreserved. 0 stops them.',

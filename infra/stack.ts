@@ -5,10 +5,21 @@ import { CheckWorkflow } from './check-workflow.ts';
 import type { Config } from './config.ts';
 import { Dashboard } from './dashboard.ts';
 import { JoinsTable } from './joins-table.ts';
+import { GradualRelease } from './gradual-release.ts';
 import type { FunctionDefaults } from './node-function.ts';
 import { SERVERS } from './server-settings.ts';
 import { WebhookApi } from './webhook-api.ts';
 import { WebhookSecret } from './webhook-secret.ts';
+
+/** What the outputs tell the operator about. */
+interface Described {
+  readonly config: Config;
+  readonly webhook: WebhookApi;
+  readonly check: CheckWorkflow;
+  readonly joins: JoinsTable;
+  readonly secret: WebhookSecret;
+  readonly dashboardUrl: string;
+}
 
 export class PingMucStack extends Stack {
   constructor(scope: Construct, config: Config, props: StackProps = {}) {
@@ -37,35 +48,43 @@ export class PingMucStack extends Stack {
       stateMachine,
       xmppHosts,
       concurrency: webhookConcurrency,
+      domain: config.domain,
     });
+    new GradualRelease(this, 'Release', { webhook, check, minutes: config.releaseMinutes });
     const { alarmEmail: email, alarmTopicArns: topicArns } = config;
     const { alarms } = new Alarms(this, 'Alarms', { webhook, check, joins, email, topicArns, runbookUrl });
     const { url: dashboardUrl } = new Dashboard(this, 'Dashboard', { webhook, check, joins, alarms });
 
+    this.#outputs({ config, webhook, check, joins, secret, dashboardUrl });
+  }
+
+  #outputs({ config, webhook, check, joins, secret, dashboardUrl }: Described): void {
     const output = (id: string, description: string, value: string): CfnOutput =>
       new CfnOutput(this, id, { description, value });
     output('WebhookUrl', 'The URL of the webhook in the configuration of the XMPP server', webhook.url);
+    if (webhook.domainTarget !== undefined)
+      output('WebhookDomainTarget', 'The DNS record of webhookDomain is a CNAME for this name', webhook.domainTarget);
     output('SecretArn', 'The ARN of the secret, for its rotation (docs/operating.md)', secret.secretArn);
     output(
       'SecretCommand',
       'Shows the secret in the form that the XMPP server takes',
       secretCommand(this.region, secret.secretArn),
     );
-    output('TableName', 'The table, for npm run control (docs/operating.md)', table.tableName);
+    output('TableName', 'The table, for npm run control (docs/operating.md)', joins.table.tableName);
     output(
       'CheckFunctionName',
       'The check function, for npm run doctor (docs/operating.md)',
-      check.function.functionName,
+      `${check.function.functionName}:${check.function.live.aliasName}`,
     );
     output('DashboardUrl', 'The address of the dashboard', dashboardUrl);
     const settings = {
-      serverApiUrl,
+      serverApiUrl: config.serverApiUrl,
       webhookUrl: webhook.url,
       secret: '(the output of the command in SecretCommand)',
       delaySeconds: config.defaultDelaySeconds,
       timeoutSeconds: config.defaultTimeoutSeconds,
       patienceSeconds: config.defaultPatienceSeconds,
-      xmppHosts,
+      xmppHosts: config.xmppHosts,
     };
     const { prosody, ejabberd } = SERVERS;
     output('ProsodySettings', 'The lines to paste into the configuration of Prosody', prosody.settings(settings));

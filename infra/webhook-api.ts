@@ -3,18 +3,22 @@ import { AccessLogFormat } from 'aws-cdk-lib/aws-apigateway';
 import {
   type CfnRoute,
   type CfnStage,
+  DomainName,
   HttpApi,
   HttpMethod,
   HttpStage,
   LogGroupLogDestination,
 } from 'aws-cdk-lib/aws-apigatewayv2';
 import { HttpLambdaIntegration } from 'aws-cdk-lib/aws-apigatewayv2-integrations';
+import { Certificate } from 'aws-cdk-lib/aws-certificatemanager';
 import type { TableV2 } from 'aws-cdk-lib/aws-dynamodb';
-import { LogGroup } from 'aws-cdk-lib/aws-logs';
+import type { LogGroup } from 'aws-cdk-lib/aws-logs';
 import type { StateMachine } from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
 import { ENV, WEBHOOK_TIME } from '../functions/names.ts';
+import type { Domain } from './config.ts';
 import { type FunctionDefaults, NodeFunction } from './node-function.ts';
+import { VendedLogGroup } from './vended-log-group.ts';
 import type { WebhookSecret } from './webhook-secret.ts';
 
 interface Props {
@@ -24,6 +28,7 @@ interface Props {
   readonly stateMachine: StateMachine;
   readonly xmppHosts: readonly string[];
   readonly concurrency: number | undefined;
+  readonly domain: Domain | undefined;
 }
 
 const PATH = '/webhooks';
@@ -66,6 +71,8 @@ export class WebhookApi extends Construct {
   readonly stage: HttpStage;
   readonly accessLog: LogGroup;
   readonly url: string;
+  /** Where the DNS record of the operator's own domain must point. */
+  readonly domainTarget: string | undefined;
 
   constructor(scope: Construct, id: string, props: Props) {
     super(scope, id);
@@ -100,7 +107,7 @@ export class WebhookApi extends Construct {
     const [route] = api.addRoutes({
       path: PATH,
       methods: [HttpMethod.POST],
-      integration: new HttpLambdaIntegration('Integration', this.function),
+      integration: new HttpLambdaIntegration('Integration', this.function.live),
     });
     if (route === undefined) throw new Error('the API has no route');
     Validations.of(route).acknowledge({
@@ -109,13 +116,14 @@ export class WebhookApi extends Construct {
         'Every request is signed (Standard Webhooks). The function verifies the signature over the whole body, ' +
         'which authorizers of HTTP APIs do not receive',
     });
-    const { logRetention, removalPolicy } = props.defaults;
-    this.accessLog = new LogGroup(this, 'AccessLogs', { retention: logRetention, removalPolicy });
+    this.accessLog = new VendedLogGroup(this, 'AccessLogs', 'apigateway', props.defaults);
+    const domainName = props.domain && this.#domainName(props.domain);
     this.stage = new HttpStage(this, 'Stage', {
       httpApi: api,
       stageName: '$default',
       autoDeploy: true,
       throttle: THROTTLE,
+      ...(domainName && { domainMapping: { domainName } }),
       accessLogSettings: {
         destination: new LogGroupLogDestination(this.accessLog),
         format: AccessLogFormat.custom(JSON.stringify(ACCESS_LOG)),
@@ -127,6 +135,13 @@ export class WebhookApi extends Construct {
       [cfnRoute.routeKey]: { ThrottlingRateLimit: THROTTLE.rateLimit, ThrottlingBurstLimit: THROTTLE.burstLimit },
     };
     cfnStage.addResourceDependency(cfnRoute); // API Gateway refuses settings of a route that does not exist yet
-    this.url = `${api.apiEndpoint}${PATH}`;
+    this.url = `${props.domain ? `https://${props.domain.name}` : api.apiEndpoint}${PATH}`;
+    this.domainTarget = domainName?.regionalDomainName;
+  }
+
+  /** A stack that is created again has another API, and keeps this name. */
+  #domainName({ name, certificateArn }: Domain): DomainName {
+    const certificate = Certificate.fromCertificateArn(this, 'Certificate', certificateArn);
+    return new DomainName(this, 'Domain', { domainName: name, certificate });
   }
 }

@@ -33,9 +33,13 @@ export async function readCalls(file: string): Promise<readonly Call[]> {
   return [...lines].map((line) => JSON.parse(line) as Call);
 }
 
-/** The policies of every role, by the role's logical id. */
+/** CodeDeploy's roles have a policy that AWS maintains, and nothing of ours assumes them. */
+export const isOfCodeDeploy = ({ Properties }: Resource): boolean =>
+  JSON.stringify(Properties['AssumeRolePolicyDocument']).includes('"codedeploy.amazonaws.com"');
+
+/** The policies of every role of functions and workflow, by the role's logical id. */
 function policies(resources: Readonly<Record<string, Resource>>): Map<string, PolicyDocument[]> {
-  const roles = Object.entries(resources).filter(([, { Type }]) => Type === 'AWS::IAM::Role');
+  const roles = Object.entries(resources).filter(([, role]) => role.Type === 'AWS::IAM::Role' && !isOfCodeDeploy(role));
   const documents = new Map<string, PolicyDocument[]>();
   for (const [role, { Properties }] of roles) {
     const inline = (Properties['Policies'] ?? []) as { PolicyDocument: PolicyDocument }[];

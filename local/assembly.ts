@@ -180,6 +180,7 @@ const PSEUDO: Readonly<Record<string, string>> = {
   'AWS::Region': REGION,
   'AWS::AccountId': ACCOUNT,
   'AWS::StackName': STACK,
+  'AWS::StackId': `arn:aws:cloudformation:${REGION}:${ACCOUNT}:stack/${STACK}/one-machine`,
   'AWS::Partition': 'aws',
   'AWS::URLSuffix': 'amazonaws.com',
 };
@@ -196,6 +197,12 @@ function resolveTokens(value: unknown, resources: Readonly<Record<string, Resour
   if (name === 'Ref') {
     const id = String(argument);
     const type = resources[id]?.Type;
+    // one machine has one version of each function
+    if (type === 'AWS::Lambda::Alias')
+      return arnOf(
+        String(resolveTokens(resources[id]?.Properties['FunctionName'], resources)),
+        'AWS::Lambda::Function',
+      );
     const ownName = nameOf(id, resources);
     return PSEUDO[id] ?? (type !== undefined && REF_IS_ARN.has(type) ? arnOf(ownName, type) : ownName);
   }
@@ -206,6 +213,10 @@ function resolveTokens(value: unknown, resources: Readonly<Record<string, Resour
   if (name === 'Fn::Join') {
     const [separator, parts] = argument as [string, unknown[]];
     return parts.map((part) => String(resolveTokens(part, resources))).join(separator);
+  }
+  if (name === 'Fn::Select' || name === 'Fn::Split') {
+    const [first, second] = resolveTokens(argument, resources) as [string, string | readonly string[]];
+    return typeof second === 'string' ? second.split(first) : second[Number(first)];
   }
   if (name === 'Fn::Sub')
     return String(argument).replace(/\$\{([^}]+)\}/g, (_, id: string) => String(resolveTokens({ Ref: id }, resources)));

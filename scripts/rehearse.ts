@@ -5,7 +5,8 @@ import { styleText } from 'node:util';
 import { SETTINGS_FILE } from '../infra/settings-file.ts';
 import { SETTINGS } from '../infra/settings.ts';
 import { installAwsTools } from '../lab/aws/emulator.ts';
-import { type Answers, Rehearsal, STACK, blocks } from '../lab/aws/rehearsal.ts';
+import { type Release, unpackLastRelease } from '../lab/aws/last-release.ts';
+import { type Answers, ROOT, Rehearsal, STACK, blocks } from '../lab/aws/rehearsal.ts';
 import { Lab, sleep, until } from '../lab/lab.ts';
 import { Population, RealRooms } from '../lab/population.ts';
 import { synthesize } from '../local/assembly.ts';
@@ -171,6 +172,37 @@ async function deployMeanwhile(rehearsal: Rehearsal, population: Population, del
   check((await rehearsal.executions('FAILED')) === 0, 'no execution has failed');
 }
 
+/** The commands of a release's page that upgrade each side. */
+async function upgradeCommands(tree: string): Promise<{ readonly ofFunctions: string; readonly ofModule: string }> {
+  const [upgrade = ''] = await blocks('Upgrade', tree);
+  const [ofFunctions = '', ...ofModule] = upgrade.split(/^(?=cp -r prosody)/m);
+  check(ofFunctions.includes('cdk deploy') && ofModule.length === 1, 'the page says how to upgrade each side');
+  return { ofFunctions, ofModule: ofModule.join('') };
+}
+
+/**
+ * The stack goes back to the last release and forward again, each time while a check waits, and each time with a module
+ * of the other version.
+ */
+async function backAndForth(rehearsal: Rehearsal, population: Population, release: Release): Promise<void> {
+  for (const [functions, module] of [
+    [release.tree, ROOT],
+    [ROOT, release.tree],
+  ] as const) {
+    await rehearsal.run((await upgradeCommands(module)).ofModule, [], module);
+    await enter(rehearsal, population);
+    await lose(rehearsal, population);
+    await until(
+      'a check waits',
+      async () => (await rehearsal.executions('RUNNING')) > 0,
+      LEAST_LONG_DELAY_SECONDS * 1000,
+    );
+    await rehearsal.run((await upgradeCommands(functions)).ofFunctions, answersOf(rehearsal), functions);
+    check((await rehearsal.executions('RUNNING')) > 0, 'the check has waited meanwhile');
+    await expectNotices(population, LEAST_LONG_DELAY_SECONDS * 1000 + 60_000);
+  }
+}
+
 async function remove(rehearsal: Rehearsal): Promise<void> {
   await rm(join(rehearsal.lab.directory, SETTINGS_FILE)); // this needs no settings
   const [commands = ''] = await blocks('Remove');
@@ -204,6 +236,12 @@ async function rehearse(lab: Lab): Promise<void> {
   await step('Settings change, and the stack is upgraded, while a check waits', () =>
     deployMeanwhile(rehearsal, population, Math.max(LEAST_LONG_DELAY_SECONDS, Math.ceil(DEPLOYMENTS_MEANWHILE * took))),
   );
+  const release = await step('Unpack the last release', () => Promise.resolve(unpackLastRelease(lab)));
+  if (release === undefined) process.stdout.write(`${' '.repeat(10)}none is tagged: there is nothing to go back to\n`);
+  else
+    await step(`Back to ${release.tag}, and forward again, while checks wait`, () =>
+      backAndForth(rehearsal, population, release),
+    );
   await step('Remove', () => remove(rehearsal));
 }
 

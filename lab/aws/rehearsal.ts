@@ -12,15 +12,15 @@ import { Prosody } from '../prosody.ts';
 import { Emulator } from './emulator.ts';
 
 const COMMAND_TIMEOUT_MS = 240_000;
-const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+export const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 /** The stack's name. */
 export const STACK = 'PingMuc';
 
 type Outputs = Readonly<Record<'WebhookUrl' | 'SecretCommand' | 'TableName' | 'ProsodySettings', string>>;
 
-/** The shell blocks of a section of docs/operating.md. */
-export async function blocks(heading: string): Promise<readonly string[]> {
-  const page = await readFile(join(ROOT, 'docs/operating.md'), 'utf8');
+/** The shell blocks of a section of docs/operating.md. @param tree the folder of the release whose page it is */
+export async function blocks(heading: string, tree = ROOT): Promise<readonly string[]> {
+  const page = await readFile(join(tree, 'docs/operating.md'), 'utf8');
   const section = page.split(/^## /m).find((text) => text.startsWith(`${heading}\n`));
   if (section === undefined) throw new Error(`docs/operating.md has no section "${heading}"`);
   const found = [...section.matchAll(/^```sh\n(.*?)^```$/gms)].map(([, block = '']) => block);
@@ -86,8 +86,11 @@ export class Rehearsal {
     return this.#outputs;
   }
 
-  /** Runs commands of the documentation on a terminal. Returns what they printed. */
-  async run(commands: string, answers: Answers = []): Promise<string> {
+  /**
+   * Runs commands of the documentation on a terminal. Returns what they printed.
+   * @param tree the folder of the release whose commands they are
+   */
+  async run(commands: string, answers: Answers = [], tree = ROOT): Promise<string> {
     const written = commands
       .replace(/^(?:git pull && )?npm ci\n/m, '') // this tree is installed: npm runs this script
       .replace(/^# 2\. Prosody gets both:.*$/m, `${SET_SECRETS} "\\"$NEW\\", \\"$OLD\\""`)
@@ -100,7 +103,7 @@ export class Rehearsal {
       process.stdout.write(`${' '.repeat(10)}${styleText('dim', `$ ${line}`)}\n`);
     const file = join(this.lab.directory, 'commands.sh');
     await writeFile(file, written);
-    return onTerminal(`bash -eo pipefail ${file}`, this.#environment, answers);
+    return onTerminal(`bash -eo pipefail ${file}`, tree, this.#environment, answers);
   }
 
   async readOutputs(): Promise<void> {
@@ -182,9 +185,9 @@ interface Credentials {
 }
 
 /** Runs a command on a pseudo-terminal, because cdk asks nobody else. @throws with its output if it fails */
-function onTerminal(command: string, env: NodeJS.ProcessEnv, answers: Answers): Promise<string> {
+function onTerminal(command: string, cwd: string, env: NodeJS.ProcessEnv, answers: Answers): Promise<string> {
   const child = spawn('script', ['--quiet', '--return', '--flush', '--command', command, '/dev/null'], {
-    cwd: ROOT,
+    cwd,
     env: { ...env, NO_COLOR: '1', FORCE_COLOR: '0' },
     stdio: ['pipe', 'pipe', 'inherit'],
     timeout: COMMAND_TIMEOUT_MS,

@@ -8,6 +8,7 @@ local new_id = require "util.id";
 local time_now = require "util.time".now;
 
 local MAX_EVENTS, MAX_WEBHOOK = 1000, 256 * 1024; -- events and bytes in one webhook request
+local MAX_FAILURES = 5; -- of an event that was sent alone, after which others go first: half a minute of retries
 
 local measure_queue = module:measure("queue_length", "amount");
 local measure_age = module:measure("oldest_event_age", "amount", { unit = "seconds" });
@@ -75,10 +76,15 @@ return function (state)
 	end
 
 	-- Splits a batch: the next ones are smaller. Its events stay before later ones, because a check must know the joins
-	-- that were made before its close. With `is_last` they go to the end, so that what is refused does not delay the
-	-- others.
+	-- that were made before its close. With `is_last`, or if it was a single event that has failed too often, they go to
+	-- the end, so that what is never accepted does not delay the others.
 	local function put_back(batch, is_last)
-		if not batch.events[1] then return; end -- a heartbeat alone
+		local first = batch.events[1];
+		if not first then return; end -- a heartbeat alone
+		if not batch.events[2] then
+			first.failures = (first.failures or 0) + 1;
+			is_last = is_last or first.failures >= MAX_FAILURES;
+		end
 		local rest = {};
 		for _, event in ipairs(batch.events) do
 			if is_last or event.is_renewal then put_event_last(event); else table.insert(rest, event); end

@@ -41,9 +41,10 @@ return function (settings, sender, limits, actions, doubts, replays, responses)
 
 	-- What is known about this host. The settings may change; names of hosts need no escaping.
 	local function start_tag()
-		local about = "<xmpp host='%s' version='%s' dry_run='%s' webhooks='%s'>";
+		local about = "<xmpp host='%s' version='%s' dry_run='%s' webhooks='%s' delay='%d' timeout='%d' patience='%d'>";
 		local webhooks = sender.is_failing() and "failing" or sender.accepted_at() and "accepted" or "none";
-		return about:format(module.host, contract.VERSION, tostring(settings.dry_run), webhooks);
+		return about:format(module.host, contract.VERSION, tostring(settings.dry_run), webhooks,
+			settings.delay, settings.timeout, settings.patience);
 	end
 
 	local function respond_when_done(request)

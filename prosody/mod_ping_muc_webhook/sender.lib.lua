@@ -5,6 +5,7 @@ local json = require "util.json";
 local time = require "util.time";
 
 local cut = module:require "text".cut;
+local VERSION = module:require "contract".VERSION;
 local monotonic, time_now = time.monotonic, time.now;
 
 local MERGE = 0.1; -- seconds that an event waits for others: the two streams of one link close within this time
@@ -33,6 +34,7 @@ return function (settings, state, outbox, signature)
 	local failures, complaint = 0, nil; -- failed attempts in a row, and the message about the last one
 	local tokens, counted_at = BURST, monotonic();
 	local on_new_receiver, accepted_at;
+	local their_version; -- of the contract, in the receiver's last answer
 	local flush;
 	-- When the last heartbeat was accepted. The first one is due at once, so that the host is known to be alive, unless a
 	-- request of a release without heartbeats is to be repeated.
@@ -75,6 +77,16 @@ return function (settings, state, outbox, signature)
 		end
 	end
 
+	-- What the receiver knows of the contract. Older functions do not say.
+	local function compare_versions(version)
+		if version == their_version or type(version) ~= "string" or not version:find("^%d+%.%d+%.%d+$") then return; end
+		their_version = version;
+		if version ~= VERSION then
+			module:log("warn", "The functions have version %s of the contract, and this module has %s. "
+				.."Upgrade the older of the two", version, VERSION);
+		end
+	end
+
 	local function accepted(batch, answer)
 		count_events(#batch.events);
 		failures, accepted_at = 0, time_now();
@@ -88,6 +100,7 @@ return function (settings, state, outbox, signature)
 			complaint = "";
 		end
 		log_rejected(batch, answer);
+		compare_versions(answer.version);
 		if outbox.waiting() > 0 then schedule_flush(outbox.fills_batch() and TICK or MERGE); end
 	end
 
@@ -116,7 +129,7 @@ return function (settings, state, outbox, signature)
 
 		local detail = cut(tostring(code == 0 and body or answer.detail or "no detail given"):gsub("%c", " "), 200);
 		if code == 400 or code == 413 or code >= 500 then
-			outbox.put_back(batch, code == 400 or #batch.events == 1);
+			outbox.put_back(batch, code == 400);
 			if code == 413 and #batch.events > 1 then return schedule_flush(TICK); end
 		end
 		complain_about(code, detail);
@@ -142,7 +155,7 @@ return function (settings, state, outbox, signature)
 		this.timer = module:add_timer(ANSWER_WITHIN, function ()
 			if flight ~= this then return; end
 			abort_flight();
-			outbox.put_back(batch, #batch.events == 1);
+			outbox.put_back(batch);
 			answered(batch, 0, "no answer within "..ANSWER_WITHIN.." seconds");
 		end);
 		local function done(body, code, response)

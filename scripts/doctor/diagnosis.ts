@@ -15,6 +15,8 @@ export interface Installation {
    */
   readonly askServer: (host: string, isSigned: boolean) => Promise<ServerAnswers>;
   readonly table: StackTable;
+  /** The settings that were printed for the server; undefined: not known. */
+  readonly printed: string | undefined;
 }
 
 /**
@@ -22,7 +24,7 @@ export interface Installation {
  * @param named the XMPP hosts. Empty: those that the table knows
  */
 export async function* installationFindings(
-  { endpoint, askServer, table }: Installation,
+  { endpoint, askServer, table, printed }: Installation,
   named: readonly string[],
 ): Findings {
   const hosts = named.length > 0 ? named : await knownHosts(table).catch(() => []);
@@ -33,7 +35,7 @@ export async function* installationFindings(
   for (const host of hosts) {
     const answers = await askServer(host, !webhook.hasOtherSecret).catch(String);
     if (typeof answers === 'string') yield bad(`Server API of ${host}: it cannot be asked: ${answers}`);
-    else yield* serverFindings(answers, host);
+    else yield* serverFindings(answers, host, printed);
   }
   try {
     yield* tableFindings(table, hosts);

@@ -1,3 +1,5 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { probeServer } from '../../functions/adapters/probe.ts';
 import { decodeSecret } from '../../functions/core/signature.ts';
 import { readAddress } from '../../local/address.ts';
@@ -7,6 +9,7 @@ import { alarmFindings } from './alarms.ts';
 import { installationFindings } from './diagnosis.ts';
 import { type Findings, bad, ok } from './finding.ts';
 import { commandLine } from '../../local/installation.ts';
+import { SERVERS } from '../../infra/server-settings.ts';
 
 interface InstanceOptions {
   /** The data directory of npm start. */
@@ -43,7 +46,9 @@ export async function* instanceFindings({ data, hosts, serverApi }: InstanceOpti
     const endpoint = { url: address.webhookUrl, keys, secretSource: source, start };
     const askServer = (host: string, isSigned: boolean): ReturnType<typeof probeServer> =>
       probeServer(serverApi ?? address.serverApi, host, isSigned ? keys : undefined);
-    yield* installationFindings({ endpoint, askServer, table }, hosts);
+    // those for the other servers have the same values
+    const printed = await readFile(join(data, SERVERS.prosody.file), 'utf8').catch(() => undefined);
+    yield* installationFindings({ endpoint, askServer, table, printed }, hosts);
     yield* alarmFindings(address.console);
   } finally {
     table.client.destroy();

@@ -10,10 +10,14 @@ const DAY_MS = 86_400_000;
 /** A difference of clocks below which nobody needs to know it. */
 const CLOCK_SECONDS = 30;
 
-/** Judges what the API of one host answers to the functions. */
+/**
+ * Judges what the API of one host answers to the functions.
+ * @param printed the settings that were printed for the server; undefined: not known
+ */
 export function* serverFindings(
   { url, unsigned, signed }: ServerAnswers,
   host: string,
+  printed?: string,
 ): Generator<Finding, void, void> {
   if ('code' in unsigned) {
     const isOff = unsigned.code === 'ECONNREFUSED';
@@ -30,7 +34,7 @@ export function* serverFindings(
     return yield note(`Server API of ${host}: ${url} answers. More is tested with the right secret`);
   if ('code' in signed) return yield bad(`Server API of ${host}: ${describeUnanswered(url, signed)}`);
   if (signed.status !== 200) return yield bad(`Server API of ${host}: ${refused(signed, url)}`);
-  yield* answered(signed, url, host);
+  yield* answered(signed, url, host, printed);
 }
 
 /** Prosody's answer does not tell the two causes apart. */
@@ -51,7 +55,12 @@ function refused(reply: Reply, url: string): string {
   return `${url} answers ${reply.status} to a signed request: ${detailOf(reply)}`;
 }
 
-function* answered(reply: Reply, url: string, host: string): Generator<Finding, void, void> {
+function* answered(
+  reply: Reply,
+  url: string,
+  host: string,
+  printed: string | undefined,
+): Generator<Finding, void, void> {
   const root = readRoot(reply.body);
   if (root === undefined)
     return yield bad(`Server API of ${host}: ${url} does not answer with <xmpp>, but is no error`);
@@ -79,11 +88,26 @@ function* answered(reply: Reply, url: string, host: string): Generator<Finding, 
       `Webhooks of ${host}: the newest one was not accepted. Run prosodyctl shell ping_muc status on the server: ` +
         `it says why. Compare ping_muc_webhook_url`,
     );
+  yield* settings(root, host, printed);
   if (dryRun === 'true')
     yield bad(
       `Dry run of ${host}: on: nobody is notified or brought back. Remove ping_muc_dry_run when you have seen enough`,
     );
   else yield ok(`Dry run of ${host}: off`);
+}
+
+/** Compares the settings in use with those that were printed. An operator may change them, so they are mentioned only. */
+function* settings(root: Readonly<Record<string, string>>, host: string, printed = ''): Generator<Finding, void, void> {
+  const names = ['delay', 'timeout', 'patience'].filter((name) => root[name] !== undefined);
+  if (names.length === 0) return; // an older module does not state them
+  const inUse = names.map((name) => `${name} ${root[name]} s`).join(', ');
+  const changed = names.flatMap((name) => {
+    const value = new RegExp(`^\\s*(?:ping_muc_)?${name}\\s*[=:]\\s*(\\d+)`, 'm').exec(printed)?.[1];
+    return value === undefined || value === root[name] ? [] : [`${name} ${value} s`];
+  });
+  yield changed.length === 0
+    ? ok(`Settings of ${host}: ${inUse}`)
+    : note(`Settings of ${host}: ${inUse}. Those that were printed have ${changed.join(', ')}`);
 }
 
 /** The attributes of the root, if it is `<xmpp>`. */

@@ -23,13 +23,15 @@ interface StackOptions {
   readonly webhook?: string | undefined;
 }
 
-type Outputs = Readonly<Partial<Record<'WebhookUrl' | 'SecretArn' | 'TableName' | 'CheckFunctionName', string>>>;
+type Outputs = Readonly<
+  Partial<Record<'WebhookUrl' | 'SecretArn' | 'TableName' | 'CheckFunctionName' | 'ProsodySettings', string>>
+>;
 
 /** Tests a stack on AWS: the webhook from this machine, the server's API from where the check function runs. */
 export async function* stackFindings({ stack, hosts, webhook }: StackOptions): Findings {
   const outputs = await readOutputs(stack).catch((error: unknown) => String(error));
   if (typeof outputs === 'string') return yield bad(`Stack: ${stack} cannot be read: ${outputs}`);
-  const { WebhookUrl, SecretArn, TableName, CheckFunctionName } = outputs;
+  const { WebhookUrl, SecretArn, TableName, CheckFunctionName, ProsodySettings: printed } = outputs;
   if (!WebhookUrl || !SecretArn || !TableName || !CheckFunctionName)
     return yield bad(`Stack: ${stack} is not a ping-muc of this release. Deploy this release: npx cdk deploy`);
   yield ok(`Stack: ${stack} is deployed`);
@@ -40,7 +42,8 @@ export async function* stackFindings({ stack, hosts, webhook }: StackOptions): F
   try {
     const start = 'Look at the alarms of the stack, or deploy it again: npx cdk deploy';
     const endpoint = { url: webhook ?? WebhookUrl, keys, secretSource: 'the stack', start };
-    yield* installationFindings({ endpoint, askServer: (host) => askServer(CheckFunctionName, host), table }, hosts);
+    const ask = (host: string): Promise<ServerAnswers> => askServer(CheckFunctionName, host);
+    yield* installationFindings({ endpoint, askServer: ask, table, printed }, hosts);
     yield note('Alarms: not read. The dashboard shows them: the output DashboardUrl of the stack');
   } finally {
     table.client.destroy();

@@ -115,7 +115,17 @@ describe('an installation that works', () => {
   it('is found to work: it ends with 0, and each link has a tick', async () => {
     const { status, output } = await doctor(runtime.data, ['--host', home.host]);
     expect(output).not.toContain('✗');
-    for (const link of ['Node', 'Data directory', 'Secret', 'Webhooks', 'Server API', 'Clock', 'Dry run', 'Checks'])
+    for (const link of [
+      'Node',
+      'Data directory',
+      'Secret',
+      'Webhooks',
+      'Server API',
+      'Clock',
+      'Settings',
+      'Dry run',
+      'Checks',
+    ])
       expect(output).toMatch(new RegExp(`^✓ ${link}\\b`, 'm'));
     expect(output).toMatch(/^✓ Heartbeat of \S+: the last one came \d+ s ago, with 0 events in the queue$/m);
     expect(output).toMatch(/^[✓!] Alarms?: /m);

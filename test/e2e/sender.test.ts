@@ -52,6 +52,48 @@ async function enter(count: number): Promise<void> {
     await juliet.join(testBed.muc().room(`room-${(rooms += 1)}`), 'Juliet');
 }
 
+it('a join that fails alone stays before the close that came meanwhile', async () => {
+  const { webhooks } = testBed;
+  const reply = Promise.withResolvers<StubAnswer>();
+  const accepted: string[] = [];
+  let isSent = false;
+  webhooks.interceptor = {
+    before: (body) => {
+      if (isSent || !body.includes('muc.joined')) return undefined;
+      isSent = true;
+      return reply.promise;
+    },
+    after: (body) => {
+      for (const [, type = ''] of body.matchAll(/"type":"([^"]+)"/g)) accepted.push(type);
+    },
+  };
+  await enter(1);
+  await until('the join is sent', () => isSent);
+  testBed.dropStreams();
+  await until('the close waits behind it', async () => (await metrics())['queue_length'] === 2);
+  reply.resolve(new StubAnswer(503));
+  await until('both are accepted', () => accepted.length === 2, 20_000);
+  expect(accepted).toEqual(['muc.joined', 's2s.closed']);
+});
+
+it('the log says once that the functions have another version of the contract', async () => {
+  const warnings = async (): Promise<readonly string[]> =>
+    (await testBed.home.log()).split('\n').filter((line) => line.includes('version 9.8.7 of the contract'));
+  let answered = 0;
+  testBed.webhooks.interceptor = {
+    before: () => {
+      answered += 1;
+      return new StubAnswer(200, {}, '{"accepted":1,"rejected":[],"version":"9.8.7"}');
+    },
+  };
+  for (const expected of [1, 2]) {
+    await enter(1);
+    await until(`${expected} webhooks are answered`, () => answered >= expected);
+  }
+  await until('a warning is logged', async () => (await warnings()).length > 0);
+  expect(await warnings()).toEqual([expect.stringMatching(/warn.*this module has \d.*Upgrade the older of the two/)]);
+});
+
 it('metrics: queue, age and last answer are right while the endpoint is down, and when it is up again', async () => {
   await enter(2);
   await testBed.waitForHistory(testBed.muc().room('room-2'), ['joined Juliet']);

@@ -30,6 +30,8 @@ describe('what an operator may set', () => {
       logRetentionDays: 30,
       removalPolicy: 'retain',
       network: undefined,
+      domain: undefined,
+      releaseMinutes: 5,
       webhookConcurrency: undefined,
       checkConcurrency: 100,
       stackName: 'PingMuc',

@@ -52,7 +52,11 @@ describe('the dashboard', () => {
 });
 
 describe('the alarms', () => {
-  const metricAlarms = (): Record<string, unknown>[] => properties('AWS::CloudWatch::Alarm');
+  const isOfRelease = (alarm: Record<string, unknown>): boolean => nameOf(alarm).startsWith('Release of ');
+  const released = (): Record<string, unknown>[] => properties('AWS::CloudWatch::Alarm').filter(isOfRelease);
+  /** Those for operators. */
+  const metricAlarms = (): Record<string, unknown>[] =>
+    properties('AWS::CloudWatch::Alarm').filter((alarm) => !isOfRelease(alarm));
   const composites = (): Record<string, unknown>[] => properties('AWS::CloudWatch::CompositeAlarm');
   const all = (): Record<string, unknown>[] => [...metricAlarms(), ...composites()];
   const notifying = (): Record<string, unknown>[] => all().filter(({ AlarmActions }) => AlarmActions !== undefined);
@@ -201,6 +205,23 @@ describe('the alarms', () => {
       const namespaces = new Set(stated.flatMap(({ MetricStat }) => MetricStat?.Metric.Namespace ?? []));
       expect(namespaces.has(METRIC_NAMESPACE) && namespaces.size > 1).toBe(false);
     }
+  });
+
+  it('of releases notify nobody, and take each function’s new version back', () => {
+    const groups = properties('AWS::CodeDeploy::DeploymentGroup') as {
+      AlarmConfiguration: { Alarms: { Name: string }[] };
+      AutoRollbackConfiguration: { Enabled: boolean; Events: string[] };
+    }[];
+    const watched = groups.flatMap(({ AlarmConfiguration }) => AlarmConfiguration.Alarms.map(({ Name }) => Name));
+    expect(released().map(({ AlarmName }) => AlarmName)).toEqual(watched);
+    expect(released().map(nameOf)).toEqual(['Release of the webhook function', 'Release of the check function']);
+    for (const { AlarmActions, OKActions } of released())
+      expect([AlarmActions, OKActions]).toEqual([undefined, undefined]);
+    for (const { AutoRollbackConfiguration } of groups)
+      expect(AutoRollbackConfiguration).toMatchObject({
+        Enabled: true,
+        Events: expect.arrayContaining(['DEPLOYMENT_FAILURE', 'DEPLOYMENT_STOP_ON_ALARM']) as string[],
+      });
   });
 
   it('silence alarms only where it says that a sender is dead', () => {

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { Parser, type Element } from '@xmpp/xml';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { CONTRACT_VERSION } from '../../functions/names.ts';
 import type { Call } from '../../local/calls.ts';
 import { readRequestBody } from '../../local/http.ts';
 import { Lab } from '../../lab/lab.ts';
@@ -106,7 +107,10 @@ beforeAll(async () => {
   ];
   const body = JSON.stringify({ host, queue: { length: 0, oldest: 0 }, events });
   const reply = await post({ url: runtime.webhookUrl, secret: runtime.secret, body });
-  expect([reply.status, reply.body]).toEqual([200, JSON.stringify({ accepted: events.length, rejected: [] })]);
+  expect([reply.status, reply.body]).toEqual([
+    200,
+    JSON.stringify({ accepted: events.length, rejected: [], version: CONTRACT_VERSION }),
+  ]);
   const done = await runtime.line('check done');
   expect(done['totals']).toMatchObject({ joined: 2, left: 1, undecided: 1, notified: 2 });
   calls = await readCalls(record);

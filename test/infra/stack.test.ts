@@ -6,6 +6,7 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { parse } from 'yaml';
 import { ENV, WEBHOOK_TIME } from '../../functions/names.ts';
 import { readConfig } from '../../infra/config.ts';
+import { SETTINGS } from '../../infra/settings.ts';
 import { PingMucStack } from '../../infra/stack.ts';
 import {
   type Assembly,
@@ -15,6 +16,7 @@ import {
   readResources,
   synthesize,
 } from '../../local/assembly.ts';
+import { isOfCodeDeploy } from '../../lab/permissions.ts';
 import { newApp, outdir } from './app.ts';
 
 /** What must never regress, read from the very template that a deployment would use. */
@@ -80,6 +82,63 @@ describe('nothing is lost', () => {
   });
 });
 
+describe('a release', () => {
+  const alias = (context: Readonly<Record<string, string>>): unknown =>
+    Object.values(template(context).findResources('AWS::Lambda::Alias'));
+
+  it('gets a tenth of the invocations first, for five minutes or as set', () => {
+    const [first] = alias({}) as Resource[];
+    expect(Object.keys(first?.['UpdatePolicy' as keyof Resource] ?? {})).toEqual(['CodeDeployLambdaAliasUpdate']);
+    for (const [minutes, settings] of [
+      ['5', {}],
+      ['30', { releaseMinutes: '30' }],
+    ] as const)
+      template(settings).allResourcesProperties('AWS::CodeDeploy::DeploymentGroup', {
+        DeploymentConfigName: `CodeDeployDefault.LambdaCanary10Percent${minutes}Minutes`,
+      });
+    expect(() => template({ releaseMinutes: '7' })).toThrow('CodeDeploy offers: 0, 5, 10, 15, 30');
+  });
+
+  it('gets all of them at once with releaseMinutes=0', () => {
+    expect(JSON.stringify(alias({ releaseMinutes: '0' }))).not.toContain('CodeDeploy');
+    template({ releaseMinutes: '0' }).resourceCountIs('AWS::CodeDeploy::DeploymentGroup', 0);
+  });
+
+  it('is what the API and the workflow invoke, and nothing may invoke the function itself', () => {
+    const text = JSON.stringify(template({ releaseMinutes: '0' }).toJSON());
+    const functions = Object.keys(template({}).findResources('AWS::Lambda::Function'));
+    expect(functions).toHaveLength(2);
+    for (const name of functions) expect(text).not.toContain(`{"Fn::GetAtt":["${name}","Arn"]}`);
+    expect([
+      ...text.matchAll(/"Action":"lambda:InvokeFunction","(?:Effect|FunctionName)":("Allow"|\{"Ref":"\w*Live)/g),
+    ]).toHaveLength(2);
+  });
+});
+
+describe('the operator’s own domain', () => {
+  const webhookCertificateArn = SETTINGS.webhookCertificateArn.example;
+
+  it('is the address of the webhook, and an output says where its record must point', () => {
+    const own = template({ webhookDomain: 'Ping-Muc.example.net', webhookCertificateArn });
+    own.hasResourceProperties('AWS::ApiGatewayV2::DomainName', { DomainName: 'ping-muc.example.net' });
+    own.resourceCountIs('AWS::ApiGatewayV2::ApiMapping', 1);
+    own.hasOutput('WebhookUrl', { Value: 'https://ping-muc.example.net/webhooks' });
+    own.hasOutput('WebhookDomainTarget', {});
+  });
+
+  it.each([
+    [{ webhookDomain: 'ping-muc.example.net' }, 'webhookCertificateArn must be set together with webhookDomain'],
+    [{ webhookCertificateArn }, 'webhookDomain must be set together with webhookCertificateArn'],
+    [{ webhookDomain: 'https://ping-muc.example.net', webhookCertificateArn }, 'webhookDomain must be a domain name'],
+    [
+      { webhookDomain: 'a.example', webhookCertificateArn: 'arn:aws:iam::1:x' },
+      'webhookCertificateArn must be the ARN',
+    ],
+  ])('is refused unless it is complete: %j', (settings, message) => {
+    expect(() => template(settings as Readonly<Record<string, string>>)).toThrow(message);
+  });
+});
+
 describe('nothing is open', () => {
   it('the API is the one public resource, and it has one route', () => {
     const [api, ...others] = [...new Set(Object.values(resources).map(({ Type }) => Type))].sort();
@@ -93,12 +152,16 @@ describe('nothing is open', () => {
       'AWS::CloudWatch::Alarm',
       'AWS::CloudWatch::CompositeAlarm',
       'AWS::CloudWatch::Dashboard',
+      'AWS::CodeDeploy::Application',
+      'AWS::CodeDeploy::DeploymentGroup',
       'AWS::DynamoDB::GlobalTable',
       'AWS::IAM::Policy',
       'AWS::IAM::Role',
       'AWS::KMS::Key',
+      'AWS::Lambda::Alias',
       'AWS::Lambda::Function',
       'AWS::Lambda::Permission',
+      'AWS::Lambda::Version',
       'AWS::Logs::LogGroup',
       'AWS::Logs::QueryDefinition',
       'AWS::SNS::Topic',
@@ -135,7 +198,8 @@ describe('nothing is open', () => {
         if ([Resource].flat().includes('*')) expect(action).toMatch(/^(xray|logs):/);
       }
     }
-    for (const role of properties('AWS::IAM::Role'))
+    const roles = ofType('AWS::IAM::Role').flatMap(([, role]) => (isOfCodeDeploy(role) ? [] : [role.Properties]));
+    for (const role of roles)
       expect(Object.keys(role).sort()).toEqual(expect.not.arrayContaining(['ManagedPolicyArns', 'Policies']));
   });
 
@@ -407,7 +471,9 @@ describe('the outputs', () => {
   it('alarms and the check that may fail link to the runbook that the operator names', () => {
     const runbookUrl = 'https://wiki.example.net/ping-muc';
     const kinds = ['AWS::CloudWatch::Alarm', 'AWS::CloudWatch::CompositeAlarm'];
-    const described = kinds.flatMap((kind) => Object.values(template({ runbookUrl }).findResources(kind)));
+    const described = kinds.flatMap((kind) =>
+      Object.values(template({ runbookUrl, releaseMinutes: '0' }).findResources(kind)),
+    );
     expect(described.length).toBeGreaterThan(5);
     for (const alarm of described)
       expect(property('Properties.AlarmDescription', alarm)).toMatch(

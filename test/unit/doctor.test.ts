@@ -50,15 +50,15 @@ describe('the doctor judges what the server answers:', () => {
   const HOST = 'example.net';
   const UNSIGNED: Reply = { status: 401, body: '', ahead: 0, expires: undefined };
   const root = (version = CONTRACT_VERSION): string =>
-    `<xmpp host="${HOST}" version="${version}" dry_run="false" webhooks="accepted"/>`;
+    `<xmpp host="${HOST}" version="${version}" dry_run="false" webhooks="accepted" delay="5"/>`;
   /** What it finds, except for what is well. */
-  function find(signed: Partial<Reply>, unsigned: Partial<Reply> = {}): readonly string[] {
+  function find(signed: Partial<Reply>, unsigned: Partial<Reply> = {}, printed?: string): readonly string[] {
     const answers = {
       url: 'https://xmpp.example.net/ping_muc/stanzas',
       unsigned: { ...UNSIGNED, ...unsigned },
       signed: { ...UNSIGNED, status: 200, body: root(), ...signed },
     };
-    return [...serverFindings(answers, HOST)]
+    return [...serverFindings(answers, HOST, printed)]
       .filter(({ mark }) => mark !== 'ok')
       .map(({ mark, text }) => `${mark}: ${text}`);
   }
@@ -85,6 +85,15 @@ describe('the doctor judges what the server answers:', () => {
     ],
   ])('%s', (_what, signed, expected) => {
     expect(find(signed)).toEqual([expect.stringMatching(expected)]);
+  });
+
+  it.each([
+    ['Prosody', 'ping_muc_delay = 60\nping_muc_timeout = 60\n'],
+    ['YAML', '    delay: 60\n    timeout: 60\n'],
+  ])('a setting that is not the printed one, in the form of %s', (_form, printed) => {
+    const expected = 'note: Settings of example.net: delay 5 s. Those that were printed have delay 60 s';
+    expect(find({}, {}, printed)).toEqual([expected]);
+    expect(find({}, {}, printed.replace('60', '5'))).toEqual([]);
   });
 
   it('an answer to what is not signed', () => {

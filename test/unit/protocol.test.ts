@@ -467,8 +467,11 @@ it('its version is the one that both sides and the samples state', () => {
   const module = readFileSync(new URL('../prosody/mod_ping_muc_webhook/contract.lib.lua', protocol), 'utf8');
   const stated = /^local VERSION = "(.*)";/m.exec(module)?.[1];
   const sample = /^<xmpp .*version="(.*?)"/.exec(read('samples/stanzas-answer.xml'))?.[1];
+  const { version: answered } = JSON.parse(read('samples/webhook-answer-accepted.json')) as {
+    readonly version: string;
+  };
   const version = at('info')['version'];
-  expect([CONTRACT_VERSION, stated, sample]).toEqual([version, version, version]);
+  expect([CONTRACT_VERSION, stated, sample, answered]).toEqual([version, version, version, version]);
 });
 
 describe('stanza samples', () => {

@@ -3,7 +3,7 @@ import type { APIGatewayProxyStructuredResultV2 } from 'aws-lambda';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import { RowRefusedError } from '../../functions/adapters/items.ts';
 import { decodeSecret, sign } from '../../functions/core/signature.ts';
-import { ENV, WEBHOOK_TIME } from '../../functions/names.ts';
+import { CONTRACT_VERSION, ENV, WEBHOOK_TIME } from '../../functions/names.ts';
 import type { WebhookPorts, webhookHandler } from '../../functions/webhook.ts';
 
 /** The webhook function with a scripted table and workflow. */
@@ -85,6 +85,7 @@ it('stores what it can, and lists the events that the table does not accept, wit
   expect(answer.statusCode).toBe(200);
   expect(body).toEqual({
     accepted: 2,
+    version: CONTRACT_VERSION,
     rejected: [
       { index: 1, error: 'must be an object with type, at and what the type asks for' },
       { index: 2, error: `the table does not take it: no user@${HOST}/2` },
@@ -218,12 +219,12 @@ describe('a heartbeat', () => {
       return Promise.resolve();
     };
     const { body } = await send([joined(0)], { hear, queue: { length: 3, oldest: 60 } });
-    expect(body).toEqual({ accepted: 1, rejected: [] });
+    expect(body).toEqual({ accepted: 1, rejected: [], version: CONTRACT_VERSION });
     expect(heard).toEqual([[HOST, { length: 3, oldest: 60 }, true, 1]]);
   });
 
   it('may have no events, and is asked for again if the table does not take it', async () => {
-    expect((await send([], { queue: { length: 0, oldest: 0 } })).body).toEqual({ accepted: 0, rejected: [] });
+    expect((await send([], { queue: { length: 0, oldest: 0 } })).body).toMatchObject({ accepted: 0, rejected: [] });
     const hear = (): Promise<void> => Promise.reject(new Error('down'));
     expect((await send([], { hear, queue: { length: 0, oldest: 0 } })).answer.statusCode).toBe(503);
   });
