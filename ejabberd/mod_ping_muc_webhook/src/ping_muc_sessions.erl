@@ -86,8 +86,27 @@ receives(#presence{type = Type} = Presence, State, Context)
             presence(ping_muc_stanzas:facts(Presence), Join, Presence, heard(Room, Presence, State, Context), Context)
     end;
 receives(Stanza, State, Context) ->
-    #jid{luser = Node, lserver = Remote} = xmpp:get_from(Stanza),
-    heard(<<Node/binary, $@, Remote/binary>>, Stanza, State, Context).
+    #jid{luser = Node, lserver = Remote, lresource = Nick} = xmpp:get_from(Stanza),
+    Room = <<Node/binary, $@, Remote/binary>>,
+    case Stanza of
+        %% Any occupant can send an error from its own address.
+        #message{type = error} when Nick =:= <<>> ->
+            denied(Room, ping_muc_stanzas:condition(Stanza), Stanza, State, Context);
+        _ ->
+            ok
+    end,
+    heard(Room, Stanza, State, Context).
+
+%% How a room answers a message or presence of a session that is not in it: not-acceptable (XEP-0045 §7.4; Prosody
+%% answers a presence with item-not-found), or item-not-found if the room itself no longer exists
+denied(Room, Condition, Stanza, State, Context) when Condition =:= 'not-acceptable'; Condition =:= 'item-not-found' ->
+    IsGenuine = ping_muc_stanzas:began(Stanza) =/= undefined,
+    case ping_muc_tracks:find(Room, track(State, Context)) of
+        #{attempt := none} when IsGenuine -> ping_muc_doubts:denied(Context, Room, full(State));
+        _ -> ok % otherwise the session is entering again by itself
+    end;
+denied(_, _, _, _, _) ->
+    ok.
 
 %% Something came from the room. It sends its messages, and its occupants' presence, only to its occupants. But it can
 %% also invite users who are not in it, or answer with an error.
@@ -138,7 +157,14 @@ prove(Room, true, Began, #{proof := Proof} = Join, State, Context) when Began > 
 prove(_, _, _, Join, _, _) ->
     Join.
 
-presence(#{type := error, room := Room}, Join, _, State, Context) ->
+presence(#{type := error, room := Room, nick := Nick, condition := Condition}, Join, Presence, State, Context) ->
+    case Join of
+        %% A new nick that is not acceptable is no reason to doubt.
+        #{nick := Own} when Nick =:= <<>>; Nick =:= Own; Condition =:= 'item-not-found' ->
+            denied(Room, Condition, Presence, State, Context);
+        _ ->
+            ok
+    end,
     Track = ping_muc_tracks:forget_ask(Room, track(State, Context)),
     case Join of
         #{attempt := Attempt} when Attempt =/= none -> finish(Room, room, Track, State, Context);

@@ -1,7 +1,7 @@
 %%% Stanzas: what a stanza says about a room, as plain data; and the stanzas that this server makes
 -module(ping_muc_stanzas).
 
--export([facts/1, began/1, mark_stream/2, is_ours/1, is_delayed/1, is_entry/1]).
+-export([facts/1, condition/1, began/1, mark_stream/2, is_ours/1, is_delayed/1, is_entry/1]).
 -export([ping/2, disco/2, notice/3]).
 
 -export_type([facts/0]).
@@ -34,13 +34,13 @@ new_nick(#muc_user{items = [#muc_item{nick = Nick} | _]}) when Nick =/= <<>> ->
 new_nick(_) ->
     <<>>.
 
-condition(#presence{type = error} = Presence) ->
-    case xmpp:get_error(Presence) of
+%% Of an error; none of any other stanza
+-spec condition(stanza()) -> atom().
+condition(Stanza) ->
+    case xmpp:get_type(Stanza) =:= error andalso xmpp:get_error(Stanza) of
         #stanza_error{reason = Reason} when is_atom(Reason) -> Reason;
-        _ -> 'undefined-condition'
-    end;
-condition(_) ->
-    none.
+        _ -> none
+    end.
 
 %% When the stream over which a stanza arrived was established, in microseconds; 0 if that was before the module was
 %% loaded; undefined if the stanza did not arrive from another host: this server made it
