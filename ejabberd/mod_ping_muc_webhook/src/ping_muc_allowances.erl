@@ -1,7 +1,7 @@
-%%% Allowances: how many checks errors of rooms can cause at once, and per second in the long run: checks of single rooms
-%%% for one remote host and for one user, checks of a whole host, and checks in all. Each costs the operator money. A
-%%% check whose pings are not answered runs for minutes, and delays others. If all are answered, most of its cost is
-%%% given back. Times are monotonic seconds.
+%%% Allowances: how many checks errors of rooms can cause at once, and per second in the long run: checks of single
+%%% rooms for one remote host and for one user, checks of a whole host, and checks in all. Each costs the operator
+%%% money. A check whose pings are not answered runs for minutes, and delays others. If all are answered, most of its
+%%% cost is given back. Times are monotonic seconds.
 -module(ping_muc_allowances).
 
 -export([new/0, of_room/2, of_host/1, wait/3, spend/4, has/3, sweep/2, given_back/0]).
@@ -43,7 +43,8 @@ given_back() ->
 %% Seconds until a check that uses these is allowed; 0: now
 -spec wait([account()], number(), allowances()) -> number().
 wait(Accounts, Now, Allowances) ->
-    lists:max([0 | [(1 - left(Account, Now, Allowances)) / element(2, bound(Kind)) || {Kind, _} = Account <- Accounts]]).
+    lists:max([0 | [(1 - left(Account, Now, Allowances)) / element(2, bound(Kind))
+                    || {Kind, _} = Account <- Accounts]]).
 
 -spec has(account(), number(), allowances()) -> boolean().
 has(Account, Now, Allowances) ->
@@ -58,7 +59,8 @@ spend(Accounts, Count, Now, Allowances) ->
 %% Drops those that are full again.
 -spec sweep(number(), allowances()) -> allowances().
 sweep(Now, Allowances) ->
-    maps:filter(fun({Kind, _} = Account, _) -> left(Account, Now, Allowances) < element(1, bound(Kind)) end, Allowances).
+    IsUsed = fun({Kind, _} = Account, _) -> left(Account, Now, Allowances) < element(1, bound(Kind)) end,
+    maps:filter(IsUsed, Allowances).
 
 left({Kind, _} = Account, Now, Allowances) ->
     {AtOnce, Rate} = bound(Kind),

@@ -22,11 +22,13 @@
 -define(MAX_REASON, 1024).
 
 %% What a stanza asks for. name, id, from and to are the stanza's own. full: the session. occupant, room, nick, remote:
-%% in which room, and as whom. kind refused: it is not permitted, and reason says why.
+%% in which room, and as whom. occupants: what the room has said. kind refused: it is not permitted, and reason says
+%% why.
 -type item() :: #{kind := ping | disco | notice | reentry | refused, name := binary(), id := binary(),
                   from := binary(), to := binary(), full => binary(), user => {binary(), binary(), binary()},
                   occupant => binary(), room => binary(), nick => binary(), remote => binary(),
-                  at => non_neg_integer(), close => non_neg_integer() | undefined, reason => binary()}.
+                  at => non_neg_integer(), close => non_neg_integer() | undefined, reason => binary(),
+                  occupants => non_neg_integer() | unknown}.
 
 -spec version() -> binary().
 version() ->

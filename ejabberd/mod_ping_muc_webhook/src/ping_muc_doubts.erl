@@ -199,7 +199,8 @@ is_silent(Room, #{settings := #{silence := Silence}} = Context, #{requested := R
                 #{Room := {At, _}} -> Now - At >= Silence;
                 _ -> true
             end,
-    IsDue andalso lists:any(fun(#{heard := Heard}) -> Now - Heard >= Silence end, ping_muc_joins:in_room(Context, Room)).
+    IsDue andalso lists:any(fun(#{heard := Heard}) -> Now - Heard >= Silence end,
+                            ping_muc_joins:in_room(Context, Room)).
 
 %% A host that hangs is silent in all of its rooms. Until something arrives from it, checks of a few rooms are enough.
 may_check(Remote, #{settings := #{silence := Silence}} = Context, #{unheard := Unheard} = State) ->

@@ -3,8 +3,8 @@
 %%% The truth about a join is in its session (ping_muc_sessions). This index is what other processes read.
 -module(ping_muc_joins).
 
--export([put/5, remove/4, move/4, find/3, note/4, in_room/2, next/2, fold/3, count/1, remotes/1, has_remote/2, drop_dead/2]).
--export([note_heard/2, note_break/2, note_close/3, heard/2, breaks/2, newest_close/2]).
+-export([put/5, remove/4, move/4, find/3, note/4, in_room/2, next/2, fold/3, count/1, drop_dead/2]).
+-export([remotes/1, has_remote/2, note_heard/2, note_break/2, note_close/3, heard/2, breaks/2, newest_close/2]).
 
 -export_type([join/0]).
 

@@ -184,7 +184,8 @@ bounds_test() ->
     ?assertMatch({#{at := 1}, _}, ping_muc_tracks:confirmed(Room(1), <<"n">>, 1001, Full)).
 
 entering_test() ->
-    Join = #{at => 1, nick => <<"n">>, attempt => none, pinged => 0, proof => 0, heard => 0},
+    Join = #{at => 1, nick => <<"n">>, attempt => none, pinged => 0, proof => 0, heard => 0, entered => 0, lines => [],
+             entry => none},
     ?assertNot(ping_muc_tracks:is_entering(Join, 60, 100)),
     ?assert(ping_muc_tracks:is_entering(Join#{attempt := 50}, 60, 100)), % younger than the time-out
     ?assertNot(ping_muc_tracks:is_entering(Join#{attempt := 50, pinged := 90}, 60, 120)),
