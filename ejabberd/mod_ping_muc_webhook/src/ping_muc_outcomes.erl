@@ -8,8 +8,8 @@
 
 -include("xmpp.hrl").
 
-%% answer: the text of the answer. in_room: the same, and the session is in the room. silence: the same, and the room has
-%% not answered. ignore: it is no answer. perform: the item is to be carried out now.
+%% answer: the text of the answer. in_room: the same, and the session is in the room. silence: the same, and the room
+%% has not answered. ignore: it is no answer. perform: the item is to be carried out now.
 -type outcome() :: {answer | in_room | silence, iodata()} | ignore | {perform, item()}.
 -type item() :: ping_muc_contract:item().
 -type context() :: ping_muc_host:context().

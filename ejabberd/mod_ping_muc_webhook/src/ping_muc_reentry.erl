@@ -28,9 +28,9 @@
 %% itself.
 -type entry() :: #{phase := asked | in, id := binary(), occupant := binary(), begun := integer(),
                    deadline := integer(), earlier := binary() | none, known := binary() | none,
-                   snapshot := #{binary() => true} | unknown, announced := #{binary() => true}, lines := non_neg_integer(), came_back := boolean(),
-                   overdue := boolean(), withdrawn := boolean(), finished := boolean(), filter_until := integer(),
-                   waiter := waiter()}.
+                   snapshot := #{binary() => true} | unknown, announced := #{binary() => true},
+                   lines := non_neg_integer(), came_back := boolean(), overdue := boolean(),
+                   withdrawn := boolean(), finished := boolean(), filter_until := integer(), waiter := waiter()}.
 %% entered: whether messages are missing. error: the room's, or a bounce of this server. new: the room was created.
 -type outcome() :: {entered, boolean()} | {error, presence()} | new | rejoining | conflict | gone | expired.
 

@@ -24,7 +24,8 @@ facts(#presence{id = Id, type = Type, from = From} = Presence) ->
            end,
     Codes = case User of #muc_user{status_codes = Some} -> Some; _ -> [] end,
     #{id => Id, room => <<Node/binary, $@, Remote/binary>>, nick => Nick, type => Type,
-      self => lists:member(110, Codes), codes => Codes, occupant => Type =:= available andalso Nick =/= <<>> andalso User =/= false,
+      self => lists:member(110, Codes), codes => Codes,
+      occupant => Type =:= available andalso Nick =/= <<>> andalso User =/= false,
       new_nick => new_nick(User), began => began(Presence), condition => condition(Presence)}.
 
 new_nick(#muc_user{items = [#muc_item{nick = Nick} | _]}) when Nick =/= <<>> ->
