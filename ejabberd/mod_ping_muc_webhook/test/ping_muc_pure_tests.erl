@@ -2,7 +2,7 @@
 -module(ping_muc_pure_tests).
 
 -include_lib("eunit/include/eunit.hrl").
--include("fxml.hrl").
+-include("xmpp.hrl").
 
 -define(HOST, <<"example.net">>).
 
