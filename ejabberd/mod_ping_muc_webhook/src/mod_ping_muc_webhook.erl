@@ -23,8 +23,8 @@ start(Host, Options) ->
             hooks(add, Host),
             ping_muc_commands:register(Host),
             warn_of_cluster(),
-            ?INFO_MSG("ping_muc: ~ts is watched. The stanza API is below the path that a listener of ejabberd_http gives "
-                      "to mod_ping_muc_webhook (request_handlers)", [Host]);
+            ?INFO_MSG("ping_muc: ~ts is watched. The stanza API is below the path that a listener of ejabberd_http "
+                      "gives to mod_ping_muc_webhook (request_handlers)", [Host]);
         Error ->
             Error
     end.

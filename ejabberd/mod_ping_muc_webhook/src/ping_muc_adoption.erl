@@ -41,7 +41,7 @@ drop_unwatched(Context) ->
 
 -spec perform(term(), ejabberd_c2s:state(), context()) -> ejabberd_c2s:state().
 perform({places, ReplyTo, Tag}, #{jid := JID, pres_a := Addresses} = State, Context) ->
-    Track = ping_muc_sessions:track(State, Context),
+    Track = ping_muc_session:track(State, Context),
     Places = [{self(), JID, room(Place), Nick} || {Node, Remote, Nick} = Place <- gb_sets:to_list(Addresses),
                                                  Node =/= <<>>, Nick =/= <<>>,
                                                  ping_muc_host:is_watched(Context, Remote),
@@ -49,13 +49,13 @@ perform({places, ReplyTo, Tag}, #{jid := JID, pres_a := Addresses} = State, Cont
     ReplyTo ! {places, Tag, self(), Places},
     State;
 perform({adopt, Room, Nick}, #{pres_a := Addresses} = State, Context) ->
-    Track = ping_muc_sessions:track(State, Context),
+    Track = ping_muc_session:track(State, Context),
     #jid{luser = Node, lserver = Remote} = jid:decode(Room),
     IsThere = gb_sets:is_element({Node, Remote, Nick}, Addresses)
         andalso ping_muc_tracks:find(Room, Track) =:= undefined,
-    if IsThere -> ping_muc_sessions:record(Room, Nick, Track, State, Context); true -> State end;
+    if IsThere -> ping_muc_session:record(Room, Nick, Track, State, Context); true -> State end;
 perform({unwatched, Room}, State, Context) ->
-    ping_muc_sessions:finish(Room, other, ping_muc_sessions:track(State, Context), State, Context);
+    ping_muc_session:finish(Room, other, ping_muc_session:track(State, Context), State, Context);
 perform(_, State, _) ->
     State.
 

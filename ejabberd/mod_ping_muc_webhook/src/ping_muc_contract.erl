@@ -5,14 +5,9 @@
 
 -export_type([item/0]).
 
--include("fxml.hrl").
+-include("xmpp.hrl").
 
--define(NS_DISCO, <<"http://jabber.org/protocol/disco#info">>).
--define(NS_MUC, <<"http://jabber.org/protocol/muc">>).
--define(NS_MUC_USER, <<"http://jabber.org/protocol/muc#user">>).
--define(NS_PING, <<"urn:xmpp:ping">>).
 -define(NS_PING_MUC, <<"urn:ping-muc:0">>).
--define(NS_CLIENT, <<"jabber:client">>).
 
 -define(VERSION, <<"0.1.0">>). % of the contract that this module implements: info.version in protocol/openapi.yaml
 -define(MAX_MARKS, 30000). % in a request: characters that cost a parser time; a thousand notices have 24,000
@@ -22,11 +17,13 @@
 -define(MAX_REASON, 1024).
 
 %% What a stanza asks for. name, id, from and to are the stanza's own. full: the session. occupant, room, nick, remote:
-%% in which room, and as whom. kind refused: it is not permitted, and reason says why.
+%% in which room, and as whom. occupants: what the room has said. kind refused: it is not permitted, and reason says
+%% why.
 -type item() :: #{kind := ping | disco | notice | reentry | refused, name := binary(), id := binary(),
                   from := binary(), to := binary(), full => binary(), user => {binary(), binary(), binary()},
                   occupant => binary(), room => binary(), nick => binary(), remote => binary(),
-                  at => non_neg_integer(), close => non_neg_integer() | undefined, reason => binary()}.
+                  at => non_neg_integer(), close => non_neg_integer() | undefined, reason => binary(),
+                  occupants => non_neg_integer() | unknown}.
 
 -spec version() -> binary().
 version() ->
@@ -183,8 +180,8 @@ check_query(Stanza, {ok, #{nick := Nick} = Item}) ->
             IsPlain = Nick =:= <<>> andalso Others =:= [] andalso elements(Query) =:= []
                 andalso attr(<<"node">>, Query) =:= undefined,
             case attr(<<"xmlns">>, Query) of
-                ?NS_DISCO when IsPlain -> {ok, Item#{kind => disco}};
-                ?NS_DISCO -> {error, <<"disco#info goes to a room's bare JID, alone and without a node">>};
+                ?NS_DISCO_INFO when IsPlain -> {ok, Item#{kind => disco}};
+                ?NS_DISCO_INFO -> {error, <<"disco#info goes to a room's bare JID, alone and without a node">>};
                 _ -> no_query()
             end;
         [#xmlel{name = <<"ping">>} = Ping | _] ->

@@ -8,10 +8,11 @@
 -export_type([context/0]).
 
 %% generation: names this start of the module. What sessions and streams have stored under another one is stale.
-%% joins, remotes, streams, notes: tables of ping_muc_joins, ping_muc_streams and ping_muc_api.
+%% listening: since when rosters and lines are stored that rooms send, in monotonic ms; none if they are not. The tables
+%% belong to ping_muc_joins (joins, remotes), ping_muc_streams, ping_muc_rosters and ping_muc_api (notes).
 -type context() :: #{host := binary(), settings := ping_muc_settings:settings(), generation := pos_integer(),
                      clock := atomics:atomics_ref(), joins := ets:tid(), remotes := ets:tid(), streams := ets:tid(),
-                     notes := ets:tid()}.
+                     rosters := ets:tid(), notes := ets:tid(), listening := integer() | none}.
 
 -spec start(binary(), ping_muc_settings:settings()) -> context().
 start(Host, Settings) ->
@@ -21,6 +22,8 @@ start(Host, Settings) ->
                 joins => ets:new(ping_muc_joins, [ordered_set | Options]),
                 remotes => ets:new(ping_muc_remotes, [set | Options]),
                 streams => ets:new(ping_muc_streams, [set | Options]),
+                rosters => ets:new(ping_muc_rosters, [ordered_set | Options]),
+                listening => listening(Settings, none),
                 notes => ets:new(ping_muc_notes, [set | Options])},
     persistent_term:put({?MODULE, Host}, Context),
     Context.
@@ -29,8 +32,14 @@ start(Host, Settings) ->
 reload(Host, Settings) ->
     case context(Host) of
         undefined -> ok;
-        Context -> persistent_term:put({?MODULE, Host}, Context#{settings := Settings})
+        #{listening := Before} = Context ->
+            persistent_term:put({?MODULE, Host}, Context#{settings := Settings,
+                                                          listening := listening(Settings, Before)})
     end.
+
+listening(#{reenter := false}, _) -> none;
+listening(_, none) -> erlang:monotonic_time(millisecond);
+listening(_, Since) -> Since.
 
 -spec stop(binary()) -> ok.
 stop(Host) ->

@@ -3,8 +3,8 @@
 %%% The truth about a join is in its session (ping_muc_sessions). This index is what other processes read.
 -module(ping_muc_joins).
 
--export([put/5, remove/4, move/4, find/3, note/4, in_room/2, fold/3, count/1, remotes/1, has_remote/2, drop_dead/2]).
--export([note_heard/2, note_break/2, note_close/3, heard/2, breaks/2, newest_close/2]).
+-export([put/5, remove/4, move/4, find/3, note/4, in_room/2, next/2, fold/3, count/1, drop_dead/2]).
+-export([remotes/1, has_remote/2, note_heard/2, note_break/2, note_close/3, heard/2, breaks/2, newest_close/2]).
 
 -export_type([join/0]).
 
@@ -73,6 +73,14 @@ note(#{joins := Joins}, Room, User, Changes) ->
 in_room(#{joins := Joins}, Room) ->
     Pattern = {{remote(Room), Room, '_'}, '_', '_', '_', '_', '_', '_', '_'},
     [from_row(Row) || Row <- ets:match_object(Joins, Pattern)].
+
+%% The key of the join after another one, and its room. first: before all
+-spec next(context(), term()) -> {term(), binary()} | none.
+next(#{joins := Joins}, Last) ->
+    case if Last =:= first -> ets:first(Joins); true -> ets:next(Joins, Last) end of
+        '$end_of_table' -> none;
+        {_, Room, _} = Key -> {Key, Room}
+    end.
 
 -spec fold(fun((join(), Acc) -> Acc), Acc, context()) -> Acc.
 fold(Fun, Acc, #{joins := Joins}) ->

@@ -7,8 +7,6 @@
 
 -export([run/3]).
 
--include("xmpp.hrl").
-
 %% ms after the time-out of the last query: for a session that is slow, or an answer that nobody vouches for
 -define(GRACE, 5000).
 -define(RETRY_AFTER, 50). % ms until a session that goes on in another process is looked up again
@@ -17,10 +15,11 @@
 
 -type context() :: ping_muc_host:context().
 -type item() :: ping_muc_contract:item().
-%% pending: Id → the item, and what is awaited: the reply of a session's process, or the answer of a room. answers: the
-%% text so far. is_answered: whether all rooms have answered their pings.
+%% What is awaited: the reply of a session's process, which was looked up so often before; or the answer of a room
+-type awaited() :: {session, pid(), non_neg_integer()} | {room, pid(), ping_muc_actions:sent()}.
+%% pending: Id → the item, and what is awaited. answers: the text so far. is_answered: whether all rooms have answered.
 -type state() :: #{tag := reference(), deadline := integer(), timeout := pos_integer(), context := context(),
-                   pending := #{binary() => {item(), {session, pid(), non_neg_integer()} | room}},
+                   pending := #{binary() => {item(), awaited()}},
                    sessions := #{pid() => reference()}, answers := [iodata()], is_answered := boolean()}.
 
 %% Key: by which a replay is recognised. Returns the answer, or HTTP status and text of a refusal.
@@ -97,17 +96,20 @@ finished(Items, #{context := Context, is_answered := IsAnswered}) ->
 
 %% Carries out an item. Tries: how often its session was looked up in vain
 -spec perform(item(), non_neg_integer(), state()) -> state().
-perform(#{kind := refused, reason := Why} = Item, _, #{context := #{host := Host}} = State) ->
-    answer(Item, ping_muc_answers:server_error(Item, {modify, 'policy-violation'}, Host, [Why]), State);
-perform(#{user := {User, Server, Resource}, id := Id} = Item, Tries, #{pending := Pending} = State) ->
-    #{tag := Tag, timeout := Timeout, deadline := Deadline} = State,
-    case ejabberd_sm:get_session_pid(User, Server, Resource) of
+perform(#{kind := refused, reason := Why} = Item, _, #{context := #{host := Host}, answers := Answers} = State) ->
+    Text = ping_muc_answers:server_error(Item, {modify, 'policy-violation'}, Host, [Why]),
+    State#{answers := [Text | Answers]};
+perform(#{id := Id} = Item, Tries, #{tag := Tag, timeout := Timeout, deadline := Deadline} = State) ->
+    case session(Item) of
         none ->
-            gone(Item, State);
+            settle(ping_muc_outcomes:reply(gone, Item, maps:get(context, State)), Item, State);
         Pid ->
             ping_muc_sessions:ask(Pid, {self(), Tag}, Item, {Deadline + ?GRACE, Timeout}),
-            watch(Pid, State#{pending := Pending#{Id => {Item, {session, Pid, Tries}}}})
+            await(Id, {Item, {session, Pid, Tries}}, watch(Pid, State))
     end.
+
+session(#{user := {User, Server, Resource}}) ->
+    ejabberd_sm:get_session_pid(User, Server, Resource).
 
 watch(Pid, #{sessions := Sessions} = State) ->
     case Sessions of
@@ -115,18 +117,8 @@ watch(Pid, #{sessions := Sessions} = State) ->
         _ -> State#{sessions := Sessions#{Pid => erlang:monitor(process, Pid)}}
     end.
 
-gone(Item, #{context := #{host := Host}} = State) ->
-    answered(Item, ping_muc_answers:server_error(Item, {cancel, 'recipient-unavailable'}, Host, []), State).
-
-%% Adds an answer. For an item that counted as a query, see answered/3.
-answer(#{id := Id}, Text, #{answers := Answers, pending := Pending} = State) ->
-    State#{answers := [Text | Answers], pending := maps:remove(Id, Pending)}.
-
-answered(#{kind := notice} = Item, Text, State) ->
-    answer(Item, Text, State);
-answered(#{remote := Remote} = Item, Text, #{context := Context} = State) ->
-    ping_muc_gate:answered(Context, Remote),
-    answer(Item, Text, State).
+await(Id, Awaited, #{pending := Pending} = State) ->
+    State#{pending := Pending#{Id => Awaited}}.
 
 %% Waits until nothing is pending.
 -spec wait(state()) -> state().
@@ -136,25 +128,39 @@ wait(#{deadline := Deadline} = State) ->
     receive
         Message -> wait(take(Message, State))
     after max(0, Deadline - now_ms()) ->
-            #{pending := Pending} = State,
-            lists:foldl(fun expire/2, State#{is_answered := false}, maps:values(Pending))
+            #{pending := Pending, context := Context} = State,
+            lists:foldl(fun({Item, _}, Before) -> settle(ping_muc_outcomes:nothing(Item, Context), Item, Before) end,
+                        State, maps:values(Pending))
     end.
 
-take({Tag, Id, Answer}, #{tag := Tag, pending := Pending} = State) ->
-    case Pending of
-        #{Id := {Item, {session, _, Tries}}} -> replied(Answer, Item, Tries, State);
-        _ -> State
+take({Tag, Id, Answer}, #{tag := Tag, pending := Pending, context := Context} = State) ->
+    case {Pending, Answer} of
+        {#{Id := {Item, {session, Pid, _}}}, {sent, Sent}} ->
+            await(Id, {Item, {room, Pid, Sent}}, State);
+        {#{Id := {Item, {session, _, Tries}}}, moved} ->
+            look_again(Item, Tries, State);
+        {#{Id := {Item, {room, _, Sent}}}, {reentry, Outcome}} ->
+            settle(ping_muc_outcomes:reentry(Outcome, Sent, Item, Context), Item, State);
+        {#{Id := {Item, _}}, {reentry, Outcome}} -> % before the reply that it was sent
+            Now = {os:system_time(microsecond), ping_muc_joins:breaks(Context, maps:get(remote, Item))},
+            settle(ping_muc_outcomes:reentry(Outcome, Now, Item, Context), Item, State);
+        {#{Id := {Item, {session, _, _}}}, _} ->
+            settle(ping_muc_outcomes:reply(Answer, Item, Context), Item, State);
+        _ ->
+            State
     end;
-take({iq_reply, Answer, {Tag, Id, Sent}}, #{tag := Tag, pending := Pending} = State) ->
+take({iq_reply, Answer, {Tag, Id, Sent}}, #{tag := Tag, pending := Pending, context := Context} = State) ->
     case Pending of
-        #{Id := {Item, _}} -> query_answered(Answer, Sent, Item, State);
+        #{Id := {Item, _}} -> settle(ping_muc_outcomes:query(Answer, Sent, Item, Context), Item, State);
         _ -> State
     end;
 take({'DOWN', _, process, Pid, _}, #{sessions := Sessions, pending := Pending} = State) ->
-    Left = [{Item, Tries} || {Item, {session, Session, Tries}} <- maps:values(Pending), Session =:= Pid],
-    lists:foldl(fun({Item, Tries}, Before) -> retry(Item, Tries, Before) end,
-                State#{sessions := maps:remove(Pid, Sessions)}, Left);
-take({retry, Id, Tries}, #{pending := Pending} = State) ->
+    Left = [{Item, Awaited} || {Item, {_, Session, _} = Awaited} <- maps:values(Pending), Session =:= Pid],
+    lists:foldl(fun({Item, {session, _, Tries}}, Before) -> look_again(Item, Tries, Before);
+                   ({#{kind := reentry} = Item, {room, _, Sent}}, Before) -> follow(Item, Sent, Before);
+                   (_, Before) -> Before % the room's answer does not need the session
+                end, State#{sessions := maps:remove(Pid, Sessions)}, Left);
+take({look_again, Id, Tries}, #{pending := Pending} = State) ->
     case Pending of
         #{Id := {Item, _}} -> perform(Item, Tries, State);
         _ -> State
@@ -162,103 +168,45 @@ take({retry, Id, Tries}, #{pending := Pending} = State) ->
 take(_, State) ->
     State.
 
-%% A session's process has replied.
-replied(sent, #{id := Id} = Item, _, #{pending := Pending} = State) ->
-    State#{pending := Pending#{Id := {Item, room}}};
-replied(delivered, Item, _, State) ->
-    answer(Item, [], State);
-replied(moved, Item, Tries, State) ->
-    retry(Item, Tries, State);
-replied(proven, Item, _, State) ->
-    answered(Item, ping_muc_answers:proof(Item), State);
-replied(Refusal, Item, _, #{context := #{host := Host}} = State) ->
-    {Error, Extras} = case Refusal of
-                          conflict -> {{cancel, conflict}, []};
-                          rejoining -> {{cancel, conflict}, [{<<"rejoining">>, []}]};
-                          unsupported -> {{cancel, 'feature-not-implemented'}, []}
-                      end,
-    answered(Item, ping_muc_answers:server_error(Item, Error, Host, Extras), State).
-
 %% The session goes on in another process, or has ended.
-retry(Item, Tries, State) when Tries >= ?MAX_RETRIES ->
-    gone(Item, State);
-retry(#{id := Id} = Item, Tries, #{pending := Pending} = State) ->
-    _ = erlang:send_after(?RETRY_AFTER, self(), {retry, Id, Tries + 1}),
-    State#{pending := Pending#{Id := {Item, {session, self(), Tries}}}}.
+look_again(Item, Tries, #{context := Context} = State) when Tries >= ?MAX_RETRIES ->
+    settle(ping_muc_outcomes:reply(gone, Item, Context), Item, State);
+look_again(#{id := Id} = Item, Tries, State) ->
+    _ = erlang:send_after(?RETRY_AFTER, self(), {look_again, Id, Tries + 1}),
+    await(Id, {Item, {session, self(), Tries}}, State).
 
-%% A room has answered, this server has in its place, or the time is over.
-query_answered(timeout, Sent, Item, State) ->
-    unanswered(Item, Sent, State);
-query_answered(#iq{type = result, from = From} = Answer, Sent, Item, State) ->
-    case is_asked(From, Item) of
-        true -> room_result(ping_muc_stanzas:began(Answer), Sent, Item, State);
-        false -> State % no answer of the room
-    end;
-query_answered(#iq{from = From} = Answer, Sent, Item, #{context := #{host := Host}} = State) ->
-    case {is_asked(From, Item), ping_muc_stanzas:began(Answer)} of
-        {false, _} -> State;
-        {true, undefined} -> bounced(xmpp:get_error(Answer), Sent, Item, State);
-        {true, _} -> answered(Item, ping_muc_answers:room_error(Item, Answer, Host), State)
+%% A re-entry goes on in another process, with its session.
+follow(#{id := Id} = Item, Sent, #{context := Context} = State) ->
+    case session(Item) of
+        none -> settle(ping_muc_outcomes:reply(gone, Item, Context), Item, State);
+        Pid -> await(Id, {Item, {room, Pid, Sent}}, watch(Pid, State))
     end.
 
-is_asked(From, #{kind := ping, occupant := Occupant}) -> jid:encode(jid:tolower(From)) =:= Occupant;
-is_asked(From, #{kind := disco, room := Room}) -> jid:encode(jid:tolower(From)) =:= Room.
+%% What becomes of an item
+-spec settle(ping_muc_outcomes:outcome(), item(), state()) -> state().
+settle(ignore, _, State) ->
+    State;
+settle({perform, Item}, _, State) ->
+    perform(Item, 0, State);
+settle({in_room, Text}, Item, State) ->
+    found_in(Item, State),
+    settle({answer, Text}, Item, State);
+settle({silence, Text}, Item, State) ->
+    settle({answer, Text}, Item, State#{is_answered := false});
+settle({answer, Text}, #{id := Id} = Item, #{answers := Answers, pending := Pending, context := Context} = State) ->
+    case Item of
+        #{kind := notice} -> ok;
+        #{remote := Remote} -> ping_muc_gate:answered(Context, Remote)
+    end,
+    State#{answers := [Text | Answers], pending := maps:remove(Id, Pending)}.
 
-room_result(undefined, Sent, Item, State) ->
-    unanswered(Item, Sent, State);
-room_result(_, _, #{kind := ping, room := Room, full := Full} = Item, #{context := Context} = State) ->
+%% The room has answered, too. And a session that is in its room may have missed the answer to its re-entry.
+found_in(#{room := Room, full := Full} = Item, #{timeout := Timeout, context := #{settings := Settings} = Context}) ->
     ping_muc_joins:note(Context, Room, Full, #{heard => erlang:monotonic_time(second)}),
-    answered(Item, ping_muc_answers:result(Item), State);
-room_result(_, _, Item, State) ->
-    answered(Item, ping_muc_answers:result(Item), State).
-
-%% This server could not deliver the query. If a stream broke meanwhile, that says nothing about the host.
-bounced(Error, {_, Breaks} = Sent, #{remote := Remote} = Item, #{context := #{host := Host} = Context} = State) ->
-    Closed = ping_muc_joins:newest_close(Context, Remote),
-    IsBroken = ping_muc_joins:breaks(Context, Remote) =/= Breaks,
-    Unproven = State#{is_answered := false},
-    case {proof(Item, Context), IsBroken, Error} of
-        {true, _, _} ->
-            answered(Item, ping_muc_answers:proof(Item), State);
-        {false, true, _} ->
-            unanswered(Item, Sent, State);
-        {false, false, #stanza_error{reason = 'remote-server-not-found'}} ->
-            answered(Item, ping_muc_answers:server_error(Item, {cancel, 'remote-server-not-found'}, Host,
-                                                         ping_muc_answers:closed(Closed)), Unproven);
-        _ ->
-            answered(Item, ping_muc_answers:no_answer(Item, Host, undefined, Closed), Unproven)
+    case {Settings, session(Item)} of
+        {#{reenter := true, dry_run := false}, Pid} when is_pid(Pid) -> Pid ! {ping_muc, {found_in, Room, Timeout}}, ok;
+        _ -> ok
     end.
-
-%% The room did not answer. A stream that broke meanwhile may have lost the answer. If there is no stream, this server
-%% itself knows that the host cannot be reached.
-unanswered(#{remote := Remote} = Item, {SentAt, Breaks}, #{context := #{host := Host} = Context} = State) ->
-    IsBroken = ping_muc_joins:breaks(Context, Remote) =/= Breaks,
-    Silence = case IsBroken orelse ping_muc_streams:is_reachable(Context, Remote) of
-                  true -> {IsBroken, ping_muc_joins:heard(Context, Remote) > SentAt};
-                  false -> undefined
-              end,
-    Text = case proof(Item, Context) of
-               true -> ping_muc_answers:proof(Item);
-               false -> ping_muc_answers:no_answer(Item, Host, Silence, ping_muc_joins:newest_close(Context, Remote))
-           end,
-    answered(Item, Text, State#{is_answered := false}).
-
-%% Whether the room has sent the session what only its occupants get, over a stream that began after the close
-proof(#{kind := ping, room := Room, full := Full, at := At, close := Close}, Context) when is_integer(Close) ->
-    case ping_muc_joins:find(Context, Room, Full) of
-        #{at := At, proof := Proof} -> Proof > Close;
-        _ -> false
-    end;
-proof(_, _) ->
-    false.
-
-%% Nothing has come at all: the answer came from somebody else, or the session's process does not reply. Nothing is
-%% known then, so a query is inconclusive.
-expire({#{kind := notice} = Item, _}, State) ->
-    gone(Item, State);
-expire({#{remote := Remote} = Item, _}, #{context := #{host := Host} = Context} = State) ->
-    Closed = ping_muc_joins:newest_close(Context, Remote),
-    answered(Item, ping_muc_answers:no_answer(Item, Host, {true, false}, Closed), State).
 
 now_ms() ->
     erlang:monotonic_time(millisecond).

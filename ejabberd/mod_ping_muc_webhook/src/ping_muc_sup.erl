@@ -36,5 +36,5 @@ init({Host, Settings}) ->
     _ = ping_muc_host:start(Host, Settings),
     Worker = fun(Module) -> #{id => Module, start => {Module, start_link, [Host]}} end,
     {ok, {#{strategy => one_for_one, intensity => ?MAX_RESTARTS, period => ?WITHIN},
-          [Worker(Module) || Module <- [ping_muc_sender, ping_muc_gate, ping_muc_watch, ping_muc_doubts,
-                                        ping_muc_renewals]]}}.
+          [Worker(Module) || Module <- [ping_muc_sender, ping_muc_gate, ping_muc_watch, ping_muc_rosters,
+                                        ping_muc_doubts, ping_muc_renewals]]}}.

@@ -15,16 +15,17 @@
 
 %% attempt: when the session began to enter again by itself, until the room answers. pinged: when it was pinged last.
 %% proof: when the stream of its latest proof began, microseconds. heard: when anything last came from the room,
-%% monotonic.
+%% monotonic. entered, in monotonic ms, and lines: for ping_muc_history. entry: of ping_muc_reentry.
 -type join() :: #{at := pos_integer(), nick := binary(), attempt := number() | none, pinged := number(),
-                  proof := non_neg_integer(), heard := integer(), _ => _}.
+                  proof := non_neg_integer(), heard := integer(), entered := integer(),
+                  lines := ping_muc_history:lines(), entry := ping_muc_reentry:entry() | none}.
 -type track() :: #{generation := pos_integer(), rooms := #{binary() => join()},
-                   asks := ping_muc_queue:queue(binary(), integer()), _ => _}.
+                   asks := ping_muc_queue:queue(binary(), integer()), holds := ping_muc_holds:holds(), _ => _}.
 
 %% Generation: of the module (ping_muc_host)
 -spec new(pos_integer()) -> track().
 new(Generation) ->
-    #{generation => Generation, rooms => #{}, asks => ping_muc_queue:new()}.
+    #{generation => Generation, rooms => #{}, asks => ping_muc_queue:new(), holds => ping_muc_holds:new()}.
 
 -spec generation(track()) -> pos_integer().
 generation(#{generation := Generation}) ->
@@ -32,8 +33,8 @@ generation(#{generation := Generation}) ->
 
 %% Whether there is nothing to remember
 -spec is_idle(track()) -> boolean().
-is_idle(#{rooms := Rooms, asks := Asks}) ->
-    map_size(Rooms) =:= 0 andalso ping_muc_queue:size(Asks) =:= 0.
+is_idle(#{rooms := Rooms, asks := Asks, holds := Holds}) ->
+    map_size(Rooms) =:= 0 andalso ping_muc_queue:size(Asks) =:= 0 andalso ping_muc_holds:is_empty(Holds).
 
 -spec rooms(track()) -> #{binary() => join()}.
 rooms(#{rooms := Rooms}) ->
@@ -93,13 +94,19 @@ confirmed(Room, Nick, At, Track) ->
     #{rooms := Rooms} = Forgotten = forget_ask(Room, Track),
     case Rooms of
         #{Room := Join} ->
-            {Join, update(Room, Join#{at := At, nick := Nick, attempt := none, heard := Heard}, Forgotten)};
+            Confirmed = begin_lines(Join),
+            {Join, update(Room, Confirmed#{at := At, nick := Nick, attempt := none, heard := Heard}, Forgotten)};
         _ when map_size(Rooms) >= ?MAX_JOINS ->
             full;
         _ ->
-            New = #{at => At, nick => Nick, attempt => none, pinged => 0, proof => 0, heard => Heard},
+            New = #{at => At, nick => Nick, attempt => none, pinged => 0, proof => 0, heard => Heard,
+                    entered => erlang:monotonic_time(millisecond), lines => [], entry => none},
             {undefined, Forgotten#{rooms := Rooms#{Room => New}}}
     end.
+
+%% A session that has entered by itself gets the history that its client requests.
+begin_lines(#{attempt := none} = Join) -> Join;
+begin_lines(Join) -> Join#{entered := erlang:monotonic_time(millisecond), lines := []}.
 
 %% The join has ended. Returns it; undefined if there was none.
 -spec ended(binary(), track()) -> {join() | undefined, track()}.
