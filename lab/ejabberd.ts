@@ -24,6 +24,11 @@ const PRODUCTION_MODULES = { mod_bosh: {}, mod_carboncopy: {}, mod_client_state:
 const FIRST_COMPONENT = 5347;
 /** It compiles a module, for example. */
 const COMMAND_TIMEOUT_MS = 60_000;
+/**
+ * After a connection that failed, it returns all stanzas to that host for a random time, by default of up to 300 seconds.
+ * The module ends that time. Without it, the rooms' server would not answer for so long.
+ */
+const RETRY_SECONDS = 1;
 /** Bytes a second, as Debian's configuration of Prosody has them. */
 const LIMITS = { slow_clients: 10_240, slow_servers: 30_720 };
 /** What Debian's ejabberdctl passes to Erlang, and without the distribution: nothing listens beside what is configured. */
@@ -225,7 +230,7 @@ export class Ejabberd extends ServerProcess implements XmppServer {
   }
 
   #configuration(): object {
-    const { host, production } = this.#settings;
+    const { host, production, module } = this.#settings;
     const others = Object.entries(this.#otherHosts);
     const tls = {
       s2s_use_starttls: 'required',
@@ -238,6 +243,7 @@ export class Ejabberd extends ServerProcess implements XmppServer {
       auth_method: 'internal',
       auth_password_format: 'plain',
       ...(production === undefined ? { s2s_use_starttls: false } : tls),
+      ...(module === undefined && { s2s_max_retry_delay: RETRY_SECONDS }),
       shaper: LIMITS,
       shaper_rules: { max_user_sessions: MANY, clients: 'slow_clients', servers: 'slow_servers' },
       api_permissions: { lab: { who: { ip: '127.0.0.0/8' }, what: '*' } },

@@ -16,6 +16,7 @@ const run = promisify(exec);
 /** A check with a join, which is ended afterwards. */
 function withJoin(paragraph: string, what: string, body: (subject: Subject, join: Join) => Promise<unknown>): Check {
   return check(paragraph, what, async (subject) => {
+    await subject.renewSession();
     const join = await subject.enter();
     try {
       return await body(subject, join);
@@ -39,6 +40,7 @@ const EVENTS: readonly Check[] = [
     return Promise.resolve();
   }),
   check('What a server does, 1', 'a room that refuses the user, or was not asked, is no join', async (subject) => {
+    await subject.renewSession();
     const before = subject.receiver.events.length;
     const nowhere = `nowhere@no-such-service.${subject.remote}`;
     await subject.client.enter(nowhere, 'conformance');
@@ -58,13 +60,14 @@ const EVENTS: readonly Check[] = [
     expectEqual(again.at > join.at, true, 'that the new at is greater');
   }),
   check('What a server does, 3', 'leaving a room sends muc.left', async (subject) => {
+    await subject.renewSession();
     const join = await subject.enter();
     const left = await subject.leave();
     expectEqual([left.room, left.at > join.at], [join.room, true], 'its room, and that its at is greater');
   }),
   check('What a server does, 3', 'the end of the session sends muc.left', async (subject) => {
-    const session = await subject.session('conformance-b');
-    await subject.enter('conformance-b', session);
+    const session = await subject.session('conformance-other');
+    await subject.enter('conformance-other', session);
     const before = subject.receiver.events.length;
     await session.leaveServer();
     await subject.left(session, before);
@@ -73,6 +76,7 @@ const EVENTS: readonly Check[] = [
     'Retries',
     'after a 503 the event is sent again; with the same webhook-id, the body is the same',
     async (subject) => {
+      await subject.renewSession();
       const { webhooks } = subject.receiver;
       const before = webhooks.length;
       subject.receiver.refuseNext();

@@ -27,15 +27,17 @@ export interface Options {
 /** Seconds that a room has for its answer. */
 const ROOM_SECONDS = 10;
 /** Nothing that a request caused arrives at the client later than this. */
-const SETTLE_MS = 500;
+const SETTLE_MS = 200;
 const NICK = 'conformance';
 
 /** What a check does with the server that is tested. */
 export class Subject {
   readonly options: Options;
   readonly receiver: Receiver;
-  readonly client: User;
+  /** The session that checks work with. */
+  client: User;
   readonly #users: User[] = [];
+  #sessions = 0;
 
   private constructor(options: Options, receiver: Receiver, client: User) {
     this.options = options;
@@ -47,8 +49,7 @@ export class Subject {
   static async open(options: Options): Promise<Subject> {
     const receiver = await Receiver.listen(options.webhooks.host, options.webhooks.port);
     try {
-      const client = await login(options, 'conformance-a');
-      return new Subject(options, receiver, client);
+      return new Subject(options, receiver, await login(options, 'conformance'));
     } catch (error) {
       await receiver.stop();
       throw error;
@@ -61,6 +62,15 @@ export class Subject {
 
   get remote(): string {
     return this.options.room.slice(this.options.room.indexOf('@') + 1);
+  }
+
+  /**
+   * Continues with another session. A server may report the changes of one join less and less often, so each check has
+   * a session of its own.
+   */
+  async renewSession(): Promise<void> {
+    await this.client.leaveServer();
+    this.client = await login(this.options, `conformance-${(this.#sessions += 1)}`);
   }
 
   /** Another session of the user. */
