@@ -182,7 +182,8 @@ examine_next(0, _, _, State) ->
     State;
 examine_next(Count, Before, Context, #{last := Last} = State) ->
     case ping_muc_joins:next(Context, Last) of
-        none -> State#{last := first};
+        none when Last =:= first -> State; % no joins
+        none -> examine_next(Count, none, Context, State#{last := first});
         {Key, Room} when Room =:= Before -> examine_next(Count - 1, Room, Context, State#{last := Key});
         {Key, Room} -> examine_next(Count - 1, Room, Context, examine_silence(Room, Context, State#{last := Key}))
     end.
