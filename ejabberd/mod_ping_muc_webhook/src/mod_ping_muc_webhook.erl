@@ -33,7 +33,6 @@ start(Host, Options) ->
 stop(Host) ->
     hooks(delete, Host),
     ping_muc_commands:unregister(Host),
-    ping_muc_host:stop(Host),
     ping_muc_sup:stop(Host).
 
 %% Keeps the complete state, including unsent events.

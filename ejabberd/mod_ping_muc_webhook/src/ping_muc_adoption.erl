@@ -4,7 +4,7 @@
 %%% whether the session is in it.
 -module(ping_muc_adoption).
 
--export([start/2, drop_unwatched/1, perform/3]).
+-export([start/2, reconcile/1, drop_unwatched/1, perform/3]).
 
 -include("ejabberd_sm.hrl").
 -include("logger.hrl").
@@ -23,6 +23,18 @@
 -spec start(context(), fun((binary()) -> boolean())) -> ok.
 start(Context, IsSearched) ->
     _ = spawn(fun() -> ping_muc_log:safely(adoption, fun() -> adopt(Context, IsSearched) end, ok) end),
+    ok.
+
+%% While the module was stopped, sessions may have ended, and users may have left their rooms. Ends these joins.
+-spec reconcile(context()) -> ok.
+reconcile(Context) ->
+    Check = fun(#{room := Room, user := User, pid := Pid, at := At} = Join, Pids) ->
+                    case ping_muc_joins:drop_dead(Context, Join) of
+                        true -> ping_muc_sender:left(Context, User, Room, At), Pids;
+                        false -> Pids#{Pid => true}
+                    end
+            end,
+    _ = [Pid ! {ping_muc, reconcile} || Pid <- maps:keys(ping_muc_joins:fold(Check, #{}, Context))],
     ok.
 
 %% Ends the joins in rooms that are no longer watched.
@@ -54,6 +66,12 @@ perform({adopt, Room, Nick}, #{pres_a := Addresses} = State, Context) ->
     IsThere = gb_sets:is_element({Node, Remote, Nick}, Addresses)
         andalso ping_muc_tracks:find(Room, Track) =:= undefined,
     if IsThere -> ping_muc_session:record(Room, Nick, Track, State, Context); true -> State end;
+perform(reconcile, #{pres_a := Addresses} = State, Context) ->
+    Places = [room(Place) || {Node, _, _} = Place <- gb_sets:to_list(Addresses), Node =/= <<>>],
+    Rooms = maps:keys(ping_muc_tracks:rooms(ping_muc_session:track(State, Context))),
+    lists:foldl(fun(Room, Before) ->
+                        ping_muc_session:finish(Room, other, ping_muc_session:track(Before, Context), Before, Context)
+                end, State, Rooms -- Places);
 perform({unwatched, Room}, State, Context) ->
     ping_muc_session:finish(Room, other, ping_muc_session:track(State, Context), State, Context);
 perform(_, State, _) ->

@@ -4,7 +4,7 @@
 %%% is held back, and replaced by any newer one.
 -module(ping_muc_closes).
 
--export([new/0, closed/4, window_over/3, held/1]).
+-export([new/0, closed/4, window_over/3, windows/1, held/1]).
 
 -export_type([closes/0, close/0]).
 
@@ -33,6 +33,11 @@ window_over(Remote, HasJoins, Closes) ->
         #{Remote := Close} when Close =/= none, HasJoins -> {Close, Closes#{Remote := none}};
         _ -> {none, maps:remove(Remote, Closes)}
     end.
+
+%% The remote hosts with a window
+-spec windows(closes()) -> [binary()].
+windows(Closes) ->
+    maps:keys(Closes).
 
 %% How many closes are held back
 -spec held(closes()) -> non_neg_integer().

@@ -4,7 +4,7 @@
 %%% otherwise.
 -module(ping_muc_delivery).
 
--export([new/1, enqueue/2, leave/2, drop/2, renew/2, is_queued/2, beat/1, follow_settings/2, continue/3, status/1]).
+-export([new/1, resume/1, enqueue/2, leave/2, drop/2, renew/2, is_queued/2, beat/1, follow_settings/2, continue/3, status/1]).
 
 -export_type([delivery/0]).
 
@@ -40,10 +40,15 @@
 -spec new(context()) -> delivery().
 new(#{host := Host, settings := #{webhook_url := Url}}) ->
     ping_muc_http:start(),
-    _ = erlang:send_after(?LEAST_LOOK * 1000, self(), look),
     %% The first heartbeat is due at once, so that the host is known to be alive.
     #{outbox => ping_muc_outbox:new(Host), flight => none, timer => none, failures => 0, complaint => none,
       tokens => {?BURST, monotonic()}, accepted_at => undefined, beat_at => -?NEVER, url => Url}.
+
+%% To be called once, in the sender's process: begins, or continues what another process has left.
+-spec resume(delivery()) -> delivery().
+resume(Delivery) ->
+    _ = erlang:send_after(?LEAST_LOOK * 1000, self(), look),
+    flush_later(?MERGE, Delivery#{flight := none, timer := none}).
 
 %% What waits
 

@@ -9,7 +9,7 @@
 -behaviour(gen_server).
 
 -export([start_link/1, denied/3, pings_finished/3]).
--export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
 -define(SWEEP, 600). % seconds after which what is no longer needed is dropped
 -define(LEAST_WINDOW, 5). % seconds from a check that a room's error caused until the next one may
@@ -50,8 +50,15 @@ name(Host) ->
 init(Host) ->
     _ = erlang:send_after(?SWEEP * 1000, self(), sweep),
     _ = erlang:send_after(?MIN_SLICE * 1000, self(), slice),
-    {ok, #{host => Host, requested => #{}, allowances => ping_muc_allowances:new(), unheard => #{}, waiting => #{},
-           last => first, examined_at => monotonic()}}.
+    process_flag(trap_exit, true),
+    New = #{host => Host, requested => #{}, allowances => ping_muc_allowances:new(), unheard => #{}, waiting => #{},
+            last => first, examined_at => monotonic()},
+    #{waiting := Waiting} = State = ping_muc_handover:take(Host, doubts, New),
+    _ = [self() ! {examine, Room} || Room <- maps:keys(Waiting)],
+    {ok, State#{waiting := #{}}}.
+
+terminate(Reason, #{host := Host} = State) ->
+    ping_muc_handover:save(Reason, Host, doubts, State).
 
 handle_call(_, _, State) ->
     {reply, error, State}.
@@ -182,7 +189,8 @@ examine_next(0, _, _, State) ->
     State;
 examine_next(Count, Before, Context, #{last := Last} = State) ->
     case ping_muc_joins:next(Context, Last) of
-        none -> State#{last := first};
+        none when Last =:= first -> State; % no joins
+        none -> examine_next(Count, none, Context, State#{last := first});
         {Key, Room} when Room =:= Before -> examine_next(Count - 1, Room, Context, State#{last := Key});
         {Key, Room} -> examine_next(Count - 1, Room, Context, examine_silence(Room, Context, State#{last := Key}))
     end.

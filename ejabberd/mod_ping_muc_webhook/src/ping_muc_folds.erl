@@ -3,7 +3,7 @@
 %%% seconds.
 -module(ping_muc_folds).
 
--export([new/0, report/4, due/4, drop/2, sweep/2]).
+-export([new/0, report/4, due/4, drop/2, sweep/2, waiting/1]).
 
 -export_type([folds/0, change/0, action/0]).
 
@@ -117,6 +117,13 @@ drop(Key, #{folds := Queue} = Folds) ->
         _ ->
             Folds
     end.
+
+%% The changes that wait, and until when
+-spec waiting(folds()) -> [{term(), number()}].
+waiting(#{folds := Queue}) ->
+    ping_muc_queue:fold(fun(Key, #{waits := {_, Due}}, Before) -> [{Key, Due} | Before];
+                           (_, _, Before) -> Before
+                        end, [], Queue).
 
 %% To be called once an hour
 -spec sweep(number(), folds()) -> {[action()], folds()}.

@@ -4,7 +4,7 @@
 -behaviour(gen_server).
 
 -export([start_link/1, enter/2, admit/3, answered/2, refuse/2]).
--export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
 -define(CALL_WITHIN, 5000). % ms
 
@@ -12,7 +12,7 @@
 
 -spec start_link(binary()) -> {ok, pid()} | {error, term()} | ignore.
 start_link(Host) ->
-    gen_server:start_link({local, name(Host)}, ?MODULE, [], []).
+    gen_server:start_link({local, name(Host)}, ?MODULE, Host, []).
 
 %% The calling process has a signed request. It counts until the process ends.
 -spec enter(context(), term()) -> ok | replay | busy | full.
@@ -42,8 +42,13 @@ name(Host) ->
 
 %% The process
 
-init([]) ->
-    {ok, #{limits => ping_muc_limits:new(), replays => ping_muc_replays:new()}}.
+init(Host) ->
+    process_flag(trap_exit, true),
+    Replays = ping_muc_handover:take(Host, replays, ping_muc_replays:new()),
+    {ok, #{host => Host, limits => ping_muc_limits:new(), replays => Replays}}.
+
+terminate(Reason, #{host := Host, replays := Replays}) ->
+    ping_muc_handover:save(Reason, Host, replays, Replays).
 
 handle_call({enter, Key, Now}, {Pid, _}, #{limits := Limits, replays := Replays} = State) ->
     case ping_muc_replays:remember(Key, Now, Replays) of

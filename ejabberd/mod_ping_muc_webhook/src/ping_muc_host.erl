@@ -1,11 +1,13 @@
 %%% Host: what all parts need about a local host, by its name: the settings, the tables, and the clock
 %%%
-%%% A table belongs to the host's supervisor, so it outlives every process that works with it.
+%%% The tables belong to ping_muc_keeper, so they outlive every process that works with them.
 -module(ping_muc_host).
 
 -export([start/2, reload/2, stop/1, context/1, all/0, next_at/1, is_watched/2]).
 
 -export_type([context/0]).
+
+-define(TABLES, [{joins, ordered_set}, {remotes, set}, {streams, set}, {rosters, ordered_set}, {notes, set}]).
 
 %% generation: names this start of the module. What sessions and streams have stored under another one is stale.
 %% listening: since when rosters and lines are stored that rooms send, in monotonic ms; none if they are not. The tables
@@ -17,16 +19,17 @@
 -spec start(binary(), ping_muc_settings:settings()) -> context().
 start(Host, Settings) ->
     Clock = clock(Host),
-    Options = [public, {read_concurrency, true}, {write_concurrency, true}],
-    Context = #{host => Host, settings => Settings, clock => Clock, generation => next_at(#{clock => Clock}),
-                joins => ets:new(ping_muc_joins, [ordered_set | Options]),
-                remotes => ets:new(ping_muc_remotes, [set | Options]),
-                streams => ets:new(ping_muc_streams, [set | Options]),
-                rosters => ets:new(ping_muc_rosters, [ordered_set | Options]),
-                listening => listening(Settings, none),
-                notes => ets:new(ping_muc_notes, [set | Options])},
+    {Generation, Rows} = ping_muc_handover:take(Host, tables, {next_at(#{clock => Clock}), #{}}),
+    Tables = maps:from_list([{Name, table(Name, Kind, maps:get(Name, Rows, []))} || {Name, Kind} <- ?TABLES]),
+    Context = Tables#{host => Host, settings => Settings, clock => Clock, generation => Generation,
+                      listening => listening(Settings, none)},
     persistent_term:put({?MODULE, Host}, Context),
     Context.
+
+table(Name, Kind, Rows) ->
+    Table = ets:new(Name, [Kind, public, {read_concurrency, true}, {write_concurrency, true}]),
+    true = ets:insert(Table, Rows),
+    Table.
 
 -spec reload(binary(), ping_muc_settings:settings()) -> ok.
 reload(Host, Settings) ->
@@ -41,10 +44,17 @@ listening(#{reenter := false}, _) -> none;
 listening(_, none) -> erlang:monotonic_time(millisecond);
 listening(_, Since) -> Since.
 
+%% The other processes of the host have ended. What is in the tables is handed over.
 -spec stop(binary()) -> ok.
 stop(Host) ->
-    _ = persistent_term:erase({?MODULE, Host}),
-    ok.
+    case context(Host) of
+        undefined ->
+            ok;
+        #{generation := Generation} = Context ->
+            _ = persistent_term:erase({?MODULE, Host}),
+            Rows = maps:from_list([{Name, ets:tab2list(maps:get(Name, Context))} || {Name, _} <- ?TABLES]),
+            ping_muc_handover:save(shutdown, Host, tables, {Generation, Rows})
+    end.
 
 %% undefined if the module does not run for that host
 -spec context(binary()) -> context() | undefined.

@@ -7,6 +7,8 @@
 
 -include("logger.hrl").
 
+-define(LOG_AGAIN, 10). % seconds
+
 %% The result of Fun; Otherwise if it crashes, which is logged.
 -spec safely(atom(), fun(() -> Result), Result) -> Result.
 safely(What, Fun, Otherwise) ->
@@ -14,10 +16,27 @@ safely(What, Fun, Otherwise) ->
         Fun()
     catch
         Class:Reason:Stack ->
-            ?ERROR_MSG("ping_muc: ~ts failed: ~p:~p at ~p. Please report this",
-                       [What, Class, reason(Reason), place(Stack)]),
+            Text = io_lib:format("ping_muc: ~ts failed: ~p:~p at ~p", [What, Class, reason(Reason), place(Stack)]),
+            case is_due() of
+                true -> ?ERROR_MSG("~ts. Please report this", [Text]);
+                false -> ?DEBUG("~ts", [Text])
+            end,
             Otherwise
     end.
+
+%% Whether an error may be logged now: one every ten seconds, because what fails once may fail for every stanza
+is_due() ->
+    Last = case persistent_term:get(?MODULE, undefined) of
+               undefined ->
+                   New = atomics:new(1, []),
+                   persistent_term:put(?MODULE, New),
+                   New;
+               Known ->
+                   Known
+           end,
+    Now = os:system_time(second),
+    Before = atomics:get(Last, 1),
+    Now - Before >= ?LOG_AGAIN andalso atomics:compare_exchange(Last, 1, Before, Now) =:= ok.
 
 %% The kind of an error, without the values in it
 -spec reason(term()) -> atom().

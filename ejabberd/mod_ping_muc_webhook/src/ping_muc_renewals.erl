@@ -4,7 +4,7 @@
 -behaviour(gen_server).
 
 -export([start_link/1, announce/1, settings_changed/2]).
--export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
 -define(SLICES, 100). % of an interval (refresh); in each of them, its share of the joins is reported again
 -define(MIN_SLICE, 1000). % ms; a change of the interval takes effect with the next slice
@@ -37,8 +37,17 @@ name(Host) ->
 %% left: of an announcement.
 
 init(Host) ->
-    ping_muc_adoption:start(ping_muc_host:context(Host), fun(_) -> true end),
-    {ok, slice_later(?MIN_SLICE, #{host => Host, place => 0.0, at => now_ms(), left => [], timer => none})}.
+    process_flag(trap_exit, true),
+    Context = ping_muc_host:context(Host),
+    ping_muc_adoption:reconcile(Context),
+    ping_muc_adoption:start(Context, fun(_) -> true end),
+    New = #{host => Host, place => 0.0, at => now_ms(), left => [], timer => none},
+    #{left := Left} = State = ping_muc_handover:take(Host, renewals, New),
+    _ = [self() ! next || Left =/= []],
+    {ok, slice_later(?MIN_SLICE, State#{timer := none})}.
+
+terminate(Reason, #{host := Host} = State) ->
+    ping_muc_handover:save(Reason, Host, renewals, State).
 
 handle_call(_, _, State) ->
     {reply, error, State}.

@@ -90,7 +90,10 @@ about(#{host := Host, settings := #{dry_run := DryRun}} = Context) ->
     [{<<"host">>, Host}, {<<"version">>, ping_muc_contract:version()}, {<<"dry_run">>, atom_to_binary(DryRun, utf8)},
      {<<"webhooks">>, atom_to_binary(Webhooks, utf8)}].
 
+%% The users' own stanzas must not be bounced because a query made an attempt to connect that failed.
 finished(Items, #{context := Context, is_answered := IsAnswered}) ->
+    Remotes = lists:usort([Remote || #{kind := Kind, remote := Remote} <- Items, Kind =/= notice]),
+    lists:foreach(fun(Remote) -> free(Remote, Context) end, Remotes),
     Rooms = lists:usort([Room || #{kind := Kind, room := Room} <- Items, Kind =/= notice]),
     ping_muc_doubts:pings_finished(Context, Rooms, IsAnswered).
 

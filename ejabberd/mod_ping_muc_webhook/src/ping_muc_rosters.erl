@@ -7,7 +7,7 @@
 -behaviour(gen_server).
 
 -export([start_link/1, see/4, shown/3, snapshot/3, entered/5, lost/3, given_up/3, is_larger/3, size/2]).
--export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
 -define(MAX_NICKS, 2000). % of a room, that are stored
 -define(MAX_ALL_NICKS, 200000). % of all rooms
@@ -137,7 +137,11 @@ name(Host) ->
 
 init(Host) ->
     _ = erlang:send_after(?SWEEP * 1000, self(), sweep),
-    {ok, #{host => Host, before => #{}, epochs => #{}, spared => #{}}}.
+    process_flag(trap_exit, true),
+    {ok, ping_muc_handover:take(Host, rosters, #{host => Host, before => #{}, epochs => #{}, spared => #{}})}.
+
+terminate(Reason, #{host := Host} = State) ->
+    ping_muc_handover:save(Reason, Host, rosters, State).
 
 handle_call(Message, _From, #{host := Host} = State) ->
     {Reply, Next} = ping_muc_log:safely(roster, fun() -> answer(Message, ping_muc_host:context(Host), State) end,

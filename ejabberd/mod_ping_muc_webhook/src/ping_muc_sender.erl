@@ -6,7 +6,7 @@
 -behaviour(gen_server).
 
 -export([start_link/1, joined/4, left/4, forget/3, closed/5, check/4, renew/2, beat/1, settings_changed/1, status/1]).
--export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
 -include("logger.hrl").
 
@@ -77,10 +77,18 @@ name(Host) ->
 %% The process
 
 init(Host) ->
+    process_flag(trap_exit, true),
     _ = erlang:send_after(?SWEEP, self(), sweep),
     Context = ping_muc_host:context(Host),
-    {ok, #{host => Host, delivery => ping_muc_delivery:new(Context), folds => ping_muc_folds:new(),
-           closes => ping_muc_closes:new()}}.
+    New = #{host => Host, delivery => ping_muc_delivery:new(Context), folds => ping_muc_folds:new(),
+            closes => ping_muc_closes:new()},
+    #{delivery := Delivery, folds := Folds, closes := Closes} = State = ping_muc_handover:take(Host, sender, New),
+    _ = [wait(Key, Due, Due - now_s()) || {Key, Due} <- ping_muc_folds:waiting(Folds)],
+    lists:foreach(fun(Remote) -> open_window(Remote, Context) end, ping_muc_closes:windows(Closes)),
+    {ok, State#{delivery := ping_muc_delivery:resume(Delivery)}}.
+
+terminate(Reason, #{host := Host} = State) ->
+    ping_muc_handover:save(Reason, Host, sender, State).
 
 %% A crash must not lose the events. So each message that fails leaves the state as it was.
 
@@ -165,9 +173,13 @@ act(Actions, State) ->
                    ({send, #{event := Event}}, Before) ->
                         enqueue(Event, Before);
                    ({wait, Key, Due, Seconds}, Before) ->
-                        _ = erlang:send_after(round(Seconds * 1000), self(), {due, Key, Due}),
+                        wait(Key, Due, Seconds),
                         Before
                 end, State, Actions).
+
+wait(Key, Due, Seconds) ->
+    _ = erlang:send_after(max(0, round(Seconds * 1000)), self(), {due, Key, Due}),
+    ok.
 
 %% Time passes
 

@@ -5,7 +5,7 @@
 %%% is killed runs no hook. So the streams are also in a table, and their processes are monitored (ping_muc_watch).
 -module(ping_muc_streams).
 
--export([hooks/0, adopt_all/1, is_reachable/2, take_bouncing/2, drop_bouncing/1, ended/3]).
+-export([hooks/0, adopt_all/1, established/1, is_reachable/2, take_bouncing/2, drop_bouncing/1, ended/3]).
 -export([s2s_in_auth_result/3, s2s_out_auth_result/2, s2s_receive_packet/1, s2s_out_handle_send/3, s2s_in_closed/2,
          s2s_out_closed/2, adopt/3]).
 
@@ -82,7 +82,13 @@ adopt(State, Host, Generation) ->
             end,
     with_context(Host, adopting, Adopt, State).
 
-adopt_one(#{server := Host, remote_server := Remote, on_route := Action} = State, #{host := Host} = Context) ->
+adopt_one(State, Context) ->
+    case known(State, Context) of
+        undefined -> adopt_new(State, Context);
+        _ -> State % known from before the module was stopped
+    end.
+
+adopt_new(#{server := Host, remote_server := Remote, on_route := Action} = State, #{host := Host} = Context) ->
     case Action of
         send ->
             list(Remote, outgoing, Context),
@@ -92,10 +98,10 @@ adopt_one(#{server := Host, remote_server := Remote, on_route := Action} = State
         _ ->
             State
     end;
-adopt_one(#{server_host := Host, auth_domains := Domains} = State, #{host := Host} = Context) ->
+adopt_new(#{server_host := Host, auth_domains := Domains} = State, #{host := Host} = Context) ->
     lists:foreach(fun(Remote) -> list(Remote, incoming, Context) end, sets:to_list(Domains)),
     store(#{began => 0, carried => true}, State, Context);
-adopt_one(State, _) ->
+adopt_new(State, _) ->
     State.
 
 %% What a stream carries
@@ -213,6 +219,11 @@ is_clean({stream, {_, #stream_error{reason = 'connection-timeout'}}}) -> true;
 is_clean(_) -> false.
 
 %% What others ask
+
+%% The processes of the established streams, and the remote hosts
+-spec established(context()) -> [{pid(), binary()}].
+established(#{streams := Streams}) ->
+    [{Pid, Remote} || [Pid, Remote] <- ets:match(Streams, {{'$1', '$2'}, '_'}), is_pid(Pid)].
 
 %% Whether there is an established stream over which a stanza can be sent to a remote host
 -spec is_reachable(context(), binary()) -> boolean().

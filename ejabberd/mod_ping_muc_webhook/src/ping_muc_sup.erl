@@ -1,4 +1,4 @@
-%%% Supervisor of one host: it owns the tables, which outlive each of its processes
+%%% Supervisor of one host's processes
 -module(ping_muc_sup).
 
 -behaviour(supervisor).
@@ -33,8 +33,8 @@ name(Host) ->
     gen_mod:get_module_proc(Host, ?MODULE).
 
 init({Host, Settings}) ->
-    _ = ping_muc_host:start(Host, Settings),
-    Worker = fun(Module) -> #{id => Module, start => {Module, start_link, [Host]}} end,
-    {ok, {#{strategy => one_for_one, intensity => ?MAX_RESTARTS, period => ?WITHIN},
-          [Worker(Module) || Module <- [ping_muc_sender, ping_muc_gate, ping_muc_watch, ping_muc_rosters,
-                                        ping_muc_doubts, ping_muc_renewals]]}}.
+    Keeper = #{id => ping_muc_keeper, start => {ping_muc_keeper, start_link, [Host, Settings]}},
+    Workers = [#{id => Module, start => {Module, start_link, [Host]}}
+               || Module <- [ping_muc_sender, ping_muc_gate, ping_muc_watch, ping_muc_rosters, ping_muc_doubts,
+                             ping_muc_renewals]],
+    {ok, {#{strategy => one_for_one, intensity => ?MAX_RESTARTS, period => ?WITHIN}, [Keeper | Workers]}}.

@@ -21,9 +21,12 @@ name(Host) ->
     gen_mod:get_module_proc(Host, ?MODULE).
 
 init(Host) ->
-    ok = ping_muc_streams:adopt_all(ping_muc_host:context(Host)),
+    Context = ping_muc_host:context(Host),
+    ok = ping_muc_streams:adopt_all(Context),
     _ = erlang:send_after(?SWEEP, self(), sweep),
-    {ok, #{host => Host, streams => #{}}}.
+    %% Streams that are known from before the module was stopped. Some may have ended since.
+    Known = [{erlang:monitor(process, Pid), Remote} || {Pid, Remote} <- ping_muc_streams:established(Context)],
+    {ok, #{host => Host, streams => maps:from_list(Known)}}.
 
 handle_call(_, _, State) ->
     {reply, error, State}.
