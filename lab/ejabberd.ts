@@ -160,6 +160,10 @@ export class Ejabberd extends ServerProcess implements XmppServer {
     await this.call('open_stream', binary(from), binary(to));
   }
 
+  async forgetFailures(remote: string): Promise<void> {
+    await this.call('forget_failures', binary(remote));
+  }
+
   async closeStreams(remote: string, condition = ''): Promise<void> {
     await this.call('close_streams', binary(remote), binary(condition));
   }

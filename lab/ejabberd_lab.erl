@@ -2,7 +2,7 @@
 %%% and return binaries; a result with more than one part is JSON.
 -module(ejabberd_lab).
 
--export([streams/1, open_stream/2, close_streams/2, connections/1, unacknowledged/1]).
+-export([streams/1, open_stream/2, close_streams/2, forget_failures/1, connections/1, unacknowledged/1]).
 -export([has_room/1, change_room/2, forget_room/1, drop/1, occupants/1, count_entries/1, entries/0, count_entry/3]).
 
 -include("xmpp.hrl").
@@ -20,6 +20,13 @@ streams(Remote) ->
 open_stream(From, To) ->
     Ping = #iq{type = get, id = <<"lab">>, from = jid:make(From), to = jid:make(To), sub_els = [#ping{}]},
     ejabberd_router:route(Ping),
+    <<"ok">>.
+
+%% Those that have failed would return all stanzas for some time.
+forget_failures(Remote) ->
+    [ejabberd_s2s_out:stop_async(Pid) || {Pid, State} <- states(ejabberd_s2s_out_sup, ejabberd_s2s_out),
+					 maps:get(remote_server, State, none) =:= Remote,
+					 maps:get(on_route, State, none) =:= bounce],
     <<"ok">>.
 
 %% A condition <<>> ends the streams cleanly.

@@ -131,6 +131,8 @@ export interface XmppServer {
   streams(remote: string): Promise<readonly Stream[]>;
   /** Opens a stream from one of its domains to another server. */
   openStream(from: string, to: string): Promise<void>;
+  /** The link to a domain works again: forgets that connections failed, if the server would wait for a time after that. */
+  forgetFailures(remote: string): Promise<void>;
   /** Ends all streams from and to a domain: cleanly, or with a stream error. */
   closeStreams(remote: string, condition?: string): Promise<void>;
   /** Limits new streams as Debian's configuration of Prosody does: clients to 10 kb/s, other servers to 30 kb/s. */
