@@ -52,7 +52,7 @@ async function loseInServer(
 }
 
 /** One loss with ping-muc. @throws unless every join was decided, so that each figure is of a complete check */
-async function lose(scale: Scale, isLost: (index: number) => boolean): Promise<Loss> {
+export async function loseAll(scale: Scale, isLost: (index: number) => boolean): Promise<Loss> {
   const loss = await scale.lose(isLost);
   const lost = scale.population.members.filter(({ isLost: is }) => is).length;
   const { pinged, joined, left } = loss.totals;
@@ -91,8 +91,7 @@ const GENERATIONAL = 'gc = { mode = "generational" }';
 async function withGenerational(joins: number, found: Collection, progress: Progress): Promise<void> {
   const ours = await Scale.open({
     joins,
-    global: `${BENCH_GLOBAL}\n${GENERATIONAL}`,
-    forHost: benchModules('ping_muc_webhook'),
+    prosody: { global: `${BENCH_GLOBAL}\n${GENERATIONAL}`, forHost: benchModules('ping_muc_webhook') },
   });
   try {
     const bench = new BenchModule(ours.home);
@@ -101,7 +100,7 @@ async function withGenerational(joins: number, found: Collection, progress: Prog
       for (let turn = 1; turn <= REPETITIONS; turn += 1) {
         progress(`check of ${joins}, all ${name}, with the generational collector, ${turn} of ${REPETITIONS}`);
         await ours.enter();
-        const { value: loss, ...stalls } = await bench.watch(() => lose(ours, isLost));
+        const { value: loss, ...stalls } = await bench.watch(() => loseAll(ours, isLost));
         if (name === 'lost') found.add(mine, LAST_NOTICE, 's', loss.lastNotice);
         else found.add(mine, DONE, 's', loss.done);
         found.add(mine, STALL, 'ms', stalls.longest);
@@ -150,7 +149,10 @@ async function measureInServer(pair: Pair, isLost: () => boolean, what: string, 
 async function compareAt(joins: number, found: Collection, progress: Progress): Promise<void> {
   const label = joins.toLocaleString('en');
   progress(`check of ${label}: joining`);
-  const ours = await Scale.open({ joins, global: BENCH_GLOBAL, forHost: benchModules('ping_muc_webhook') });
+  const ours = await Scale.open({
+    joins,
+    prosody: { global: BENCH_GLOBAL, forHost: benchModules('ping_muc_webhook') },
+  });
   const today = await openPair(joins, () => `${benchModules()}\nbench_in_server = true\nbench_delay = 1\n`);
   try {
     const bench = new BenchModule(ours.home);
@@ -160,7 +162,7 @@ async function compareAt(joins: number, found: Collection, progress: Progress): 
       for (let turn = 1; turn <= REPETITIONS; turn += 1) {
         const step = `check of ${label}, all ${name}, ${turn} of ${REPETITIONS}`;
         progress(`${step}: ours`);
-        const { value: loss, ...stalls } = await bench.watch(() => lose(ours, isLost));
+        const { value: loss, ...stalls } = await bench.watch(() => loseAll(ours, isLost));
         const mine = row(joins, name, OURS);
         if (name === 'lost') {
           found.add(mine, LAST_NOTICE, 's', loss.lastNotice);
@@ -214,7 +216,7 @@ async function wrongNotices(found: Collection, progress: Progress): Promise<void
       ['half lost', (index: number) => index % 2 === 0],
     ] as const) {
       progress(`check of ${label}, ${name}`);
-      const loss = await lose(scale, isLost);
+      const loss = await loseAll(scale, isLost);
       const mine = row(WRONG_AT, name, OURS);
       found.add(mine, DONE, 's', loss.done);
       found.add(mine, RATE, '/s', WRONG_AT / loss.done);

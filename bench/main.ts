@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { synthesize } from '../local/assembly.ts';
-import { ensurePackage } from '../scripts/debian.ts';
+import { ensureServer } from '../scripts/debian.ts';
 import { benchCheck } from './check.ts';
 import { benchColdStart } from './cold-start.ts';
 import { benchCost } from './counts.ts';
@@ -24,6 +24,7 @@ import {
   verdictsOf,
 } from './report.ts';
 import { benchReentry } from './reentry.ts';
+import { benchServers } from './servers.ts';
 import { benchWebhook } from './webhook.ts';
 
 /** Measures what is promised, and prints it next to the budgets: `npm run bench [-- part …]`. */
@@ -33,6 +34,7 @@ const PARTS: Readonly<Record<string, (assembly: string, progress: Progress) => P
   overhead: (_assembly, progress) => benchOverhead(progress),
   cost: benchCost,
   check: (_assembly, progress) => benchCheck(progress),
+  servers: (_assembly, progress) => benchServers(progress),
   flap: (_assembly, progress) => benchFlap(progress),
   reentry: (_assembly, progress) => benchReentry(progress),
 };
@@ -52,7 +54,7 @@ const progress: Progress = (step) => {
   process.stderr.write(process.stderr.isTTY ? `\r\u001b[K${seconds} s  ${step}` : `${seconds} s  ${step}\n`);
 };
 
-ensurePackage('prosody', 'prosody');
+for (const name of ['prosody', 'ejabberd'] as const) ensureServer(name);
 const duration = positionals.length === 0 ? ' All parts take about an hour.' : '';
 process.stderr.write(`Do not use the machine meanwhile. Measuring ${parts.join(', ')}.${duration}\n`);
 const assembly = await mkdtemp(join(tmpdir(), 'ping-muc-bench-'));

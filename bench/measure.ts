@@ -73,6 +73,8 @@ export const BUDGETS = {
   'wrong notices, 50,000 joins, both streams cut': { unit: '', most: 0, isCounted: true },
   'wrong notices, 5,000 joins, cut again at 25 moments': { unit: '', most: 0, isCounted: true },
   'wrong notices, 5,000 joins, cut five times': { unit: '', most: 0, isCounted: true },
+  'wrong notices, 5,000 joins kept, lost and flapping, on each server': { unit: '', most: 0, isCounted: true },
+  'from due to the last notice, 5,000 lost, on ejabberd': { unit: 's', most: 3 },
   'notices for one loss': { unit: '', most: 1, isCounted: true },
   'longest stall of the event loop, check of 5,000': { unit: 'ms', most: 50 },
   "the same, as a multiple of the limit's own": { unit: '×', most: 1.5 },

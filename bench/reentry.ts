@@ -96,8 +96,7 @@ async function atSize(perRoom: number, found: Collection, progress: Progress): P
     perRoom,
     hasLatencyProbe: true,
     settings: { ping_muc_reenter: true },
-    global: BENCH_GLOBAL,
-    forHost: benchModules('ping_muc_webhook'),
+    prosody: { global: BENCH_GLOBAL, forHost: benchModules('ping_muc_webhook') },
   });
   try {
     const bench = new BenchModule(scale.home);

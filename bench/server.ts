@@ -3,6 +3,7 @@ import { fileURLToPath } from 'node:url';
 import { Population, RealRooms } from '../lab/population.ts';
 import { Lab } from '../lab/lab.ts';
 import { Prosody } from '../lab/prosody.ts';
+import type { XmppServer } from '../lab/xmpp-server.ts';
 
 const folder = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
 
@@ -29,7 +30,7 @@ export interface Stalls {
 export class BenchModule {
   readonly #url: string;
 
-  constructor(server: Prosody) {
+  constructor(server: Pick<XmppServer, 'host'>) {
     this.#url = `http://${server.host}:5280/bench`;
   }
 
@@ -73,11 +74,11 @@ export class BenchModule {
 }
 
 /** The most memory that a server has had since `forgetPeak`, in megabytes. */
-export async function peak({ pid }: Prosody): Promise<number> {
+export async function peak({ pid }: Pick<XmppServer, 'pid'>): Promise<number> {
   return Number(/^VmHWM:\s+(\d+) kB$/m.exec(await readFile(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1024;
 }
 
-export async function forgetPeak({ pid }: Prosody): Promise<void> {
+export async function forgetPeak({ pid }: Pick<XmppServer, 'pid'>): Promise<void> {
   await writeFile(`/proc/${pid}/clear_refs`, '5'); // proc(5)
 }
 
@@ -101,7 +102,7 @@ export async function openPair(joins: number, forHost: (lab: Lab) => string | Pr
     });
     const domain = lab.address(4);
     const away = await Prosody.start(lab, { host: lab.address(3), mucs: [domain] });
-    const population = await Population.open(lab, home, new RealRooms(lab, away, domain), joins);
+    const population = await Population.open(lab, home, new RealRooms(away, domain), joins);
     return { lab, home, away, population, bench: new BenchModule(home) };
   } catch (error) {
     await lab.close();

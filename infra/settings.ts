@@ -1,7 +1,7 @@
 import { RetentionDays } from 'aws-cdk-lib/aws-logs';
 import * as v from 'valibot';
 import { RELEASE_MINUTES, type ReleaseMinutes } from './gradual-release.ts';
-import { MODULE_DEFAULTS } from './prosody-settings.ts';
+import { MODULE_DEFAULTS } from './server-settings.ts';
 
 /** The retention periods that CloudWatch Logs accepts, except for unlimited retention. */
 const RETENTION_DAYS = Object.values(RetentionDays).filter(

@@ -7,7 +7,7 @@ import { Dashboard } from './dashboard.ts';
 import { JoinsTable } from './joins-table.ts';
 import { GradualRelease } from './gradual-release.ts';
 import type { FunctionDefaults } from './node-function.ts';
-import { prosodySettings } from './prosody-settings.ts';
+import { SERVERS } from './server-settings.ts';
 import { WebhookApi } from './webhook-api.ts';
 import { WebhookSecret } from './webhook-secret.ts';
 
@@ -61,13 +61,13 @@ export class PingMucStack extends Stack {
   #outputs({ config, webhook, check, joins, secret, dashboardUrl }: Described): void {
     const output = (id: string, description: string, value: string): CfnOutput =>
       new CfnOutput(this, id, { description, value });
-    output('WebhookUrl', 'ping_muc_webhook_url in the configuration of Prosody', webhook.url);
+    output('WebhookUrl', 'The URL of the webhook in the configuration of the XMPP server', webhook.url);
     if (webhook.domainTarget !== undefined)
       output('WebhookDomainTarget', 'The DNS record of webhookDomain is a CNAME for this name', webhook.domainTarget);
     output('SecretArn', 'The ARN of the secret, for its rotation (docs/operating.md)', secret.secretArn);
     output(
       'SecretCommand',
-      'Shows the secret in the form that Prosody takes',
+      'Shows the secret in the form that the XMPP server takes',
       secretCommand(this.region, secret.secretArn),
     );
     output('TableName', 'The table, for npm run control (docs/operating.md)', joins.table.tableName);
@@ -77,19 +77,18 @@ export class PingMucStack extends Stack {
       `${check.function.functionName}:${check.function.live.aliasName}`,
     );
     output('DashboardUrl', 'The address of the dashboard', dashboardUrl);
-    output(
-      'ProsodySettings',
-      'The lines to paste into the configuration of Prosody',
-      prosodySettings({
-        serverApiUrl: config.serverApiUrl,
-        webhookUrl: webhook.url,
-        secret: '(the output of the command in SecretCommand)',
-        delaySeconds: config.defaultDelaySeconds,
-        timeoutSeconds: config.defaultTimeoutSeconds,
-        patienceSeconds: config.defaultPatienceSeconds,
-        xmppHosts: config.xmppHosts,
-      }),
-    );
+    const settings = {
+      serverApiUrl: config.serverApiUrl,
+      webhookUrl: webhook.url,
+      secret: '(the output of the command in SecretCommand)',
+      delaySeconds: config.defaultDelaySeconds,
+      timeoutSeconds: config.defaultTimeoutSeconds,
+      patienceSeconds: config.defaultPatienceSeconds,
+      xmppHosts: config.xmppHosts,
+    };
+    const { prosody, ejabberd } = SERVERS;
+    output('ProsodySettings', 'The lines to paste into the configuration of Prosody', prosody.settings(settings));
+    output('EjabberdSettings', 'The lines for the configuration of ejabberd', ejabberd.settings(settings));
   }
 }
 

@@ -1,6 +1,6 @@
 import xml, { type Element, Parser } from '@xmpp/xml';
 import { type Lab, until } from './lab.ts';
-import type { Prosody } from './prosody.ts';
+import type { XmppServer } from './xmpp-server.ts';
 import { statusCodes } from './user.ts';
 
 const NS_BIND = 'urn:ietf:params:xml:ns:xmpp-bind';
@@ -17,16 +17,16 @@ export class BoshClient {
   jid = '';
   /** All stanzas that were received. */
   readonly received: Element[] = [];
-  readonly #server: Prosody;
+  readonly #server: XmppServer;
   #sid = '';
   #rid = Math.floor(Math.random() * 1e9);
   #hasEnded = false;
 
-  private constructor(server: Prosody) {
+  private constructor(server: XmppServer) {
     this.#server = server;
   }
 
-  static async connect(lab: Lab, server: Prosody, username: string, resource: string): Promise<BoshClient> {
+  static async connect(lab: Lab, server: XmppServer, username: string, resource: string): Promise<BoshClient> {
     const bosh = new BoshClient(server);
     const session = {
       to: server.host,

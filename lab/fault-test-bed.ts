@@ -55,7 +55,7 @@ export class FaultTestBed {
   static async open(): Promise<FaultTestBed> {
     const made = Promise.withResolvers<[RecordingProxy, Readonly<Record<Stack, string>>, string]>();
     const settings = { ping_muc_delay: DELAY, ping_muc_timeout: TIMEOUT, ping_muc_patience: PATIENCE };
-    const base = await ScriptedRooms.open(settings, 1, '', async (lab) => {
+    const base = await ScriptedRooms.open(settings, 1, {}, async (lab) => {
       const trigger = join(lab.directory, 'die');
       const stacks = { brisk: await copyStack(lab, 'brisk', trigger), brief: await copyStack(lab, 'brief', trigger) };
       const aws = await RecordingProxy.start(lab, lab.address(1), 8790);

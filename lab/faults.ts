@@ -663,7 +663,7 @@ const moduleReloaded: FaultTest = async (testBed, extent) => {
     early: () => base.webhooks.down(),
     meanwhile: async () => {
       await testBed.set({ ping_muc_timeout: 6 });
-      await base.home.shell(`module:reload("ping_muc_webhook", "${base.home.host}")`);
+      await base.home.reloadModule();
       await base.webhooks.up();
     },
   });

@@ -2,13 +2,13 @@ import { once } from 'node:events';
 import { MessageChannel, type MessagePort, Worker, isMainThread, parentPort, workerData } from 'node:worker_threads';
 import type { Element } from '@xmpp/xml';
 import { type Lab, sleep, until } from './lab.ts';
-import type { Prosody } from './prosody.ts';
+import type { XmppServer } from './xmpp-server.ts';
 import { User } from './user.ts';
 
 /** How long messages that were sent last may take. */
 const IN_FLIGHT_MS = 30_000;
 
-type Server = Pick<Prosody, 'host' | 'service' | 'password'>;
+type Server = Pick<XmppServer, 'host' | 'service' | 'password'>;
 
 interface Person {
   readonly at: Server;

@@ -1,7 +1,7 @@
 import { type Socket, connect } from 'node:net';
 import { escapeXML } from '@xmpp/xml';
 import { type Lab, until } from './lab.ts';
-import type { Prosody } from './prosody.ts';
+import type { XmppServer } from './xmpp-server.ts';
 
 const NAMESPACES = 'xmlns="jabber:client" xmlns:stream="http://etherx.jabber.org/streams"';
 const HEADER = (domain: string): string =>
@@ -25,7 +25,7 @@ export class PlainClient {
     socket.on('error', () => undefined); // the test sees that nothing more is received
   }
 
-  static async connect(lab: Lab, server: Prosody, username: string, resource = 'phone'): Promise<PlainClient> {
+  static async connect(lab: Lab, server: XmppServer, username: string, resource = 'phone'): Promise<PlainClient> {
     const client = new PlainClient(`${username}@${server.host}/${resource}`, connect(5222, server.host));
     lab.keep(client);
     const secret = Buffer.from(`\0${username}\0${server.password}`).toString('base64');

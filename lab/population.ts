@@ -1,9 +1,7 @@
-import { readFile, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import type { Element } from '@xmpp/xml';
 import { type Lab, until } from './lab.ts';
-import type { Prosody } from './prosody.ts';
 import { User, statusCodes } from './user.ts';
+import type { Rooms, XmppServer } from './xmpp-server.ts';
 
 /** Rooms of one session; the module watches up to 1,000. */
 const ROOMS_PER_SESSION = 500;
@@ -105,7 +103,7 @@ export class Population {
   /** Logs in the sessions; nobody is in a room yet. @param home the server of these users */
   static async open(
     lab: Lab,
-    home: Prosody,
+    home: XmppServer,
     service: ChatService,
     size: number,
     perRoom = PER_ROOM,
@@ -279,69 +277,32 @@ export interface RoomsSide {
 
 /** The rooms of a real server. */
 export class RealRooms implements ChatService {
-  readonly #server: Prosody;
+  readonly #rooms: Rooms;
   readonly #domain: string;
-  readonly #file: string;
 
   /** @param domain one of the server's chat services */
-  constructor(lab: Lab, server: Prosody, domain: string) {
-    this.#server = server;
+  constructor(server: Pick<XmppServer, 'rooms'>, domain: string) {
+    this.#rooms = server.rooms;
     this.#domain = domain;
-    this.#file = join(lab.directory, `rooms-${domain}`);
   }
 
   /** From here on, counts the requests to enter a room. */
-  async countEntries(): Promise<void> {
-    const count = [
-      'local stanza = event.stanza',
-      'if stanza.attr.type or not stanza:get_child("x", "http://jabber.org/protocol/muc") then return end',
-      'local key = stanza.attr.to:match("^[^/]+").." "..stanza.attr.from',
-      'prosody.lab_asked[key] = (prosody.lab_asked[key] or 0) + 1',
-    ];
-    const handler = `function (event) ${count.join('; ')} end`;
-    const hook = `prosody.hosts["${this.#domain}"].events.add_handler("presence/full", ${handler}, 1000)`;
-    await this.#server.shell(`>if not prosody.lab_asked then ${hook} end; prosody.lab_asked = {}`);
+  countEntries(): Promise<void> {
+    return this.#rooms.countEntries(this.#domain);
   }
 
-  /** Reads what the rooms know, through the shell of their server. */
+  /** Asks the server what the rooms know. */
   async ask(): Promise<RoomsSide> {
-    const rooms = `for room in require"core.modulemanager".get_module("${this.#domain}", "muc").all_rooms() do`;
-    const sessions = 'for nick, occupant in room:each_occupant() do for jid in occupant:each_session() do';
-    const write = 'file:write("in ", nick, " ", jid, "\\n") end end end';
-    const asked =
-      'for key, count in pairs(prosody.lab_asked or {}) do file:write("asked ", key, " ", count, "\\n") end';
-    await this.#server.shell(
-      `>local file = io.open("${this.#file}", "w"); ${rooms} ${sessions} ${write}; ${asked}; file:close()`,
-    );
-    const lines = (await readFile(this.#file, 'utf8')).split('\n').map((line) => line.split(' '));
-    const found = lines
-      .filter(([kind]) => kind === 'in')
-      .map(([, occupant = '', jid = '']) => {
-        const [room = '', nick = ''] = occupant.split('/');
-        return { room, nick, jid };
-      });
-    return {
-      occupants: Map.groupBy(found, ({ room }) => room),
-      asked: new Map(
-        lines.filter(([kind]) => kind === 'asked').map(([, room, jid, count]) => [`${room} ${jid}`, Number(count)]),
-      ),
-    };
+    const occupants = await this.#rooms.occupants(this.#domain);
+    const asked = await this.#rooms.entries(this.#domain);
+    return { occupants: Map.groupBy(occupants, ({ room }) => room), asked };
   }
 
   room(name: string): string {
     return `${name}@${this.#domain}`;
   }
 
-  async dropMembers(members: readonly Member[]): Promise<void> {
-    await writeFile(this.#file, members.map(({ room, user }) => `${room} ${user.jid}\n`).join(''));
-    const muc = `require"core.modulemanager".get_module("${this.#domain}", "muc")`;
-    const steps = [
-      'local jid, user = line:match("^(%S+) (%S+)$")',
-      `local room = ${muc}.get_room_from_jid(jid)`,
-      'local occupant = room:get_occupant_by_real_jid(user)',
-      'occupant:remove_session(user)',
-      'room:save_occupant(occupant)',
-    ];
-    await this.#server.shell(`>for line in io.lines("${this.#file}") do ${steps.join('; ')} end`);
+  dropMembers(members: readonly Member[]): Promise<void> {
+    return this.#rooms.drop(members.map(({ room, user: { jid } }) => ({ room, jid })));
   }
 }

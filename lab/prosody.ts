@@ -1,153 +1,63 @@
-import { type ChildProcess, execFile, spawn } from 'node:child_process';
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
-import { connect } from 'node:net';
+import { execFile } from 'node:child_process';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { type Lab, until } from './lab.ts';
-import { Link } from './link.ts';
-import { ThreadedLink, type LinkControls } from './threaded-link.ts';
+import type { Lab } from './lab.ts';
+import { ProsodyRooms } from './prosody-rooms.ts';
+import type { Settings } from './runtime.ts';
+import { type Command, PASSWORD, PREFIX, S2S_BEHIND_LINK, ServerProcess } from './server-process.ts';
+import type { Abilities, Production, Rooms, ServerSettings, Stream, XmppServer } from './xmpp-server.ts';
 
 const run = promisify(execFile);
 
-/** The port on which the server itself listens; the link to it listens on 5269. */
-const S2S_BEHIND_LINK = 15_269;
-const PASSWORD = 'secret';
+const MODULE = 'ping_muc_webhook';
 const MODULES = ['roster', 'saslauth', 'dialback', 'disco', 'ping', 'smacks', 'admin_shell', 'http'];
 /** Any user may create a room, and can enter it at once. */
 const OPEN_ROOMS = 'restrict_room_creation = false\nmuc_room_locking = false';
-/** A prefix for the command, to run another Prosody: `chroot <a tree of another Debian>`, for example. */
-const PREFIX = (process.env['PROSODY_PREFIX'] ?? '').split(' ').filter((word) => word !== '');
+const ARCHIVES = 'modules_enabled = { "muc_mam" }\nmuc_log_by_default = true';
+/** What the shell shows of a stream. */
+const COLUMNS = ['type', 'dir', 'remote', 'secure', 'cert', 'smacks'];
 
-/** How a server in production connects to others, and how it limits traffic. */
-export interface Production {
-  /** One connection carries the stanzas of both directions (XEP-0288); true by default. */
-  readonly bidi?: boolean;
-  /** Real clients get TLS and archives. False by default: the lab's own clients would use TLS, and be slow. */
-  readonly realClients?: boolean;
-  /** Streams are limited to Debian's defaults (mod_limits: c2s 10 kb/s, incoming s2s 30 kb/s). */
-  readonly limits?: boolean;
-}
-
-/** A server-to-server stream, as the shell shows it. */
-export interface Stream {
-  readonly type: 's2sin' | 's2sout' | 's2sin_unauthed' | 's2sout_unauthed';
-  /** The direction of stanzas: `<->` if it is bidirectional. */
-  readonly dir: '-->' | '<--' | '<->';
-  readonly remote: string;
-  /** The version of TLS, or `insecure`. */
-  readonly secure: string;
-  /** How the remote host was authenticated: `External` means by its certificate. */
-  readonly sasl: string;
-  readonly cert: string;
-  /** Whether it is managed (XEP-0198). */
-  readonly smacks: string;
-}
-
-const COLUMNS = ['type', 'dir', 'remote', 'secure', 's2s_sasl', 'cert', 'smacks'];
-
-export interface ProsodySettings {
-  /** The domain of its users, an address of the lab. */
-  readonly host: string;
-  /** Domains of its chat services. */
-  readonly mucs?: readonly string[];
-  /** Configuration for each chat service. */
-  readonly forMucs?: string;
-  /** Domains of external components, which log in with the users' password. */
-  readonly components?: readonly string[];
-  /** Accounts; all have the same password. */
-  readonly users?: readonly string[];
-  /**
-   * Configures the server as in production: TLS and certificates are required between servers, streams are managed, and
-   * it has the modules of Debian's configuration that affect what clients receive. By default, streams are unencrypted
-   * and authenticated by dialback, and each direction has its own stream, so that a test can cut one direction only.
-   */
-  readonly production?: Production;
-  /** The links to it have threads of their own, for measurements while the test is busy. */
-  readonly hasThreadedLinks?: boolean;
-  /** Configuration for the global section, and for the host. */
+export interface ProsodySettings extends ServerSettings {
+  /** Configuration for the global section, and for the host, beside that of the module. */
   readonly global?: string;
   readonly forHost?: string;
 }
 
 /** A private Prosody of the lab. */
-export class Prosody {
-  readonly host: string;
-  /** The links to its domains. */
-  readonly links: ReadonlyMap<string, LinkControls>;
+export class Prosody extends ServerProcess implements XmppServer {
+  readonly abilities: Abilities = { bidi: true, managedStreams: true };
+  readonly rooms: Rooms;
   readonly #settings: ProsodySettings;
-  readonly #directory: string;
-  /** The certificate of the authority that it trusts, if it is configured as in production. */
-  #trusted: string | undefined;
-  #process: ChildProcess | undefined;
+  /** The configuration of its host, and of hosts that were added. */
+  readonly #forHost: string;
+  #otherHosts = '';
 
-  private constructor(settings: ProsodySettings, directory: string) {
-    this.host = settings.host;
+  private constructor(lab: Lab, settings: ProsodySettings) {
+    super(lab, 'prosody', settings);
     this.#settings = settings;
-    this.#directory = directory;
-    this.links = new Map(
-      this.#domains().map((domain) => [
-        domain,
-        new (settings.hasThreadedLinks === true ? ThreadedLink : Link)(domain, 5269, S2S_BEHIND_LINK),
-      ]),
-    );
+    this.#forHost = `${this.#ofModule().forHost}\n${settings.forHost ?? ''}`;
+    this.rooms = new ProsodyRooms(this, this.directory);
+  }
+
+  /** The server as Prosody. @throws if it is another one: what is a test of Prosody alone says so in lab/differences.ts */
+  static of(server: XmppServer): Prosody {
+    if (server instanceof Prosody) return server;
+    throw new Error('this needs Prosody');
   }
 
   static async start(lab: Lab, settings: ProsodySettings): Promise<Prosody> {
-    const prosody = new Prosody(settings, join(lab.directory, `prosody-${settings.host}`));
-    lab.keep(prosody);
-    if (settings.production !== undefined) {
-      const authority = await lab.authority();
-      await authority.certify(prosody.#domains(), join(prosody.#directory, 'certs'));
-      prosody.#trusted = authority.certificate;
-    }
-    await prosody.configure();
-    for (const link of prosody.links.values()) await link.mend();
-    await prosody.start();
+    const prosody = new Prosody(lab, settings);
+    await prosody.open(lab);
     return prosody;
   }
 
-  async start(): Promise<void> {
-    const [command, ...args] = [...PREFIX, 'prosody', '-F', '--config', this.config];
-    const child = spawn(command, args, { stdio: 'ignore' });
-    this.#process = child;
-    child.on('exit', () => {
-      if (this.#process === child) this.#process = undefined;
-    });
-    child.on('error', (error) => process.stderr.write(`prosody could not be started: ${error.message}\n`));
-    await until(
-      `Prosody of ${this.host} answers its users`,
-      async () => {
-        if (this.#process === undefined)
-          throw new Error(`Prosody of ${this.host} ended: ${(await this.log()).slice(-2000)}`);
-        return answers(this.host);
-      },
-      20_000,
-    );
+  protected get command(): Command {
+    return { words: ['prosody', '-F', '--config', this.config] };
   }
 
-  /** Sends SIGKILL: no stream is closed cleanly. */
-  async kill(): Promise<void> {
-    const child = this.#process;
-    if (child === undefined) return;
-    await new Promise<void>((resolve) => {
-      child.once('exit', () => resolve());
-      child.kill('SIGKILL');
-    });
-  }
-
-  /** Stops the server and its links. */
-  async stop(): Promise<void> {
-    await this.kill();
-    for (const link of this.links.values()) await link.stop();
-  }
-
-  /** Cuts the links to all its domains. */
-  async cut(): Promise<void> {
-    for (const link of this.links.values()) await link.cut();
-  }
-
-  async mend(): Promise<void> {
-    for (const link of this.links.values()) await link.mend();
+  protected get logFile(): string {
+    return join(this.directory, 'prosody.log');
   }
 
   /** `prosodyctl` for this server, as a command of the shell. */
@@ -162,94 +72,142 @@ export class Prosody {
     return stdout;
   }
 
-  /** The streams from and to a domain. */
   async streams(remote: string): Promise<readonly Stream[]> {
     const shown = await this.shell(`s2s:show("${remote}", "${COLUMNS.join(' ')}")`);
     const rows = shown.split('\n').map((row) => row.split('|').map((cell) => cell.trim()));
     return rows
-      .filter(([type = '', ...cells]) => type.startsWith('s2s') && cells.length === COLUMNS.length - 1)
-      .map(
-        ([type, dir, domain, secure, sasl, cert, smacks]) =>
-          ({ type, dir, remote: domain, secure, sasl, cert, smacks }) as Stream,
-      );
+      .filter(([type = '', ...cells]) => /^s2s(in|out)$/.test(type) && cells.length === COLUMNS.length - 1)
+      .map(([type, direction, domain = '', secure = '', cert, smacks]) => ({
+        opener: type === 's2sout' ? 'this' : 'other',
+        isBidi: direction === '<->',
+        remote: domain,
+        isEncrypted: secure.startsWith('TLS'),
+        isCertified: cert === 'Valid',
+        isManaged: smacks === 'yes',
+      }));
   }
 
-  /** Changes the settings of the host and reloads the configuration. */
-  async reload(forHost = this.#settings.forHost): Promise<void> {
+  async openStream(from: string, to: string): Promise<void> {
+    // the other server may refuse the ping, but the stream is open then
+    await this.shell(`xmpp:ping("${from}", "${to}")`).catch(() => undefined);
+  }
+
+  forgetFailures(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  async closeStreams(remote: string, condition?: string): Promise<void> {
+    const pairs = this.domains.flatMap((domain) => [
+      [domain, remote],
+      [remote, domain],
+    ]);
+    // these fail if there is no such stream
+    if (condition === undefined) await this.shell(`s2s:closeall("${remote}")`).catch(() => undefined);
+    else
+      for (const [from, to] of pairs)
+        await this.shell(`s2s:close("${from}", "${to}", nil, "${condition}")`).catch(() => undefined);
+  }
+
+  closeCommand(from: string, to: string): string {
+    return `${this.controlCommand} shell s2s close ${from} ${to}`;
+  }
+
+  async limitStreams(): Promise<void> {
+    await this.shell('module:load("limits", "*")');
+  }
+
+  async connections(): Promise<readonly ('BOSH' | 'TCP' | 'WebSocket')[]> {
+    const shown = await this.shell('c2s:show(nil, "jid method")');
+    return [...shown.matchAll(/TCP|WebSocket|BOSH/g)].map(([method]) => method as 'BOSH' | 'TCP' | 'WebSocket');
+  }
+
+  async unacknowledged(jid: string): Promise<number> {
+    const count = `prosody.full_sessions["${jid}"].outgoing_stanza_queue:count_unacked()`;
+    return Number(/Result: (\d+)/.exec(await this.shell(`>return ${count}`))?.[1]);
+  }
+
+  async set(changes: Settings = {}): Promise<void> {
+    await this.reload(`${this.#ofModule(changes).forHost}\n${this.#settings.forHost ?? ''}`);
+  }
+
+  async reloadModule(): Promise<void> {
+    await this.shell(`module:reload("${MODULE}", "${this.host}")`);
+  }
+
+  async restartModule(): Promise<void> {
+    for (const verb of ['unload', 'load']) await this.shell(`module:${verb}("${MODULE}", "${this.host}")`);
+  }
+
+  async addHost(
+    host: string,
+    users: readonly string[],
+    changes: Settings,
+  ): Promise<Pick<XmppServer, 'host' | 'service' | 'password'>> {
+    await this.#writeAccounts(host, users);
+    this.#otherHosts = `VirtualHost "${host}"\n${this.#ofModule(changes).forHost}`;
+    await this.reload();
+    await this.shell(`host:activate("${host}")`);
+    return { host, service: this.service, password: PASSWORD };
+  }
+
+  /** Sets the configuration of the host, and reloads it. By default, it is restored. */
+  async reload(forHost = this.#forHost): Promise<void> {
     await this.configure(forHost);
     await this.shell('config:reload()');
   }
 
-  log(): Promise<string> {
-    return readFile(join(this.#directory, 'prosody.log'), 'utf8').catch(() => '');
-  }
-
-  /**
-   * Where clients log in by websocket (RFC 7395), and by HTTP (BOSH, XEP-0206), if it is configured as in production.
-   */
-  get websocketService(): string {
-    return `ws://${this.host}:5280/xmpp-websocket`;
-  }
-
-  get boshService(): string {
-    return `http://${this.host}:5280/http-bind`;
-  }
-
-  get service(): string {
-    return `xmpp://${this.host}:5222`;
-  }
-
-  /** Where its external components log in. */
-  get componentService(): string {
-    return `xmpp://${this.host}:5347`;
-  }
-
-  /** The id of its process. @throws if it does not run */
-  get pid(): number {
-    const pid = this.#process?.pid;
-    if (pid === undefined) throw new Error(`Prosody of ${this.host} does not run`);
-    return pid;
-  }
-
-  get password(): string {
-    return PASSWORD;
-  }
-
   /** Its configuration file. */
   get config(): string {
-    return join(this.#directory, 'prosody.cfg.lua');
-  }
-
-  #domains(): readonly string[] {
-    return [this.#settings.host, ...(this.#settings.mucs ?? []), ...(this.#settings.components ?? [])];
+    return join(this.directory, 'prosody.cfg.lua');
   }
 
   /** For streams between servers, and for real clients. */
   #tls({ realClients = false }: Production): string {
-    const notForClients = `c2s_ssl = { certificate = "${this.#directory}/none" }`;
-    return `ssl = { cafile = "${this.#trusted}" }\n${realClients ? '' : notForClients}`;
+    const notForClients = `c2s_ssl = { certificate = "${this.directory}/none" }`;
+    return `ssl = { cafile = "${this.trusted}" }\n${realClients ? '' : notForClients}`;
   }
 
-  /** Writes the configuration. The running server does not read it. */
-  async configure(forHost = this.#settings.forHost): Promise<void> {
-    const { host, mucs = [], forMucs = '', components = [], users = [], global = '', production } = this.#settings;
-    const accounts = join(this.#directory, 'data', host.replaceAll('.', '%2e'), 'accounts');
+  /** The module's settings, as the functions print them, with changes: for the global section and for the host. */
+  #ofModule(changes: Settings = {}): { global: string; forHost: string } {
+    const { module } = this.#settings;
+    return module?.runtime.prosodySettings({ ...module.changes, ...changes }) ?? { global: '', forHost: '' };
+  }
+
+  register(users: readonly string[]): Promise<void> {
+    return this.#writeAccounts(this.host, users);
+  }
+
+  async #writeAccounts(host: string, users: readonly string[]): Promise<void> {
+    const accounts = join(this.directory, 'data', host.replaceAll('.', '%2e'), 'accounts');
     await mkdir(accounts, { recursive: true });
     for (const user of users)
       await writeFile(join(accounts, `${user}.dat`), `return { ["password"] = "${PASSWORD}" };\n`);
+  }
+
+  /** Writes the configuration. The running server does not read it. */
+  async configure(forHost = this.#forHost): Promise<void> {
+    const { host, mucs = [], components = [], users = [], production, isManaged = true } = this.#settings;
+    const { hibernationSeconds, hasArchives = false } = this.#settings;
+    const global = [
+      this.#ofModule().global,
+      `smacks_enabled_s2s = ${isManaged}`,
+      hibernationSeconds === undefined ? '' : `smacks_hibernation_time = ${hibernationSeconds}`,
+      this.#settings.global ?? '',
+    ].join('\n');
+    await this.#writeAccounts(host, users);
     const list = (domains: readonly string[]): string => domains.map((domain) => `"${domain}"`).join(', ');
     const level = process.env['PROSODY_LOG'] ?? 'info';
-    const log = `{ levels = { min = "${level}" }, to = "file", filename = "${this.#directory}/prosody.log" }`;
+    const log = `{ levels = { min = "${level}" }, to = "file", filename = "${this.directory}/prosody.log" }`;
     const modules = [...MODULES, ...(production === undefined ? [] : productionModules(production))];
     const config = `
 run_as_root = true
-data_path = "${this.#directory}/data"
-admin_socket = "${this.#directory}/prosody.sock"
+data_path = "${this.directory}/data"
+admin_socket = "${this.directory}/prosody.sock"
 log = { ${log} }
 modules_enabled = { ${list(modules)} }
 ${production === undefined ? 'modules_disabled = { "tls", "s2s_auth_certs" }' : this.#tls(production)}
 interfaces = { "${host}" }
-s2s_interfaces = { ${list(this.#domains())} }
+s2s_interfaces = { ${list(this.domains)} }
 s2s_ports = { ${S2S_BEHIND_LINK} }
 c2s_ports = { 5222 }
 http_interfaces = { "${host}" }
@@ -265,8 +223,9 @@ authentication = "internal_plain"
 muc_room_cache_size = 100000
 ${global}
 VirtualHost "${host}"
-${forHost ?? ''}
-${mucs.map((muc) => `Component "${muc}" "muc"\n${OPEN_ROOMS}\n${forMucs}\n`).join('')}
+${forHost}
+${this.#otherHosts}
+${mucs.map((muc) => `Component "${muc}" "muc"\n${OPEN_ROOMS}\n${hasArchives ? ARCHIVES : ''}\n`).join('')}
 ${components.map((component) => `Component "${component}"\ncomponent_secret = "${PASSWORD}"\n`).join('')}`;
     await writeFile(this.config, config);
   }
@@ -283,25 +242,4 @@ function productionModules({ bidi = true, realClients = false, limits = false }:
     ...(realClients ? ['mam'] : []), // without it, Dino 0.4.2 crashes when it enters a room with an archive
     ...(limits ? ['limits'] : []),
   ];
-}
-
-/** Whether a server accepts clients of a domain: it listens before it has loaded its domains. */
-function answers(domain: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect(5222, domain);
-    let output = '';
-    socket.setTimeout(2000, () => socket.destroy());
-    socket.once('connect', () => {
-      socket.write(
-        '<stream:stream xmlns="jabber:client" xmlns:stream="http://etherx.jabber.org/streams" version="1.0" ' +
-          `to="${domain}">`,
-      );
-    });
-    socket.on('data', (data) => {
-      output += data.toString();
-      if (output.includes('<stream:features') || output.includes('<stream:error')) socket.destroy();
-    });
-    socket.on('error', () => undefined); // 'close' follows
-    socket.once('close', () => resolve(output.includes('<stream:features')));
-  });
 }

@@ -5,7 +5,7 @@ import { createInterface } from 'node:readline';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { RELEASE_COMMAND } from '../local/installation.ts';
-import { PROSODY_SETTINGS_FILE } from '../local/next-step.ts';
+import { SERVERS, type ServerName } from '../infra/server-settings.ts';
 import { type Lab, until } from './lab.ts';
 
 const MAIN = fileURLToPath(new URL('main.ts', import.meta.url));
@@ -34,8 +34,8 @@ export class Runtime {
   readonly lines: LogLine[] = [];
   /** What it has printed. */
   output = '';
-  /** The settings that it wrote, for the server's configuration. */
-  settings = '';
+  /** The settings that it wrote, for the configuration of each server. */
+  readonly #settings = new Map<ServerName, string>();
   /** Variables for it, in addition to those of this process; a release gets only `PATH` of those. */
   readonly environment: NodeJS.ProcessEnv;
   readonly #release: string | undefined;
@@ -96,7 +96,8 @@ export class Runtime {
       },
       60_000,
     );
-    this.settings = await readFile(join(this.data, PROSODY_SETTINGS_FILE), 'utf8');
+    for (const [server, { file }] of Object.entries(SERVERS))
+      this.#settings.set(server as ServerName, await readFile(join(this.data, file), 'utf8'));
   }
 
   get webhookUrl(): string {
@@ -105,7 +106,7 @@ export class Runtime {
 
   /** The webhook secret. */
   get secret(): string {
-    return /ping_muc_secret = "(.*)"/.exec(this.settings)?.[1] ?? '';
+    return /ping_muc_secret = "(.*)"/.exec(this.settingsFor('prosody'))?.[1] ?? '';
   }
 
   /** The console's URL, if it is served: with `PING_MUC_CONSOLE` in the environment. */
@@ -114,9 +115,16 @@ export class Runtime {
     return typeof url === 'string' ? url : '';
   }
 
-  /** The settings that it wrote, for the global section and for the host, with the changes that a test needs. */
+  /** The settings that it wrote for a server. */
+  settingsFor(server: ServerName): string {
+    return this.#settings.get(server) ?? '';
+  }
+
+  /** The settings that it wrote for Prosody, for the global section and for the host, with the changes that a test needs. */
   prosodySettings(changes: Settings = {}): { global: string; forHost: string } {
-    const [, globalPart = '', hostPart = ''] = this.settings.split(/^-- (?:at the top|below the line).*$/m);
+    const [, globalPart = '', hostPart = ''] = this.settingsFor('prosody').split(
+      /^-- (?:at the top|below the line).*$/m,
+    );
     const lua = (value: Settings[string]): string =>
       typeof value === 'object' ? `{ ${value.map(lua).join(', ')} }` : JSON.stringify(value);
     const changed = (part: string, isOf: (name: string) => boolean): string => {

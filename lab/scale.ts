@@ -1,10 +1,12 @@
 import type { Totals } from '../functions/core/check-state.ts';
 import { Population, type Outcomes, type ChatService, RealRooms, type NoticeCounts } from './population.ts';
 import { Lab, sleep, until } from './lab.ts';
-import { Prosody } from './prosody.ts';
+import type { ProsodySettings } from './prosody.ts';
 import { type LogLine, Runtime, type Settings } from './runtime.ts';
 import { ScriptedMuc } from './scripted-muc.ts';
+import { type Kind, ROLES, startAway, startServer } from './servers.ts';
 import { type Latency, LatencyProbe } from './latency-probe.ts';
+import type { XmppServer } from './xmpp-server.ts';
 
 const DELAY_SECONDS = 2;
 /** When nothing has happened for this time, nothing more is expected. */
@@ -56,27 +58,26 @@ export interface ScaleOptions {
   readonly isManaged?: boolean;
   /** Whether the latency of live messages is measured, in one of the rooms and in another room of the same service. */
   readonly hasLatencyProbe?: boolean;
-  /** More configuration of the users' server: for its global section, and for its host. */
-  readonly global?: string;
-  readonly forHost?: string;
+  /** The users' server; by default as ROLES says (lab/servers.ts). */
+  readonly users?: Kind;
+  /** More configuration of the users' server, if it is Prosody: for its global section, and for its host. */
+  readonly prosody?: Pick<ProsodySettings, 'global' | 'forHost'>;
 }
 
 /** Losses of many joins on real servers: both streams are cut, and every notice that reaches a client is counted. */
 export class Scale {
   readonly lab: Lab;
   readonly runtime: Runtime;
-  readonly home: Prosody;
-  readonly away: Prosody;
+  readonly home: XmppServer;
+  readonly away: XmppServer;
   readonly service: ChatService;
   readonly population: Population;
   readonly latencyProbe: LatencyProbe | undefined;
-  readonly #forHost: (changes: Settings) => string;
   /** How long a join may take on a busy machine, in milliseconds. Recording it takes 1 ms on an idle one. */
   readonly #msPerJoin: number;
 
   private constructor(
     parts: Pick<Scale, 'lab' | 'runtime' | 'home' | 'away' | 'service' | 'population' | 'latencyProbe'>,
-    forHost: (changes: Settings) => string,
     msPerJoin: number,
   ) {
     this.lab = parts.lab;
@@ -86,7 +87,6 @@ export class Scale {
     this.service = parts.service;
     this.population = parts.population;
     this.latencyProbe = parts.latencyProbe;
-    this.#forHost = forHost;
     this.#msPerJoin = msPerJoin;
   }
 
@@ -99,32 +99,30 @@ export class Scale {
     settings = {},
     isManaged = true,
     hasLatencyProbe = false,
-    global = '',
-    forHost = '',
+    users = ROLES.users,
+    prosody = {},
   }: ScaleOptions): Promise<Scale> {
     const lab = await Lab.open();
     try {
       const runtime = await Runtime.start(lab);
       const ofModule = { ping_muc_delay: DELAY_SECONDS, ping_muc_timeout: timeout, ...settings };
-      const ofHost = (changes: Settings): string =>
-        `${runtime.prosodySettings({ ...ofModule, ...changes }).forHost}\n${forHost}`;
-      const streams = `smacks_enabled_s2s = ${isManaged}`;
-      const home = await Prosody.start(lab, {
+      const home = await startServer(users, lab, {
         host: lab.address(2),
         users: [...Population.users(joins, perRoom), RECEIVER],
-        global: `${runtime.prosodySettings().global}\n${streams}\n${global}`,
-        forHost: ofHost({}),
+        module: { runtime, changes: ofModule },
+        isManaged,
         hasThreadedLinks: hasLatencyProbe,
+        ...prosody,
       });
       const domain = lab.address(4);
-      const away = await Prosody.start(lab, {
+      const away = await startAway(lab, {
         host: lab.address(3),
         users: [SENDER],
-        global: streams,
+        isManaged,
         hasThreadedLinks: hasLatencyProbe,
         [rooms === 'real' ? 'mucs' : 'components']: [domain],
       });
-      const service = rooms === 'real' ? new RealRooms(lab, away, domain) : await ScriptedMuc.open(lab, away, domain);
+      const service = rooms === 'real' ? new RealRooms(away, domain) : await ScriptedMuc.open(lab, away, domain);
       const population = await Population.open(lab, home, service, joins, perRoom);
       const occupants = Math.ceil(population.members.length / new Set(population.members.map(({ room }) => room)).size);
       const probedRooms = new Map([
@@ -138,11 +136,7 @@ export class Scale {
             rooms: probedRooms,
           })
         : undefined;
-      return new Scale(
-        { lab, runtime, home, away, service, population, latencyProbe },
-        ofHost,
-        Population.msPerJoin(perRoom),
-      );
+      return new Scale({ lab, runtime, home, away, service, population, latencyProbe }, Population.msPerJoin(perRoom));
     } catch (error) {
       await lab.close();
       throw error;
@@ -151,7 +145,7 @@ export class Scale {
 
   /** Changes settings of the module, by a reload. */
   async set(changes: Settings): Promise<void> {
-    await this.home.reload(this.#forHost(changes));
+    await this.home.set(changes);
   }
 
   /** The outcome of the last loss: what the clients received, compared with what the rooms say. */

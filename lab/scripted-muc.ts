@@ -2,7 +2,7 @@ import { component } from '@xmpp/component';
 import { type Element, escapeXML, escapeXMLText } from '@xmpp/xml';
 import type { ChatService, Member } from './population.ts';
 import type { Lab } from './lab.ts';
-import type { Prosody } from './prosody.ts';
+import type { XmppServer } from './xmpp-server.ts';
 
 export const NS_DISCO_INFO = 'http://jabber.org/protocol/disco#info';
 const NS_MUC_USER = 'http://jabber.org/protocol/muc#user';
@@ -54,8 +54,8 @@ export class ScriptedMuc implements ChatService {
   }
 
   /** @param server one that has `domain` among its components */
-  static async open(lab: Lab, server: Prosody, domain: string): Promise<ScriptedMuc> {
-    const connection = component({ service: server.componentService, domain, password: server.password });
+  static async open(lab: Lab, server: XmppServer, domain: string): Promise<ScriptedMuc> {
+    const connection = component({ service: server.componentService(domain), domain, password: server.password });
     const muc = new ScriptedMuc(domain, connection);
     await connection.start();
     return lab.keep(muc);

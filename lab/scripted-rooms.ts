@@ -1,10 +1,12 @@
 import { Lab, until } from './lab.ts';
-import { Prosody } from './prosody.ts';
+import type { ProsodySettings } from './prosody.ts';
 import { type LogLine, Runtime, type Settings } from './runtime.ts';
 import { ScriptedMuc } from './scripted-muc.ts';
+import { startAway, startHome } from './servers.ts';
 import { TestBed } from './test-bed.ts';
 import { RecordingProxy } from './recording-proxy.ts';
 import type { User } from './user.ts';
+import type { XmppServer } from './xmpp-server.ts';
 
 /** An event as it reached the functions. */
 export interface Reported {
@@ -24,35 +26,32 @@ export class ScriptedRooms extends TestBed {
   readonly webhooks: RecordingProxy;
   /** Between the functions and the server's stanza API. */
   readonly stanzas: RecordingProxy;
-  readonly #settings: Settings;
   #visits = 0;
 
   private constructor(
     lab: Lab,
     runtime: Runtime,
-    home: Prosody,
-    away: Prosody,
+    home: XmppServer,
+    away: XmppServer,
     mucs: readonly ScriptedMuc[],
     proxies: readonly [RecordingProxy, RecordingProxy],
-    settings: Settings,
   ) {
     super(lab, runtime, home, away);
     this.mucs = mucs;
     [this.webhooks, this.stanzas] = proxies;
-    this.#settings = settings;
   }
 
   /**
    * @param settings of the module that differ from what the functions print; by default the delay is two seconds, and
    * the patience is 0
    * @param services the number of chat services on the chat server
-   * @param global more lines for the global section of Prosody's configuration
+   * @param forHome more settings of the users' server
    * @param prepare runs before the runtime is started, and returns variables for it
    */
   static async open(
     settings: Settings = {},
     services = 1,
-    global = '',
+    forHome: Pick<ProsodySettings, 'hibernationSeconds' | 'global'> = {},
     prepare: (lab: Lab) => Promise<NodeJS.ProcessEnv> = () => Promise.resolve({}),
   ): Promise<ScriptedRooms> {
     const lab = await Lab.open();
@@ -72,18 +71,17 @@ export class ScriptedRooms extends TestBed {
         ping_muc_patience: 0,
         ...settings,
       };
-      const printed = runtime.prosodySettings(moduleSettings);
-      const home = await Prosody.start(lab, {
+      const home = await startHome(lab, {
         host,
         users: ['juliet', 'romeo', 'nurse'],
-        ...printed,
-        global: `${printed.global}\n${global}`,
+        module: { runtime, changes: moduleSettings },
+        ...forHome,
       });
       const domains = Array.from({ length: services }, (_, index) => lab.address(10 + index));
-      const away = await Prosody.start(lab, { host: lab.address(3), components: domains });
+      const away = await startAway(lab, { host: lab.address(3), components: domains });
       const mucs: ScriptedMuc[] = [];
       for (const domain of domains) mucs.push(await ScriptedMuc.open(lab, away, domain));
-      return new ScriptedRooms(lab, runtime, home, away, mucs, [webhooks, stanzas], moduleSettings);
+      return new ScriptedRooms(lab, runtime, home, away, mucs, [webhooks, stanzas]);
     } catch (error) {
       await lab.close();
       throw error;
@@ -99,7 +97,7 @@ export class ScriptedRooms extends TestBed {
 
   /** Changes settings of the module, by a reload. */
   async set(changes: Settings): Promise<void> {
-    await this.home.reload(this.runtime.prosodySettings({ ...this.#settings, ...changes }).forHost);
+    await this.home.set(changes);
   }
 
   /** All events that the functions have answered, ordered by their times. */

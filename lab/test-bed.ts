@@ -1,21 +1,27 @@
 import type { Totals } from '../functions/core/check-state.ts';
 import { type Lab, until } from './lab.ts';
-import type { Prosody } from './prosody.ts';
 import type { LogLine, Runtime } from './runtime.ts';
 import { User } from './user.ts';
+import type { Abilities, XmppServer } from './xmpp-server.ts';
 
 /** What all test beds have: the functions, the users' server (`home`), and a server with chat rooms (`away`). */
 export class TestBed {
   readonly lab: Lab;
   readonly runtime: Runtime;
-  readonly home: Prosody;
-  readonly away: Prosody;
+  readonly home: XmppServer;
+  readonly away: XmppServer;
 
-  constructor(lab: Lab, runtime: Runtime, home: Prosody, away: Prosody) {
+  constructor(lab: Lab, runtime: Runtime, home: XmppServer, away: XmppServer) {
     this.lab = lab;
     this.runtime = runtime;
     this.home = home;
     this.away = away;
+  }
+
+  /** What streams between the two servers can do. */
+  get abilities(): Abilities {
+    const [one, other] = [this.home.abilities, this.away.abilities];
+    return { bidi: one.bidi && other.bidi, managedStreams: one.managedStreams && other.managedStreams };
   }
 
   /** @param service the address at which it logs in, if not by TCP */

@@ -1,9 +1,10 @@
 import type { Totals } from '../functions/core/check-state.ts';
 import { Lab } from './lab.ts';
-import { type Production, Prosody } from './prosody.ts';
 import { Runtime } from './runtime.ts';
+import { startAway, startHome } from './servers.ts';
 import { TestBed } from './test-bed.ts';
 import type { User } from './user.ts';
+import type { Production, XmppServer } from './xmpp-server.ts';
 
 export interface TwoServersOptions {
   /** Variables for the runtime, in addition to the environment of this process. */
@@ -18,8 +19,8 @@ export interface TwoServersOptions {
   readonly users?: readonly string[];
   /** Accounts on the chat server. */
   readonly guests?: readonly string[];
-  /** Configuration of the chat service. */
-  readonly forMucs?: string;
+  /** The rooms have an archive. */
+  readonly hasArchives?: boolean;
 }
 
 /**
@@ -29,7 +30,7 @@ export class TwoServers extends TestBed {
   /** The domain of the chat service. */
   readonly muc: string;
 
-  private constructor(lab: Lab, runtime: Runtime, home: Prosody, away: Prosody, muc: string) {
+  private constructor(lab: Lab, runtime: Runtime, home: XmppServer, away: XmppServer, muc: string) {
     super(lab, runtime, home, away);
     this.muc = muc;
   }
@@ -44,24 +45,23 @@ export class TwoServers extends TestBed {
       realClients = false,
       users = ['juliet', 'romeo', 'nurse'],
       guests = ['mercutio'],
-      forMucs = '',
+      hasArchives = false,
     }: TwoServersOptions = {},
   ): Promise<TwoServers> {
     const lab = await Lab.open();
     try {
       const runtime = await Runtime.start(lab, { environment, ...(release !== undefined && { release }) });
-      const printed = runtime.prosodySettings({ ping_muc_delay: 2, ping_muc_timeout: 5, ...settings });
-      const home = await Prosody.start(lab, {
+      const home = await startHome(lab, {
         host: lab.address(2),
         users,
         ...(production && { production: { ...production, realClients } }),
-        ...printed,
+        module: { runtime, changes: { ping_muc_delay: 2, ping_muc_timeout: 5, ...settings } },
       });
       const muc = lab.address(4);
-      const away = await Prosody.start(lab, {
+      const away = await startAway(lab, {
         host: lab.address(3),
         mucs: [muc],
-        forMucs,
+        hasArchives,
         users: guests,
         ...(production && { production }),
       });
@@ -89,14 +89,7 @@ export class TwoServers extends TestBed {
   }
 
   /** The chat server drops an occupant without notifying anybody. */
-  async dropOccupant(room: string, user: Pick<User, 'jid'>): Promise<void> {
-    const find = `local occupant = room:get_occupant_by_real_jid("${user.jid}")`;
-    await this.atRoom(room, `${find}; occupant:remove_session("${user.jid}"); room:save_occupant(occupant)`);
-  }
-
-  /** Runs Lua on the chat server; `room` is nil if the room does not exist. Returns the output of the shell. */
-  atRoom(room: string, code: string): Promise<string> {
-    const muc = `require"core.modulemanager".get_module("${this.muc}", "muc")`;
-    return this.away.shell(`>local room = ${muc}.get_room_from_jid("${room.replaceAll('\\', '\\\\')}"); ${code}`);
+  async dropOccupant(room: string, { jid }: Pick<User, 'jid'>): Promise<void> {
+    await this.away.rooms.drop([{ room, jid }]);
   }
 }

@@ -1,12 +1,14 @@
+import { randomUUID } from 'node:crypto';
 import type { EventEmitter } from 'node:events';
 import type { Socket } from 'node:net';
 import { type Client, client, xml } from '@xmpp/client';
 import type { Element } from '@xmpp/xml';
 import { type Lab, until } from './lab.ts';
-import type { Prosody } from './prosody.ts';
+import type { XmppServer } from './xmpp-server.ts';
 
 const NS_MUC = 'http://jabber.org/protocol/muc';
 const NS_MUC_USER = `${NS_MUC}#user`;
+const NS_PING = 'urn:xmpp:ping';
 
 interface Received {
   readonly at: number;
@@ -32,7 +34,7 @@ export class User {
   /** @param service the address at which it logs in: by TCP by default, or the server's websocket */
   static async connect(
     lab: Pick<Lab, 'keep'>,
-    server: Pick<Prosody, 'host' | 'service' | 'password'>,
+    server: Pick<XmppServer, 'host' | 'service' | 'password'>,
     username: string,
     resource: string,
     service = server.service,
@@ -102,6 +104,14 @@ export class User {
   /** Tells the server that the client is inactive (XEP-0352), so that it holds back what is not important. */
   async becomeInactive(): Promise<void> {
     await this.send(xml('inactive', { xmlns: 'urn:xmpp:csi:0' }));
+    await this.ping();
+  }
+
+  /** Pings the own server, and waits for its answer: it has processed everything that was sent before. */
+  async ping(): Promise<void> {
+    const id = `ping-${randomUUID()}`;
+    await this.send(xml('iq', { type: 'get', id, to: this.jid.split(/[@/]/)[1] }, xml('ping', { xmlns: NS_PING })));
+    await until('the server answers', () => this.received.some(({ stanza }) => stanza.attrs['id'] === id));
   }
 
   /** The connection is lost without being closed; the server keeps the session for some time (XEP-0198). */

@@ -2,20 +2,20 @@ import { accessSync, constants, statSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { prosodySettings } from '../infra/prosody-settings.ts';
+import { SERVERS, type ServerName, isServerName } from '../infra/server-settings.ts';
 import { webhookUrl } from './address.ts';
 import type { Delivery } from './cloudwatch/notifier.ts';
-import { PROSODY_MODULES, commandLine, stackAssembly } from './installation.ts';
+import { MODULES, commandLine, stackAssembly } from './installation.ts';
 import { prettyLine } from './log.ts';
-import { PROSODY_SETTINGS_FILE, nextStep } from './next-step.ts';
+import { nextStep } from './next-step.ts';
 import { writePrivateFile } from './private-file.ts';
 import { type Hooks, startRuntime } from './runtime.ts';
 import { generateSecret, readSecrets } from './secrets.ts';
 
 const USAGE = `Usage: ${commandLine('start', '[options]')}
 
-Runs the stack on this machine, and writes the settings for Prosody into its data directory. On a terminal it prints
-them, too.
+Runs the stack on this machine, and writes the settings for Prosody and for ejabberd into its data directory. On a
+terminal it prints those for one of them, too.
 
   --port <number>       the port for webhooks             (PING_MUC_PORT, 8787)
   --host <address>      the address to listen on          (PING_MUC_HOST, 127.0.0.1)
@@ -32,6 +32,8 @@ them, too.
                         posted                            (PING_MUC_ALARM_URL)
   --console <port>|off  the console's port; it is served at
                         http://127.0.0.1:<port>/ only     (PING_MUC_CONSOLE, 8788)
+  --for <server>        print the settings for prosody or
+                        for ejabberd                      (PING_MUC_FOR, prosody)
   --help
 
 PING_MUC_SECRET sets the webhook secret (during a rotation two, separated by a comma). If it is not set, a secret is
@@ -51,6 +53,7 @@ interface Options {
   readonly assembly: string | undefined;
   readonly alarms: Delivery;
   readonly console: number | undefined;
+  readonly server: ServerName;
 }
 
 function readOptions(): Options | undefined {
@@ -65,11 +68,13 @@ function readOptions(): Options | undefined {
       'alarm-command': { type: 'string', default: env['PING_MUC_ALARM_COMMAND'] ?? '' },
       'alarm-url': { type: 'string', default: env['PING_MUC_ALARM_URL'] ?? '' },
       console: { type: 'string', default: env['PING_MUC_CONSOLE'] ?? '8788' },
+      for: { type: 'string', default: env['PING_MUC_FOR'] ?? 'prosody' },
       help: { type: 'boolean', default: false },
     },
   });
   if (values.help) return undefined;
   return {
+    server: readServer(values.for),
     port: readPort('--port must be a number from 0 to 65535, for example 8787', values.port),
     host: values.host,
     serverApi: values['server-api'],
@@ -86,6 +91,11 @@ function readOptions(): Options | undefined {
 function readPort(message: string, text: string): number {
   if (!/^\d{1,5}$/.test(text) || Number(text) > 65_535) throw new OptionError(`${message}; got ${text}`);
   return Number(text);
+}
+
+function readServer(name: string): ServerName {
+  if (isServerName(name)) return name;
+  throw new OptionError(`--for must be ${Object.keys(SERVERS).join(' or ')}; got ${name}`);
 }
 
 function alarmCommand(file: string): string | undefined {
@@ -133,15 +143,11 @@ async function start(hooks: Hooks): Promise<void> {
   const assembly = options.assembly ?? (await stackAssembly(options.data, options.serverApi));
   const runtime = await startRuntime({ ...options, ...hooks, assembly, secrets, log: write });
   const console = runtime.console === undefined ? undefined : `http://127.0.0.1:${runtime.console}/`;
-  const { host, data, serverApi } = options;
-  const settings = prosodySettings({
-    serverApiUrl: serverApi,
-    pluginPath: PROSODY_MODULES,
-    webhookUrl: webhookUrl(host, runtime.port),
-    secret: secrets[0] ?? '',
-  });
-  await writePrivateFile(join(data, PROSODY_SETTINGS_FILE), settings);
-  process.stdout.write(nextStep({ isTerminal: process.stdout.isTTY, data, settings, console }));
+  const { host, data, serverApi, server } = options;
+  const settings = await writeSettings(data, serverApi, webhookUrl(host, runtime.port), secrets[0] ?? '');
+  process.stdout.write(
+    nextStep({ isTerminal: process.stdout.isTTY, data, server, settings: settings[server], console }),
+  );
   log('listening', { host, port: runtime.port, data, serverApi, console });
   const stop = (signal: string): void => {
     log('stopping; waiting checks continue at the next start', { signal });
@@ -155,6 +161,21 @@ async function start(hooks: Hooks): Promise<void> {
   };
   process.once('SIGTERM', stop);
   process.once('SIGINT', stop);
+}
+
+/** Writes the settings for each server into the data directory, and returns them. */
+async function writeSettings(
+  data: string,
+  serverApiUrl: string,
+  webhook: string,
+  secret: string,
+): Promise<Readonly<Record<ServerName, string>>> {
+  const of = (server: ServerName): string =>
+    SERVERS[server].settings({ serverApiUrl, modules: MODULES[server], webhookUrl: webhook, secret });
+  const settings = { prosody: of('prosody'), ejabberd: of('ejabberd') };
+  for (const [server, { file }] of Object.entries(SERVERS) as [ServerName, (typeof SERVERS)[ServerName]][])
+    await writePrivateFile(join(data, file), settings[server]);
+  return settings;
 }
 
 /** Runs the stack until a signal ends this process. */

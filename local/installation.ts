@@ -11,8 +11,8 @@ const extension = extname(import.meta.url);
 const isRelease = extension !== '.ts';
 const root = fileURLToPath(new URL('..', import.meta.url));
 
-/** The folder that contains the module for Prosody. */
-export const PROSODY_MODULES = join(root, 'prosody');
+/** The folders that contain the module, for each server. */
+export const MODULES = { prosody: join(root, 'prosody'), ejabberd: join(root, 'ejabberd') } as const;
 
 /** The command of this release. Undefined: this is the development tree. */
 export const RELEASE_COMMAND = isRelease ? join(root, 'ping-muc') : undefined;

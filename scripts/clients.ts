@@ -1,5 +1,5 @@
 import { styleText } from 'node:util';
-import { ensurePackage, ensurePackages } from './debian.ts';
+import { ensurePackages, ensureServer } from './debian.ts';
 import { sleep, until } from '../lab/lab.ts';
 import type { Client } from '../lab/clients/client.ts';
 import { CLIENTS, type Kind } from '../lab/clients/clients.ts';
@@ -221,7 +221,7 @@ if (!asked.every(isKind)) {
   );
   process.exit(1);
 }
-ensurePackage('prosody', 'prosody');
+ensureServer('prosody');
 ensurePackages([...new Set(kinds.flatMap((kind) => CLIENTS[kind].packages))]);
 const observed = new Map<string, Map<Mode, Observation>>();
 const runAll = async (): Promise<boolean> => {

@@ -6,6 +6,18 @@ const TIMEOUT_MS = 600_000;
 /** Another command may install packages at the same time: apt-get waits for it, for so many seconds. */
 const WAIT_FOR_LOCK = ['-o', 'DPkg::Lock::Timeout=300'];
 
+/** Services that would listen on all addresses, and occupy the ports of the test servers, by the package. */
+const SERVICES: Readonly<Record<string, readonly string[]>> = {
+  prosody: ['prosody.service'],
+  ejabberd: ['ejabberd.service', 'epmd.socket', 'epmd.service'],
+};
+
+/** Makes sure that an XMPP server is installed; its service does not run. */
+export function ensureServer(name: 'prosody' | 'ejabberd'): void {
+  if (name === 'prosody') ensurePackage('prosody', 'prosody');
+  else ensurePackages(['ejabberd', 'openssl']);
+}
+
 /**
  * Makes sure that a command is available. If it is missing, prints that, and installs its Debian package. Without the
  * permission to do so, prints what to run, and ends the process.
@@ -39,15 +51,20 @@ function ensure(what: string, packages: readonly string[], isThere: () => boolea
     process.exit(1);
   }
   const kind = packages.length === 1 ? 'Debian package' : 'Debian packages';
-  const service = packages.includes('prosody') ? ', with the service disabled' : '';
+  const services = packages.flatMap((name) => SERVICES[name] ?? []);
+  const service = services.length > 0 ? ', with the service disabled' : '';
   process.stderr.write(`Installing the ${kind} ${names}${service}, because ${what} is missing\n`);
+  const hasServices = services.length > 0 && existsSync('/run/systemd/system');
+  const systemctl = (...words: readonly string[]): void => {
+    if (hasServices) run([...sudo, 'systemctl', ...words, ...services]);
+  };
+  systemctl('mask', '--runtime'); // so that it is not started
   if (run(install) !== 0) {
     run([...sudo, 'apt-get', 'update']); // the package lists may be outdated or empty
     run(install, 'inherit');
   }
-  // the service listens on all addresses, and would occupy the ports of the test servers
-  if (packages.includes('prosody') && existsSync('/run/systemd/system'))
-    run([...sudo, 'systemctl', 'disable', '--now', 'prosody']);
+  systemctl('unmask', '--runtime');
+  systemctl('disable');
   if (!isThere()) {
     process.stderr.write(`${names} could not be installed. Try: sudo apt-get install ${names}\n`);
     process.exit(1);
@@ -59,6 +76,7 @@ function succeeds(command: string, ...args: readonly string[]): boolean {
 }
 
 function run([command = '', ...args]: readonly string[], output: 'ignore' | 'inherit' = 'ignore'): number | null {
-  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
+  // without systemd, no service is started in runlevel 1 (invoke-rc.d)
+  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive', RUNLEVEL: '1' };
   return spawnSync(command, args, { stdio: ['ignore', output, output], env, timeout: TIMEOUT_MS }).status;
 }

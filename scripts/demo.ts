@@ -1,12 +1,14 @@
 import { parseArgs, styleText } from 'node:util';
 import xml, { Parser, escapeXML, escapeXMLText, type Element } from '@xmpp/xml';
-import { ensurePackage } from './debian.ts';
+import { ensureServer } from './debian.ts';
 import { commandLine } from '../local/installation.ts';
 import { Lab, sleep, until } from '../lab/lab.ts';
-import { Prosody } from '../lab/prosody.ts';
 import { Runtime } from '../lab/runtime.ts';
+import { type Kind, isKind, startServer } from '../lab/servers.ts';
 import { RecordingProxy } from '../lab/recording-proxy.ts';
 import { User, statusCodes } from '../lab/user.ts';
+import type { XmppServer } from '../lab/xmpp-server.ts';
+import { SERVERS } from '../infra/server-settings.ts';
 
 /**
  * Shows the main path on real servers. Juliet, Nurse and Romeo are in rooms on another server, and the connection
@@ -19,8 +21,13 @@ const TOLERANCE_SECONDS = 3;
 /** The lines that Juliet misses. */
 const MISSED = ['O, then, I see Queen Mab hath been with you.', 'True, I talk of dreams.'];
 
-/** `npm run demo -- --watch`: the console is served, and stays open after the success. */
-const { watch: isWatched } = parseArgs({ options: { watch: { type: 'boolean', default: false } } }).values;
+/**
+ * `npm run demo -- --watch`: the console is served, and stays open after the success. `--server ejabberd`: both servers
+ * are ejabberd.
+ */
+const { watch: isWatched, server: serverName } = parseArgs({
+  options: { watch: { type: 'boolean', default: false }, server: { type: 'string', default: 'prosody' } },
+}).values;
 
 let cutAt: number | undefined;
 /** What can be watched and done while the demo stays open. */
@@ -62,7 +69,7 @@ function parse(text: string): readonly Element[] {
 interface Scene {
   readonly runtime: Runtime;
   readonly api: RecordingProxy;
-  readonly servers: readonly Prosody[];
+  readonly servers: readonly XmppServer[];
   readonly juliet: User;
   readonly nurse: User;
   readonly romeo: User;
@@ -70,23 +77,26 @@ interface Scene {
   readonly rooms: Readonly<Record<'balcony' | 'kitchen' | 'garden', string>>;
 }
 
-async function start(lab: Lab): Promise<Scene> {
+async function start(lab: Lab, kind: Kind): Promise<Scene> {
   const [home, away, muc] = [lab.address(2), lab.address(3), lab.address(4)];
   report('set-up', 'start the functions as they run in AWS: the same bundles, table and state machine');
   const api = await RecordingProxy.start(lab, lab.address(1), 8789, `http://${home}:5280/ping_muc/stanzas`);
   const environment = isWatched ? { PING_MUC_CONSOLE: '0' } : {};
   const runtime = await Runtime.start(lab, { serverApi: api.url.replace('/stanzas', ''), environment });
-  report('set-up', `start two Prosody servers: ${home} with the users, and ${away} with the rooms at ${muc}`);
+  report(
+    'set-up',
+    `start two ${SERVERS[kind].name} servers: ${home} with the users, and ${away} with the rooms at ${muc}`,
+  );
   const changes = { ping_muc_delay: DELAY_SECONDS, ping_muc_reenter: true, http_host: home };
-  const homeServer = await Prosody.start(lab, {
+  const homeServer = await startServer(kind, lab, {
     host: home,
     users: ['juliet', 'nurse', 'romeo'],
-    ...runtime.prosodySettings(changes),
+    module: { runtime, changes },
   });
   toWatch = `The console stays open at ${runtime.consoleUrl}
 Break the connection again, to see another check there:
 
-  ${homeServer.controlCommand} shell s2s close ${home} ${muc}
+  ${homeServer.closeCommand(home, muc)}
 
 See what waits:
 
@@ -94,7 +104,7 @@ See what waits:
 
 Press Ctrl-C to end the demo.
 `;
-  const awayServer = await Prosody.start(lab, { host: away, mucs: [muc], users: ['mercutio'] });
+  const awayServer = await startServer(kind, lab, { host: away, mucs: [muc], users: ['mercutio'] });
   const mercutio = await User.connect(lab, awayServer, 'mercutio', 'desk');
   const [juliet, nurse, romeo] = (await Promise.all(
     ['juliet', 'nurse', 'romeo'].map((name) => User.connect(lab, homeServer, name, 'phone')),
@@ -158,8 +168,8 @@ async function loseUsers({ runtime, servers, mercutio, rooms }: Scene): Promise<
   return cut;
 }
 
-async function play(lab: Lab): Promise<boolean> {
-  const scene = await start(lab);
+async function play(lab: Lab, kind: Kind): Promise<boolean> {
+  const scene = await start(lab, kind);
   await joinRooms(scene);
   showRequests(scene.api);
   const cut = await loseUsers(scene);
@@ -236,18 +246,22 @@ function membersOnly(room: string): Element {
   return xml('iq', { type: 'set', id: 'members-only', to: room }, query);
 }
 
+if (!isKind(serverName)) {
+  process.stderr.write(`--server must be ${Object.keys(SERVERS).join(' or ')}; got ${serverName}\n`);
+  process.exit(1);
+}
 process.stdout.write(
   `Wait about ${DELAY_SECONDS + 15} seconds. ` +
     'The demo starts two XMPP servers with three users in rooms, and breaks the connection between the servers.\n\n',
 );
-ensurePackage('prosody', 'prosody');
+ensureServer(serverName);
 const lab = await Lab.open();
 const interrupted = new Promise<boolean>((resolve) => {
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve(false));
 });
 let good = false;
 try {
-  good = await Promise.race([play(lab), interrupted]);
+  good = await Promise.race([play(lab, serverName), interrupted]);
   if (good && isWatched) {
     process.stdout.write(`\n${toWatch}`);
     await interrupted;

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { synthesize } from '../local/assembly.ts';
-import { ensurePackage } from './debian.ts';
+import { ensurePackage, ensureServer } from './debian.ts';
 import { type Extent, FAULTS, type FaultResult, LONG_EXTENT, SHORT_EXTENT, TestBedPool } from '../lab/faults.ts';
 
 /**
@@ -24,7 +24,7 @@ const names = Object.keys(FAULTS).filter(
 );
 
 const log = (text: string): void => void process.stderr.write(`${text}\n`);
-ensurePackage('prosody', 'prosody');
+ensureServer('prosody');
 ensurePackage('faketime', 'faketime');
 const duration = values.short ? '' : ' All of them take about a quarter of an hour.';
 log(`Running ${names.length} faults, ${values.stages} at a time, seed ${extent.seed}.${duration}`);

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { synthesize } from '../local/assembly.ts';
-import { ensurePackage } from './debian.ts';
+import { ensureServer } from './debian.ts';
 import { fuzzStanzas } from '../lab/fuzz-stanzas.ts';
 import { fuzzWebhook } from '../lab/fuzz-webhook.ts';
 import type { Violation } from '../lab/fuzz.ts';
@@ -30,7 +30,7 @@ function show(violations: readonly Violation[]): void {
     process.stdout.write(`\nWRONG: ${why}\n  input: ${input}\n  body: ${body}\n`);
 }
 
-ensurePackage('prosody', 'prosody');
+ensureServer('prosody');
 const assembly = await mkdtemp(join(tmpdir(), 'ping-muc-fuzz-'));
 try {
   await synthesize(assembly, { serverApiUrl: 'http://127.0.0.1:5280/ping_muc' });

@@ -3,7 +3,7 @@ import { mkdirSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import type { OverviewView } from '../local/console/views.ts';
-import { ensurePackage, ensurePackages } from './debian.ts';
+import { ensurePackage, ensurePackages, ensureServer } from './debian.ts';
 import { ConsoleBrowser } from '../lab/browser.ts';
 import { Lab, sleep, until } from '../lab/lab.ts';
 import { CLIENTS } from '../lab/clients/clients.ts';
@@ -102,7 +102,7 @@ async function takeConsole(): Promise<void> {
 }
 
 const isConsoleOnly = process.argv[2] === 'console';
-ensurePackage('prosody', 'prosody');
+ensureServer('prosody');
 ensurePackage('chromium', 'chromium');
 mkdirSync(FOLDER, { recursive: true });
 await takeConsole();

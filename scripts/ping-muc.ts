@@ -7,10 +7,10 @@ import { readFileSync } from 'node:fs';
 const USAGE = `Usage: ping-muc <command> [options]
 
   start        runs ping-muc on this machine
-  settings     prints the settings for Prosody, which contain the secret
+  settings     prints the settings for the XMPP server, which contain the secret
   doctor       tests each link of the way, and says what to do about one that is broken
   control      shows and controls the checks: status, pause, resume, held, release, drop
-  demo         shows two real Prosody servers, and users who are brought back and notified
+  demo         shows two real XMPP servers, and users who are brought back and notified
 
   --version
   --help       after a command: its options

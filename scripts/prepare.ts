@@ -1,7 +1,7 @@
-import { ensurePackage } from './debian.ts';
+import { ensurePackage, ensureServer } from './debian.ts';
 
 /** Installs what the tests need in addition to the npm packages. */
-ensurePackage('prosody', 'prosody');
+ensureServer('prosody');
 ensurePackage('chromium', 'chromium'); // for the console
 ensurePackage('faketime', 'faketime'); // for tests with clocks that differ
 ensurePackage('systemd-analyze', 'systemd'); // for the sandbox of a release's service

@@ -6,7 +6,8 @@ import { ensurePackage } from './debian.ts';
 /**
  * Runs the end-to-end tests on Prosody 13.0, on any Debian release: `npm run test:prosody-13 [-- <vitest's
  * arguments>]`, as root. It installs Debian 13's packages in a directory tree of their own.
- * `npm run test:prosody-13 -- --clients [client …]` runs the tests with real clients instead (scripts/clients.ts).
+ * `npm run test:prosody-13 -- --clients [client …]` runs the tests with real clients instead (scripts/clients.ts), and
+ * `-- --servers [pair …]` those with ejabberd, too (scripts/test-servers.ts).
  *
  * The tree is in memory, in separate namespaces for mounts and processes. When this process ends, even if it is
  * killed, the kernel ends its child processes and removes the mounts, and nothing is left on the disk.
@@ -23,8 +24,11 @@ const AREA_SIZE = '1500m';
 const STEP_MS = 600_000;
 /** The tests take 4 minutes on two cores. */
 const TESTS_MS = 900_000;
+/** With all pairs of servers. */
+const SERVERS_MS = 5_400_000;
 const INSIDE = '--inside';
 const CLIENTS = '--clients';
+const SERVERS = '--servers';
 
 const [first, ...rest] = process.argv.slice(2);
 process.exitCode = first === INSIDE ? inside(rest) : outside(process.argv.slice(2));
@@ -57,7 +61,9 @@ function inside(args: readonly string[]): number {
   run('debootstrap', ['--variant=minbase', 'trixie', TREE]);
   writeFileSync(join(TREE, 'usr/sbin/policy-rc.d'), '#!/bin/sh\nexit 101\n', { mode: 0o755 }); // start no services
   run('chroot', [TREE, 'apt-get', 'update']);
-  run('chroot', [TREE, 'apt-get', 'install', '-y', '--no-install-recommends', 'prosody']);
+  const [firstArgument, ...others] = args;
+  const packages = ['prosody', ...(firstArgument === SERVERS ? ['ejabberd'] : [])];
+  run('chroot', [TREE, 'apt-get', 'install', '-y', '--no-install-recommends', ...packages]);
   // the servers in the tree need their folders, and the module in the checkout
   for (const path of [TEMPORARY, CHECKOUT]) {
     mkdirSync(join(TREE, path), { recursive: true });
@@ -66,17 +72,17 @@ function inside(args: readonly string[]): number {
   const version = run('chroot', [TREE, 'dpkg-query', '--show', '--showformat=${Version}', 'prosody']);
   process.stdout.write(`Prosody ${version}, installed in ${Math.round((Date.now() - start) / 1000)} s\n`);
   if (!version.startsWith('13.0.')) return 1;
-  const env = { ...process.env, TMPDIR: TEMPORARY, PROSODY_PREFIX: `chroot ${TREE}` };
-  const [firstArgument, ...others] = args;
+  const env = { ...process.env, TMPDIR: TEMPORARY, SERVER_PREFIX: `chroot ${TREE}` };
+  const script = firstArgument === CLIENTS ? 'clients' : firstArgument === SERVERS ? 'test-servers' : undefined;
   const command =
-    firstArgument === CLIENTS
-      ? [join(CHECKOUT, 'scripts/clients.ts'), ...others]
+    script !== undefined
+      ? [join(CHECKOUT, `scripts/${script}.ts`), ...others]
       : [join(CHECKOUT, 'node_modules/vitest/vitest.mjs'), 'run', '--project', 'e2e*', ...args];
   const { status } = spawnSync(process.execPath, command, {
     cwd: CHECKOUT,
     env,
     stdio: 'inherit',
-    timeout: TESTS_MS,
+    timeout: firstArgument === SERVERS ? SERVERS_MS : TESTS_MS,
   });
   return status ?? 1;
 }

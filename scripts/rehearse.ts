@@ -10,7 +10,7 @@ import { type Answers, ROOT, Rehearsal, STACK, blocks, runbookBlocks } from '../
 import { Lab, sleep, until } from '../lab/lab.ts';
 import { Population, RealRooms } from '../lab/population.ts';
 import { synthesize } from '../local/assembly.ts';
-import { ensurePackage } from './debian.ts';
+import { ensurePackage, ensureServer } from './debian.ts';
 
 /**
  * Rehearses a deployment: `npm run rehearse`. The commands are those of docs/operating.md, run as they are written,
@@ -232,7 +232,7 @@ async function rehearse(lab: Lab): Promise<void> {
   );
   const took = await step('Deploy', () => deploy(rehearsal));
   await step('Configure Prosody', () => configureProsody(rehearsal));
-  const rooms = new RealRooms(lab, rehearsal.away, rehearsal.muc);
+  const rooms = new RealRooms(rehearsal.away, rehearsal.muc);
   const population = await Population.open(lab, rehearsal.home, rooms, JOINS);
   await step(`${JOINS} users enter rooms on the other server`, () => enter(rehearsal, population));
   await step('Verify', () => verify(rehearsal));
@@ -255,7 +255,7 @@ async function rehearse(lab: Lab): Promise<void> {
   await step('Remove', () => remove(rehearsal));
 }
 
-ensurePackage('prosody', 'prosody');
+ensureServer('prosody');
 ensurePackage('script', 'bsdutils');
 const lab = await Lab.open();
 try {

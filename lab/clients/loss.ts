@@ -1,5 +1,6 @@
 import type { Totals } from '../../functions/core/check-state.ts';
 import { sleep, until } from '../lab.ts';
+import { Prosody } from '../prosody.ts';
 import { TwoServers } from '../two-servers.ts';
 import type { User } from '../user.ts';
 import type { Client, Starter } from './client.ts';
@@ -64,17 +65,16 @@ export class Loss {
   /** @param users the accounts of the clients */
   static async open(mode: Mode, users: readonly string[]): Promise<Loss> {
     const settings = { ping_muc_delay: DELAY_SECONDS, ping_muc_reenter: MODES[mode].reenter };
-    const forMucs = 'archive' in MODES[mode] ? 'modules_enabled = { "muc_mam" }' : '';
     const testBed = await TwoServers.open(settings, {
       production: {},
       realClients: true,
       users,
       guests: ['mercutio', 'benvolio', 'tybalt'],
-      forMucs,
+      hasArchives: 'archive' in MODES[mode],
     });
     try {
       if ('withoutModule' in MODES[mode])
-        await testBed.home.shell(`module:unload("ping_muc_webhook", "${testBed.home.host}")`);
+        await Prosody.of(testBed.home).shell(`module:unload("ping_muc_webhook", "${testBed.home.host}")`);
       return new Loss(testBed, mode, [
         await testBed.guest('mercutio'),
         await testBed.guest('benvolio'),
@@ -92,7 +92,13 @@ export class Loss {
     await this.mercutio.join(room, 'Mercutio');
     await this.#benvolio.join(room, 'Benvolio');
     try {
-      const client = await start({ lab: this.testBed.lab, server: this.testBed.home, user, room, nick: NICK });
+      const client = await start({
+        lab: this.testBed.lab,
+        server: Prosody.of(this.testBed.home),
+        user,
+        room,
+        nick: NICK,
+      });
       await until(`${client.name} is in its room`, () => this.isInRoom(room), ENTER_MS);
       await sleep(SETTLE_MS);
       await this.mercutio.sendMessage(room, EARLY);
@@ -120,7 +126,7 @@ export class Loss {
       await until(`${room} removes the client`, () => !this.isInRoom(room), BOUNCE_MS);
       await this.#benvolio.leave(room, 'Benvolio');
       await this.#tybalt.join(room, 'Tybalt');
-      if ('refuses' in MODES[this.#mode]) await this.testBed.atRoom(room, 'room:set_members_only(true)');
+      if ('refuses' in MODES[this.#mode]) await this.testBed.away.rooms.change(room, 'members only');
     }
     await sleep(this.cutAt + CUT_MS - Date.now());
     await Promise.all([home.mend(), away.mend()]);

@@ -35,7 +35,7 @@ export function health(
   const none =
     servers.length > 0
       ? []
-      : ['No server has reported yet: put the lines of prosody-settings.lua into Prosody’s configuration'];
+      : ['No server has reported yet: put the settings that ping-muc has written into the XMPP server’s configuration'];
   const troubles = [
     ...(ringing.length > 0 ? [`${count(ringing.length, 'alarm')}: ${named(ringing)}`] : []),
     ...(silent.length > 0 ? [`${count(silent.length, 'server')} fell silent: ${named(silent)}`] : []),

@@ -9,7 +9,7 @@ import { alarmFindings } from './alarms.ts';
 import { installationFindings } from './diagnosis.ts';
 import { type Findings, bad, ok } from './finding.ts';
 import { commandLine } from '../../local/installation.ts';
-import { PROSODY_SETTINGS_FILE } from '../../local/next-step.ts';
+import { SERVERS } from '../../infra/server-settings.ts';
 
 interface InstanceOptions {
   /** The data directory of npm start. */
@@ -46,7 +46,8 @@ export async function* instanceFindings({ data, hosts, serverApi }: InstanceOpti
     const endpoint = { url: address.webhookUrl, keys, secretSource: source, start };
     const askServer = (host: string, isSigned: boolean): ReturnType<typeof probeServer> =>
       probeServer(serverApi ?? address.serverApi, host, isSigned ? keys : undefined);
-    const printed = await readFile(join(data, PROSODY_SETTINGS_FILE), 'utf8').catch(() => undefined);
+    // those for the other servers have the same values
+    const printed = await readFile(join(data, SERVERS.prosody.file), 'utf8').catch(() => undefined);
     yield* installationFindings({ endpoint, askServer, table, printed }, hosts);
     yield* alarmFindings(address.console);
   } finally {

@@ -40,7 +40,8 @@ export async function buildRelease(out: string, assembly?: string): Promise<stri
     await copy(`node_modules/classic-level/prebuilds/${platform}`, join(folder, 'app/prebuilds', platform));
   if (assembly === undefined) await synthesizeInto(join(folder, 'cdk.out'));
   else await copyAssembly(assembly, join(folder, 'cdk.out'));
-  await copy('prosody/mod_ping_muc_webhook', join(folder, 'prosody/mod_ping_muc_webhook'));
+  for (const server of ['prosody', 'ejabberd'])
+    await copy(`${server}/mod_ping_muc_webhook`, join(folder, server, 'mod_ping_muc_webhook'));
   await copy('release', folder);
   for (const page of ['LICENSE', 'CHANGELOG.md']) await copy(page, join(folder, page));
   await writeFile(join(folder, 'package.json'), releaseManifest(manifest));

@@ -1,8 +1,5 @@
-import { mkdir, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { sleep, until } from '../../lab/lab.ts';
-import type { Prosody } from '../../lab/prosody.ts';
 import { S2sPeer } from '../../lab/s2s-peer.ts';
 import { mucPresence } from '../../lab/scripted-muc.ts';
 import { type Reported, ScriptedRooms } from '../../lab/scripted-rooms.ts';
@@ -45,16 +42,8 @@ const pings = (since: number): number =>
  */
 async function endStreams(condition?: string): Promise<number> {
   const since = Date.now();
-  for (const [from, to] of [
-    [testBed.muc().domain, testBed.home.host],
-    [testBed.home.host, testBed.muc().domain],
-  ]) {
-    await testBed.away.shell(`s2s:close("${from}", "${to}"${condition === undefined ? '' : `, nil, "${condition}"`})`);
-  }
-  await until(
-    'the streams have ended',
-    async () => !(await testBed.home.shell('s2s:show()')).includes(testBed.muc().domain),
-  );
+  await testBed.away.closeStreams(testBed.home.host, condition);
+  await until('the streams have ended', async () => (await testBed.home.streams(testBed.muc().domain)).length === 0);
   return since;
 }
 
@@ -73,30 +62,7 @@ describe('a close is reported for', () => {
   });
 
   it('the local host that has a join, on a stream of two local hosts', async () => {
-    const { forHost } = testBed.runtime.prosodySettings({
-      ping_muc_webhook_url: testBed.webhooks.url,
-      http_host: testBed.home.host,
-      ping_muc_timeout: 5,
-      ...SETTINGS,
-    });
-    const accounts = join(
-      testBed.lab.directory,
-      `prosody-${testBed.home.host}`,
-      'data',
-      secondHost.replaceAll('.', '%2e'),
-      'accounts',
-    );
-    await mkdir(accounts, { recursive: true });
-    await writeFile(join(accounts, 'romeo.dat'), `return { ["password"] = "${testBed.home.password}" };\n`);
-    const forSecondHost = forHost.replace(/^http_host.*$/m, `http_host = "${secondHost}"`);
-    await testBed.home.reload(`${forHost}\nVirtualHost "${secondHost}"\n${forSecondHost}`);
-    await testBed.home.shell(`host:activate("${secondHost}")`);
-
-    // the same server, under the name of the other host
-    const second = Object.create(testBed.home, {
-      host: { value: secondHost },
-      service: { value: testBed.home.service },
-    }) as Prosody;
+    const second = await testBed.home.addHost(secondHost, ['romeo'], { http_host: secondHost });
     const peer = await S2sPeer.open(testBed.lab, testBed.lab.address(21));
     const romeo = await User.connect(testBed.lab, second, 'romeo', 'phone');
     const there = `there@${peer.domain}`;
@@ -179,7 +145,7 @@ describe('a host that closes streams repeatedly', () => {
     const second = testBed.dropStreams();
     await sleep(200);
     expect(testBed.closes(second)).toEqual([]);
-    await testBed.home.shell(`module:reload("ping_muc_webhook", "${testBed.home.host}")`);
+    await testBed.home.reloadModule();
     await until('the second close is reported', () => testBed.closes(second).length > 0);
     expect(testBed.closes(second)[0]?.at).toBeLessThan((second + 400) * 1000);
   });
@@ -218,7 +184,7 @@ describe('a join that changes repeatedly', () => {
       await sleep(200);
     }
     await juliet.leave(room, 'nick-8');
-    await testBed.home.shell(`module:reload("ping_muc_webhook", "${testBed.home.host}")`);
+    await testBed.home.reloadModule();
     await until('its end is reported', () => testBed.history(room).at(-1) === 'left');
   });
 });

@@ -1,5 +1,3 @@
-import { writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { xml } from '@xmpp/client';
 import type { Element } from '@xmpp/xml';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
@@ -120,17 +118,9 @@ describe('a chat service', () => {
   it('answers 200 messages at once with the error: there is one check', async () => {
     const writers: PlainClient[] = [];
     const [fullRoom, many] = [testBed.muc().room(`crowded-${rooms}`), 200];
-    const accounts = join(
-      testBed.lab.directory,
-      `prosody-${testBed.home.host}`,
-      'data',
-      testBed.home.host.replaceAll('.', '%2e'),
-      'accounts',
-    );
-    for (let n = 0; n < many; n += 1) {
-      await writeFile(join(accounts, `user${n}.dat`), `return { ["password"] = "${testBed.home.password}" };\n`);
-      writers.push(await PlainClient.connect(testBed.lab, testBed.home, `user${n}`));
-    }
+    const names = Array.from({ length: many }, (_, n) => `user${n}`);
+    await testBed.home.register(names);
+    for (const name of names) writers.push(await PlainClient.connect(testBed.lab, testBed.home, name));
     writers.forEach((user, n) => user.enter(fullRoom, `User ${n}`));
     const known = (): number =>
       testBed.reported().filter((event) => event.type === 'muc.joined' && event.room === fullRoom).length;
@@ -370,8 +360,6 @@ describe('a real chat service', () => {
     }
     return users;
   }
-  const service = (code: string): Promise<string> =>
-    testBed.away.shell(`>local muc = require"core.modulemanager".get_module("${testBed.muc}", "muc"); ${code}`);
   const closes = (since: number): number =>
     testBed.runtime.lines.filter((line) => line['closed'] !== undefined && Date.parse(String(line['time'])) >= since)
       .length;
@@ -381,8 +369,7 @@ describe('a real chat service', () => {
     const [juliet, romeo] = (await enter(room, 'juliet', 'romeo')) as [User, User];
     const [nurse] = (await enter(other, 'nurse')) as [User];
     const since = Date.now();
-    const drop = 'room._occupants, room._jid_nick = {}, {}; muc.forget_room(room)';
-    await service(`for room in muc.each_room() do if room.jid == "${room}" then ${drop}; end end`);
+    await testBed.away.rooms.forget(room);
     await juliet.sendMessage(room, 'Is anybody there?');
     expect(await testBed.checkDone(since)).toMatchObject({ pinged: 2, left: 2, notified: 2 });
     expect(
@@ -398,17 +385,10 @@ describe('a real chat service', () => {
   it.each(['sends a message', 'sends its presence'])(
     'that has lost the occupants of a room: a user who %s is back, and so are the others',
     async (what) => {
-      await testBed.home.reload(
-        testBed.runtime.prosodySettings({
-          ping_muc_delay: 2,
-          ping_muc_timeout: 5,
-          ping_muc_patience: 0,
-          ping_muc_reenter: true,
-        }).forHost,
-      );
+      await testBed.home.set({ ping_muc_reenter: true });
       const room = testBed.room(`emptied-${what.split(' ').at(-1)}`);
       const [juliet, romeo] = (await enter(room, 'juliet', 'romeo')) as [User, User];
-      await testBed.atRoom(room, 'room:set_persistent(true)');
+      await testBed.away.rooms.change(room, 'persistent');
       const since = Date.now();
       for (const user of [juliet, romeo]) await testBed.dropOccupant(room, user);
       if (what === 'sends a message') await juliet.sendMessage(room, 'Is anybody there?');

@@ -9,19 +9,20 @@ import { requestBody, notice, ping, readAnswers, reentry, roomQuery, stanzaId } 
 import { startDynamoDB } from '../../local/dynamodb.ts';
 import { readAssembly } from '../../local/assembly.ts';
 import { Lab, sleep, until } from '../../lab/lab.ts';
-import { Prosody } from '../../lab/prosody.ts';
 import { type Reply, type SignedRequest, post } from '../../lab/requests.ts';
 import { Runtime } from '../../lab/runtime.ts';
+import { startAway, startHome } from '../../lab/servers.ts';
 import { ScriptedMuc, silence } from '../../lab/scripted-muc.ts';
 import { RecordingProxy } from '../../lab/recording-proxy.ts';
 import { User } from '../../lab/user.ts';
+import type { XmppServer } from '../../lab/xmpp-server.ts';
 
 /** The two HTTP endpoints, the functions' webhook and the server's stanza API: they refuse what is not allowed. */
 const WRONG = `whsec_${Buffer.alloc(32, 7).toString('base64')}`;
 const FRESH = `whsec_${Buffer.alloc(32, 8).toString('base64')}`;
 let lab: Lab;
 let runtime: Runtime;
-let home: Prosody;
+let home: XmppServer;
 let proxy: RecordingProxy;
 let juliet: User;
 let muc: string;
@@ -32,26 +33,18 @@ beforeAll(async () => {
   lab = await Lab.open();
   runtime = await Runtime.start(lab);
   proxy = await RecordingProxy.start(lab, lab.address(1), 8788, runtime.webhookUrl);
-  home = await Prosody.start(lab, {
+  const changes = { ping_muc_webhook_url: proxy.url, ping_muc_delay: 1, ping_muc_timeout: 2 };
+  home = await startHome(lab, {
     host: lab.address(2),
     users: ['juliet', 'romeo'],
-    ...settings(),
+    module: { runtime, changes },
   });
   muc = lab.address(4);
-  const away = await Prosody.start(lab, { host: lab.address(3), mucs: [muc], components: [lab.address(5)] });
+  const away = await startAway(lab, { host: lab.address(3), mucs: [muc], components: [lab.address(5)] });
   quiet = await ScriptedMuc.open(lab, away, lab.address(5));
   juliet = await User.connect(lab, home, 'juliet', 'phone');
 });
 afterAll(() => lab.close());
-
-function settings(secret: string | readonly string[] = runtime.secret): { global: string; forHost: string } {
-  return runtime.prosodySettings({
-    ping_muc_webhook_url: proxy.url,
-    ping_muc_secret: secret,
-    ping_muc_delay: 1,
-    ping_muc_timeout: 2,
-  });
-}
 
 /** The rows of the table, as text, without their expiry, and without heartbeats, which arrive by themselves. */
 async function rows(): Promise<readonly string[]> {
@@ -488,7 +481,7 @@ describe('the stanza API', () => {
       (await send('<xmpp timeout="1"/>', { secret: FRESH })).status,
     ];
     expect(await statuses()).toEqual([200, 401]);
-    await home.reload(settings([FRESH, old]).forHost);
+    await home.set({ ping_muc_secret: [FRESH, old] });
     expect(await statuses()).toEqual([200, 200]);
     await juliet.join(`rotating@${muc}`, 'Juliet');
     const sent = await until('it is reported', () =>
@@ -498,9 +491,9 @@ describe('the stanza API', () => {
       expect(() =>
         verify([decodeSecret(secret)], sent.headers as Record<string, string>, sent.body, Date.now() / 1000),
       ).not.toThrow();
-    await home.reload(settings(FRESH).forHost);
+    await home.set({ ping_muc_secret: FRESH });
     expect(await statuses()).toEqual([401, 200]);
-    await home.reload();
+    await home.set();
   });
 
   it('has not logged the secret', async () => {
@@ -524,7 +517,7 @@ describe('a webhook of the module', () => {
     await juliet.join(room, 'Juliet');
     await until('the rejoin is sent', () => nicks().length === 4);
     expect(nicks()).toEqual(['Juliet', 'Juliet "&" <Romeo>', undefined, 'Juliet']);
-    await home.shell('s2s:closeall()');
+    await home.closeStreams(muc);
     await until('the close is sent', () => events().some((event) => event.type === 's2s.closed'));
 
     const schema = JSON.parse(
@@ -546,6 +539,7 @@ it('the runtime leaves only its own files', async () => {
   expect((await readdir(runtime.data)).sort()).toEqual([
     'address.json',
     'dynamodb',
+    'ejabberd-settings.yml',
     'executions',
     'metrics.sqlite',
     'metrics.sqlite-shm',

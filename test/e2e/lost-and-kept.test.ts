@@ -1,10 +1,11 @@
 import xml from '@xmpp/xml';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { DEFAULT_REASON } from '../../functions/core/stanzas.ts';
 import { sleep, until } from '../../lab/lab.ts';
 import { TwoServers } from '../../lab/two-servers.ts';
 import { type User, canonical } from '../../lab/user.ts';
 
-const DELAY = 3;
+const DELAY = 5;
 let testBed: TwoServers;
 
 beforeAll(async () => {
@@ -13,7 +14,7 @@ beforeAll(async () => {
 afterAll(() => testBed.close());
 
 /** Rule 8 (docs/rules.md). */
-function expectNotice(user: User, room: string, nick: string): void {
+function expectNotice(user: User, room: string, nick: string, reason = DEFAULT_REASON): void {
   const [notice, ...more] = user.notices();
   expect(more).toEqual([]);
   const id = String(notice?.stanza.attrs['id'] ?? '');
@@ -24,7 +25,7 @@ function expectNotice(user: User, room: string, nick: string): void {
     xml(
       'x',
       { xmlns: 'http://jabber.org/protocol/muc#user' },
-      xml('item', { affiliation: 'none', role: 'none' }, xml('reason', {}, 'Connection to remote server lost')),
+      xml('item', { affiliation: 'none', role: 'none' }, xml('reason', {}, reason)),
       xml('status', { code: '110' }),
       xml('status', { code: '330' }),
       xml('status', { code: '333' }),
@@ -44,7 +45,7 @@ it('lost: the chat server restarts without the room; the user is notified once, 
   const { at } = await until('the notice', () => juliet.notices()[0], 15_000);
   expect(at - cut).toBeGreaterThanOrEqual(DELAY * 1000);
   expect(at - cut).toBeLessThan((DELAY + 3) * 1000);
-  expectNotice(juliet, room, 'Juliet');
+  expectNotice(juliet, room, 'Juliet', testBed.away.rooms.textIfMissing);
 
   expect(await testBed.checkDone(cut)).toMatchObject({ pinged: 1, left: 1, notified: 1 });
   await testBed.join(juliet, room, 'Juliet');

@@ -48,13 +48,13 @@ it('the session ends: it is not pinged', async () => {
 });
 
 it.each([
-  ['reloaded', 'module:reload("ping_muc_webhook", "HOST")'],
-  ['unloaded and loaded', 'module:unload("ping_muc_webhook", "HOST") ; module:load("ping_muc_webhook", "HOST")'],
-])('the module is %s while users are in rooms: lost users are notified', async (_how, commands) => {
+  ['reloaded', 'reloadModule'],
+  ['unloaded and loaded', 'restartModule'],
+] as const)('the module is %s while users are in rooms: lost users are notified', async (_how, restart) => {
   const room = testBed.room('reloading');
   const juliet = await testBed.user('juliet');
   await testBed.join(juliet, room, 'Juliet');
-  for (const command of commands.split(' ; ')) await testBed.home.shell(command.replace('HOST', testBed.home.host));
+  await testBed.home[restart]();
   await sleep(1000);
   const cut = await testBed.restartChatServer();
   await until('the notice', () => juliet.notices()[0], 15_000);

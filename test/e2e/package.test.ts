@@ -80,9 +80,12 @@ it('a user who is lost is notified; a check that waits continues after a restart
 
 it('its commands show the settings, which only their owner can read, and the checks', async () => {
   const { data } = testBed.runtime;
-  expect((await command('settings', '--data', data)).stdout).toBe(testBed.runtime.settings);
-  expect(testBed.runtime.settings).toContain(`plugin_paths = { "${join(release, 'prosody')}" }`);
-  expect((await stat(join(data, 'prosody-settings.lua'))).mode & 0o777).toBe(0o600);
+  expect((await command('settings', '--data', data)).stdout).toBe(testBed.runtime.settingsFor('prosody'));
+  expect(testBed.runtime.settingsFor('prosody')).toContain(`plugin_paths = { "${join(release, 'prosody')}" }`);
+  const { stdout: ofEjabberd } = await command('settings', '--data', data, '--for', 'ejabberd');
+  expect(ofEjabberd).toContain(`# Copy ${join(release, 'ejabberd/mod_ping_muc_webhook')} into`);
+  for (const file of ['prosody-settings.lua', 'ejabberd-settings.yml'])
+    expect((await stat(join(data, file))).mode & 0o777).toBe(0o600);
 
   await command('control', 'pause', '--data', data);
   const { stdout: status } = await command('control', 'status', '--data', data);

@@ -78,18 +78,14 @@ it('after it has answered the pings of another check, a room is not checked for 
 it('a reload of the module does not restart the interval', async () => {
   const since = Date.now();
   await sleep(SILENCE * 700);
-  await testBed.home.shell(`module:reload("ping_muc_webhook", "${testBed.home.host}")`);
+  await testBed.home.reloadModule();
   await until('the room is checked', () => causes().length > 0, FOUND_WITHIN_MS - (Date.now() - since));
 });
 
 it('six silent intervals: each join is pinged once in each, and the end of the stream is no close', async () => {
   // the stream so far has carried users’ stanzas, so its end is a close; wait until that is over
   const end = async (): Promise<void> => {
-    for (const [from, to] of [
-      [testBed.muc().domain, testBed.home.host],
-      [testBed.home.host, testBed.muc().domain],
-    ])
-      await testBed.away.shell(`s2s:close("${from}", "${to}")`);
+    await testBed.away.closeStreams(testBed.home.host);
     await until('the streams have ended', async () => (await testBed.home.streams(testBed.muc().domain)).length === 0);
   };
   await end();

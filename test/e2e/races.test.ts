@@ -102,10 +102,10 @@ describe('several closes:', () => {
     testBed.webhooks.interceptor.before = barrier.wait;
     await kept.enter(testBed.muc().room('elsewhere'), 'Juliet');
     await until('a webhook is in flight', () => barrier.waiting === 1);
-    const streams = (): Promise<string> => testBed.home.shell('s2s:show()');
-    expect(await streams()).toContain(testBed.muc().domain);
+    const areOpen = async (): Promise<boolean> => (await testBed.home.streams(testBed.muc().domain)).length > 0;
+    expect(await areOpen()).toBe(true);
     const at = testBed.dropStreams();
-    await until('the server has seen both close', async () => !(await streams()).includes(testBed.muc().domain));
+    await until('the server has seen both close', async () => !(await areOpen()));
     barrier.release();
     await done(at, 1);
     await expectOnce();
@@ -274,7 +274,7 @@ it('two checks of one pair at once: both ping, one notifies', async () => {
 });
 
 describe('the module reloads', () => {
-  const reload = (): Promise<string> => testBed.home.shell(`module:reload("ping_muc_webhook", "${testBed.home.host}")`);
+  const reload = (): Promise<void> => testBed.home.reloadModule();
 
   it('during the pings: they are sent again, and the first answers have no effect', async () => {
     const barrier = newBarrier();

@@ -3,6 +3,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, onTes
 import type { Join } from '../../functions/core/events.ts';
 import { type Answer, type Stanza, notice, readAnswers, requestBody } from '../../functions/core/stanzas.ts';
 import { sleep, until } from '../../lab/lab.ts';
+import { Prosody } from '../../lab/prosody.ts';
 import { post } from '../../lab/requests.ts';
 import { type Reaction, error, held, mucPresence, refusal, silence } from '../../lab/scripted-muc.ts';
 import { ScriptedRooms } from '../../lab/scripted-rooms.ts';
@@ -83,12 +84,11 @@ async function settled(): Promise<void> {
   await sleep(300);
 }
 
-/** Runs Lua on the users' server, with the user's `session` and the `entry` for the re-entry that is under way. */
+/** Runs Lua on the users' server, with the `entry` for the user's re-entry that is under way. */
 async function inside(code: string): Promise<string> {
-  const session = `local session = prosody.full_sessions["${juliet.jid}"]`;
   const state = `prosody.hosts["${testBed.home.host}"].modules.ping_muc_webhook.module:shared("state")`;
   const entry = `local entry = ${state}.tracks["${juliet.jid}"].rooms["${room}"].entry`;
-  const shown = await testBed.home.shell(`>${session}; ${entry}; ${code}`);
+  const shown = await Prosody.of(testBed.home).shell(`>${entry}; ${code}`);
   return /Result: (.*)/.exec(shown)?.[1] ?? shown;
 }
 
@@ -411,7 +411,7 @@ describe('before the room answers, the user', () => {
 describe('before the room answers,', () => {
   it('the module reloads: the user is back after one entry, and is not notified', async () => {
     const at = await reentering();
-    await testBed.home.shell(`module:reload("ping_muc_webhook", "${testBed.home.host}")`);
+    await testBed.home.reloadModule();
     const asked = (): number =>
       testBed.stanzas.requests.filter((request) => request.at >= at && isReentry(request.body.toString())).length;
     await until('it is requested again', () => asked() === 2);
@@ -487,8 +487,7 @@ describe('a hibernating session, for which its server keeps up to 500 stanzas,',
 
   const hibernate = async (): Promise<void> => {
     await settled();
-    const waiting = async (): Promise<string> => inside('return session.outgoing_stanza_queue:count_unacked()');
-    await until('the client has acknowledged all', async () => Number(await waiting()) < 10);
+    await until('the client has acknowledged all', async () => (await testBed.home.unacknowledged(juliet.jid)) < 10);
     await juliet.die();
   };
 

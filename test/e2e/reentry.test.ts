@@ -4,6 +4,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import { sleep, until } from '../../lab/lab.ts';
 import { TwoServers } from '../../lab/two-servers.ts';
 import { type User, statusCodes } from '../../lab/user.ts';
+import type { RoomChange } from '../../lab/xmpp-server.ts';
 
 /** Rule 10 (docs/rules.md), between real servers: a user who is out of an existing room is brought back unnoticed. */
 const DELAY = 1;
@@ -56,18 +57,16 @@ const lines = (session: User, since: number): readonly string[] =>
 
 /** Waits until the session has received everything that the server has sent so far. */
 async function settled(session: User): Promise<void> {
-  const id = `settled-${Date.now()}`;
-  await session.send(xml('iq', { type: 'get', id, to: testBed.home.host }, xml('ping', { xmlns: 'urn:xmpp:ping' })));
-  await until('the server answers', () => session.received.some(({ stanza }) => stanza.attrs['id'] === id));
+  await session.ping();
   await sleep(SETTLE_MS);
 }
 
 describe.each([
-  ['with an archive', 'modules_enabled = { "muc_mam" }\nmuc_log_by_default = true'],
-  ['without an archive', ''],
-])('rooms %s', (_what, forMucs) => {
+  ['with an archive', true],
+  ['without an archive', false],
+])('rooms %s', (_what, hasArchives) => {
   beforeAll(async () => {
-    testBed = await TwoServers.open(REENTER, { forMucs, guests: ['mercutio', 'benvolio', 'tybalt'] });
+    testBed = await TwoServers.open(REENTER, { hasArchives, guests: ['mercutio', 'benvolio', 'tybalt'] });
   });
   afterAll(() => testBed.close());
   beforeEach(newRoom);
@@ -146,31 +145,35 @@ describe('one room of a chat service', () => {
       );
 
   it.each([
-    ['is now for members only', 'room:set_members_only(true)'],
-    ['has banned the user', 'room:set_affiliation(true, "juliet@HOST", "outcast")'],
-    ['now has a password', 'room:set_password("swordfish")'],
-    ['now has another user under this nick', undefined],
-  ])('the room %s: the user is notified once, and does not receive the refusal', async (_what, change) => {
-    await testBed.dropOccupant(room, juliet);
-    if (change === undefined) await (await guest('benvolio')).join(room, 'Juliet');
-    else await testBed.atRoom(room, change.replace('HOST', testBed.home.host));
-    const cut = testBed.dropStreams();
-    expect(await testBed.checkDone(cut)).toMatchObject({ left: 1, reentered: 0, notified: 1 });
-    await settled(juliet);
-    expect(receivedSince(juliet, cut)).toEqual(['gone Juliet 110 330 333']);
-    expect(noticeTexts(juliet)).toHaveLength(1);
-  });
+    ['is now for members only', () => 'members only'],
+    ['has banned the user', () => ({ ban: `juliet@${testBed.home.host}` })],
+    ['now has a password', () => ({ password: 'swordfish' })],
+    ['now has another user under this nick', () => undefined],
+  ] as readonly [string, () => RoomChange | undefined][])(
+    'the room %s: the user is notified once, and does not receive the refusal',
+    async (_what, what) => {
+      const change = what();
+      await testBed.dropOccupant(room, juliet);
+      if (change === undefined) await (await guest('benvolio')).join(room, 'Juliet');
+      else await testBed.away.rooms.change(room, change);
+      const cut = testBed.dropStreams();
+      expect(await testBed.checkDone(cut)).toMatchObject({ left: 1, reentered: 0, notified: 1 });
+      await settled(juliet);
+      expect(receivedSince(juliet, cut)).toEqual(['gone Juliet 110 330 333']);
+      expect(noticeTexts(juliet)).toHaveLength(1);
+    },
+  );
 
   it('the room is gone: the user is notified, and no room is created', async () => {
     const killed = await testBed.restartChatServer();
     expect(await testBed.checkDone(killed)).toMatchObject({ left: 1, reentered: 0, notified: 1 });
     await settled(juliet);
     expect(receivedSince(juliet, killed)).toEqual(['gone Juliet 110 330 333']);
-    expect(await testBed.atRoom(room, 'return room == nil')).toContain('true');
+    expect(await testBed.away.rooms.has(room)).toBe(false);
   });
 
   it('the room survives a restart without its occupants: the user is back, and learns who is gone', async () => {
-    await testBed.atRoom(room, 'room:set_persistent(true); room:save(true)');
+    await testBed.away.rooms.change(room, 'persistent');
     const killed = await testBed.restartChatServer();
     expect(await testBed.checkDone(killed)).toMatchObject({ left: 1, reentered: 1, notified: 0 });
     await settled(juliet);
@@ -187,7 +190,7 @@ describe('one room of a chat service', () => {
       await testBed.join(session, room, nick);
     for (const session of [juliet, romeo, nurse]) await testBed.dropOccupant(room, session);
     await benvolio.leave(room, 'Benvolio');
-    await testBed.atRoom(room, `room:set_affiliation(true, "nurse@${testBed.home.host}", "outcast")`);
+    await testBed.away.rooms.change(room, { ban: `nurse@${testBed.home.host}` });
     const cut = testBed.dropStreams();
     expect(await testBed.checkDone(cut)).toMatchObject({ left: 3, reentered: 2, notified: 1 });
     await settled(juliet);
@@ -262,13 +265,13 @@ describe('one room of a chat service', () => {
   });
 
   it('the room has more occupants than the limit: the user is notified', async () => {
-    await testBed.home.reload(testBed.runtime.prosodySettings({ ...REENTER, ping_muc_reenter_limit: 1 }).forHost);
+    await testBed.home.set({ ping_muc_reenter_limit: 1 });
     await testBed.dropOccupant(room, juliet);
     const cut = testBed.dropStreams();
     expect(await testBed.checkDone(cut)).toMatchObject({ left: 1, reentered: 0, notified: 1 });
     await settled(juliet);
     expect(receivedSince(juliet, cut)).toEqual(['gone Juliet 110 330 333']);
-    await testBed.home.reload();
+    await testBed.home.set();
   });
 
   it.each([
@@ -279,7 +282,7 @@ describe('one room of a chat service', () => {
     async (limit, back) => {
       await (await guest('benvolio')).join(room, 'Benvolio');
       for (const changes of [{ ping_muc_reenter: false }, { ping_muc_reenter_limit: limit }]) {
-        await testBed.home.reload(testBed.runtime.prosodySettings({ ...REENTER, ...changes }).forHost);
+        await testBed.home.set(changes);
       }
       await testBed.dropOccupant(room, juliet);
       const cut = testBed.dropStreams();
@@ -290,7 +293,7 @@ describe('one room of a chat service', () => {
         1 - back,
         back === 1,
       ]);
-      await testBed.home.reload();
+      await testBed.home.set();
     },
   );
 
@@ -301,17 +304,15 @@ describe('one room of a chat service', () => {
       'webhook stored',
       (line) => Number(line['ChecksStarted']) > 0 && Date.parse(String(line['time'])) >= cut - 500,
     );
-    await testBed.home.reload(testBed.runtime.prosodySettings({ ...REENTER, ping_muc_reenter: false }).forHost);
+    await testBed.home.set({ ping_muc_reenter: false });
     expect(await testBed.checkDone(cut)).toMatchObject({ left: 1, reentered: 0, notified: 1 });
     await settled(juliet);
     expect(receivedSince(juliet, cut)).toEqual(['gone Juliet 110 330 333']);
-    await testBed.home.reload();
+    await testBed.home.set();
   });
 
   it('without ping_muc_reenter_occupants no leaves are shown', async () => {
-    await testBed.home.reload(
-      testBed.runtime.prosodySettings({ ...REENTER, ping_muc_reenter_occupants: false }).forHost,
-    );
+    await testBed.home.set({ ping_muc_reenter_occupants: false });
     const changed = Date.now();
     await mercutio.send(xml('presence', { to: `${room}/Mercutio` }));
     await until('she receives his presence', () => receivedSince(juliet, changed).includes('there Mercutio'));
@@ -322,6 +323,6 @@ describe('one room of a chat service', () => {
     expect(await testBed.checkDone(cut)).toMatchObject({ reentered: 1, notified: 0 });
     await settled(juliet);
     expect(receivedSince(juliet, cut)).toEqual(['there Benvolio', 'there Juliet 110', 'subject']);
-    await testBed.home.reload();
+    await testBed.home.set();
   });
 });

@@ -158,7 +158,7 @@ it('after a reload during these reports, the rest follows', async () => {
   const since = Date.now();
   await testBed.set({ ping_muc_webhook_url: fresh.url });
   await until('the first are sent', () => requestsOf(fresh, since).length > 0);
-  await testBed.home.shell(`module:reload("ping_muc_webhook", "${testBed.home.host}")`);
+  await testBed.home.reloadModule();
   await until('all joins are reported', () => new Set(keys(requestsOf(fresh, since))).size === JOINS, 40_000);
 });
 

@@ -1,5 +1,6 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { sleep, until } from '../../lab/lab.ts';
+import { Prosody } from '../../lab/prosody.ts';
 import { ScriptedRooms } from '../../lab/scripted-rooms.ts';
 import { StubAnswer } from '../../lab/recording-proxy.ts';
 import type { User } from '../../lab/user.ts';
@@ -10,8 +11,8 @@ let juliet: User;
 let rooms = 0;
 
 beforeAll(async () => {
-  testBed = await ScriptedRooms.open({}, 1, 'statistics = "internal"\nstatistics_interval = "manual"');
-  await testBed.home.shell(`module:load("http_openmetrics", "${testBed.home.host}")`);
+  testBed = await ScriptedRooms.open({}, 1, { global: 'statistics = "internal"\nstatistics_interval = "manual"' });
+  await Prosody.of(testBed.home).shell(`module:load("http_openmetrics", "${testBed.home.host}")`);
   juliet = await testBed.user('juliet');
 });
 afterEach(async () => {
@@ -41,7 +42,9 @@ async function answersByStatus(): Promise<Readonly<Record<string, number>>> {
 }
 
 const status = async (): Promise<string> =>
-  /status: (.*)/.exec(await testBed.home.shell(`module:info("ping_muc_webhook", "${testBed.home.host}")`))?.[1] ?? '';
+  /status: (.*)/.exec(
+    await Prosody.of(testBed.home).shell(`module:info("ping_muc_webhook", "${testBed.home.host}")`),
+  )?.[1] ?? '';
 
 /** Enters more rooms: each is an event. */
 async function enter(count: number): Promise<void> {

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { until } from '../../lab/lab.ts';
+import { Prosody } from '../../lab/prosody.ts';
 import { ScriptedRooms } from '../../lab/scripted-rooms.ts';
 import type { User } from '../../lab/user.ts';
 
@@ -38,7 +39,7 @@ afterEach(async () => {
 });
 
 const command = (verb: string, name = 'ping_muc_webhook'): Promise<string> =>
-  testBed.home.shell(`module:${verb}("${name}", "${testBed.home.host}")`);
+  Prosody.of(testBed.home).shell(`module:${verb}("${name}", "${testBed.home.host}")`);
 /** Replaces some of the module's settings in the configuration, and reloads it. */
 async function configure(settings: Readonly<Record<string, string>>): Promise<void> {
   const file = join(testBed.lab.directory, `prosody-${testBed.home.host}`, 'prosody.cfg.lua');
@@ -49,7 +50,7 @@ async function configure(settings: Readonly<Record<string, string>>): Promise<vo
       .replace(`VirtualHost "${testBed.home.host}"\n`, (line) => `${line}${name} = ${value}\n`);
   }
   await writeFile(file, config);
-  await testBed.home.shell('config:reload()');
+  await Prosody.of(testBed.home).shell('config:reload()');
 }
 const delays = (since: number): readonly unknown[] =>
   testBed.closes(since).map((close) => (close as unknown as { delay: number }).delay);

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { sleep, until } from '../../lab/lab.ts';
-import { Prosody } from '../../lab/prosody.ts';
+import { startAway } from '../../lab/servers.ts';
 import { TwoServers } from '../../lab/two-servers.ts';
 
 let testBed: TwoServers;
@@ -45,7 +45,7 @@ it('one of two rooms on a remote host is lost: the user is notified for that roo
 
 it('the link to one of two remote hosts is cut: the other host is not checked', async () => {
   const otherMuc = testBed.lab.address(6);
-  const other = await Prosody.start(testBed.lab, { host: testBed.lab.address(5), mucs: [otherMuc] });
+  const other = await startAway(testBed.lab, { host: testBed.lab.address(5), mucs: [otherMuc] });
   const juliet = await testBed.user('juliet');
   await testBed.join(juliet, testBed.room('here'), 'Juliet');
   await testBed.join(juliet, `there@${otherMuc}`, 'Juliet');

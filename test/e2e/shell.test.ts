@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { control } from '../../lab/control.ts';
 import { until } from '../../lab/lab.ts';
+import { Prosody } from '../../lab/prosody.ts';
 import { TwoServers } from '../../lab/two-servers.ts';
 import type { User } from '../../lab/user.ts';
 
@@ -23,7 +24,7 @@ beforeEach(async () => {
   await testBed.join(romeo, room, 'Romeo');
 });
 
-const shell = (...words: readonly string[]): Promise<string> => testBed.home.shell('ping_muc', ...words);
+const shell = (...words: readonly string[]): Promise<string> => Prosody.of(testBed.home).shell('ping_muc', ...words);
 /** What a command that fails prints. */
 const failure = async (...words: readonly string[]): Promise<string> =>
   shell(...words).then(
@@ -94,13 +95,13 @@ it('status: says how the last webhook went, what waits, and whether the dry run 
   });
   expect(troubled).toMatch(/^ {2}Queue: 1 event, the oldest has waited for \d+ s$/m);
   await testBed.runtime.start();
-  await testBed.home.reload(testBed.runtime.prosodySettings({ ping_muc_dry_run: true }).forHost);
+  await testBed.home.set({ ping_muc_dry_run: true });
   expect(await shell('status')).toMatch(/^ {2}Dry run: on: nobody is notified or brought back$/m);
 });
 
 it('status: counts the closes that are held back', async () => {
   expect(await shell('status')).toMatch(/^ {2}Closes that wait .*: 0$/m);
-  await testBed.home.reload(testBed.runtime.prosodySettings({ ping_muc_delay: 120 }).forHost);
+  await testBed.home.set({ ping_muc_delay: 120 });
   await until(
     'the second of two closes is held back',
     async () => {
@@ -114,7 +115,7 @@ it('status: counts the closes that are held back', async () => {
 
 it('the commands go with the module, and come back with it', async () => {
   const module = (verb: string): Promise<string> =>
-    testBed.home.shell('module', verb, 'ping_muc_webhook', testBed.home.host);
+    Prosody.of(testBed.home).shell('module', verb, 'ping_muc_webhook', testBed.home.host);
   await module('unload');
   // what 0.12 and 13.0 say about a command that is not there
   expect(await failure('status')).toMatch(/nil value \(global 'ping_muc'\)|Command not found/);

@@ -15,7 +15,7 @@ let room: string;
 let rooms = 0;
 
 beforeAll(async () => {
-  testBed = await ScriptedRooms.open({ ping_muc_delay: 1 }, 1, `smacks_hibernation_time = ${HIBERNATION_SECONDS}`);
+  testBed = await ScriptedRooms.open({ ping_muc_delay: 1 }, 1, { hibernationSeconds: HIBERNATION_SECONDS });
   nurse = await testBed.user('nurse');
   await testBed.join(nurse, testBed.muc().room('nursery'), 'Nurse');
   await nurse.die();

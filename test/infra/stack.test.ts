@@ -3,6 +3,7 @@ import { dirname, join } from 'node:path';
 import { Template } from 'aws-cdk-lib/assertions';
 import validate from 'asl-validator';
 import { beforeAll, describe, expect, it } from 'vitest';
+import { parse } from 'yaml';
 import { ENV, WEBHOOK_TIME } from '../../functions/names.ts';
 import { readConfig } from '../../infra/config.ts';
 import { SETTINGS } from '../../infra/settings.ts';
@@ -410,7 +411,7 @@ describe('the hosts that may use the stack', () => {
 });
 
 describe('the outputs', () => {
-  it('are the webhook URL, the secret’s command, the table, the check function, the dashboard and the settings for Prosody', () => {
+  it('are the webhook URL, the secret’s command, the table, the check function, the dashboard and the settings for each server', () => {
     const outputs = template({
       xmppHosts: 'Example.net',
       defaultDelaySeconds: '90',
@@ -424,10 +425,16 @@ describe('the outputs', () => {
       'CheckFunctionName',
       'DashboardUrl',
       'ProsodySettings',
+      'EjabberdSettings',
     ]);
-    const [, parts] = property('Value.Fn::Join', outputs['ProsodySettings']) as [string, unknown[]];
-    const settings = parts.map((part) => (typeof part === 'string' ? part : 'https://api.example')).join('');
-    expect(settings.split('\n').slice(3)).toEqual([
+    const settings = (id: string): readonly string[] => {
+      const [, parts] = property('Value.Fn::Join', outputs[id]) as [string, unknown[]];
+      return parts
+        .map((part) => (typeof part === 'string' ? part : 'https://api.example'))
+        .join('')
+        .split('\n');
+    };
+    expect(settings('ProsodySettings').slice(3)).toEqual([
       '-- below the line VirtualHost "example.net" of your host:',
       'modules_enabled = { "ping_muc_webhook" }',
       'http_host = "xmpp.example.net"',
@@ -440,6 +447,25 @@ describe('the outputs', () => {
       '-- ping_muc_reenter = true -- bring users back who are out, and notify them only if that fails',
       '',
     ]);
+    expect(parse(settings('EjabberdSettings').join('\n'))).toEqual({
+      listen: [
+        {
+          port: 5280,
+          ip: '127.0.0.1',
+          module: 'ejabberd_http',
+          request_handlers: { '/ping_muc': 'mod_ping_muc_webhook' },
+        },
+      ],
+      modules: {
+        mod_ping_muc_webhook: {
+          webhook_url: 'https://api.example/webhooks',
+          secret: '(the output of the command in SecretCommand)',
+          delay: 90,
+          timeout: 60,
+          patience: 600,
+        },
+      },
+    });
   });
 
   it('alarms and the check that may fail link to the runbook that the operator names', () => {

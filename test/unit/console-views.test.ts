@@ -146,7 +146,8 @@ describe('health', () => {
   });
 
   it('says what to do before the first report', () => {
-    const sentence = 'No server has reported yet: put the lines of prosody-settings.lua into Prosody’s configuration';
+    const sentence =
+      'No server has reported yet: put the settings that ping-muc has written into the XMPP server’s configuration';
     expect(health([ok], [], 0, NOW)).toEqual({ level: 'idle', sentence: `${sentence}.` });
     expect(health([ringing('Checks fail')], [], 0, NOW)).toEqual({
       level: 'bad',

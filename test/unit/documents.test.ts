@@ -1,5 +1,6 @@
 import { existsSync, globSync, readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
+import { DIFFERENCES_TABLE, differencesTable } from '../../lab/differences.ts';
 import { FAULTS } from '../../lab/faults.ts';
 
 const read = (path: string): string => readFileSync(new URL(`../../${path}`, import.meta.url), 'utf8');
@@ -16,6 +17,10 @@ it('docs/reliability.md names a test for each fault, and each of them is there',
   expect(tests.length).toBeGreaterThan(20);
   expect(tests.filter((name) => !isThere(name))).toEqual([]);
   expect(Object.keys(FAULTS).filter((fault) => !tests.some((name) => fault.startsWith(name)))).toEqual([]);
+});
+
+it('docs/servers.md lists the tests that are left out (npm run test:servers -- --differences writes them)', () => {
+  expect(DIFFERENCES_TABLE.exec(read('docs/servers.md'))?.[0].trimEnd()).toBe(differencesTable());
 });
 
 describe('the rules', () => {

@@ -6,7 +6,7 @@ import { nextStep } from '../../local/next-step.ts';
 import { writePrivateFile } from '../../local/private-file.ts';
 
 const settings = 'ping_muc_secret = "whsec_of-this-test"\n';
-const started = { data: '/var/lib/ping-muc', settings, console: 'http://127.0.0.1:8788/' };
+const started = { data: '/var/lib/ping-muc', server: 'prosody', settings, console: 'http://127.0.0.1:8788/' } as const;
 
 describe('what is printed after the start', () => {
   it('is on a terminal what to do next, and the settings', () => {
@@ -21,6 +21,12 @@ describe('what is printed after the start', () => {
       /^Next: .*\/var\/lib\/ping-muc\/prosody-settings\.lua .*: npm run settings -- --data \/var\/lib\/ping-muc$/,
     );
     expect(text).not.toContain('whsec_');
+  });
+
+  it('names the server that is to be configured, and how to see its settings', () => {
+    expect(nextStep({ ...started, server: 'ejabberd', isTerminal: false })).toMatch(
+      /ejabberd-settings\.yml to ejabberd's configuration, and restart ejabberd\..* --data \S+ --for ejabberd$/m,
+    );
   });
 
   it('names no console if there is none', () => {

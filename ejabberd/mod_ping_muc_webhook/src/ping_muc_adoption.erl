@@ -1,0 +1,178 @@
+%%% Adoption: finds users who were in rooms before the module watched these
+%%%
+%%% ejabberd knows the addresses to which a session has sent directed presence. The room knows whether it is a room, and
+%%% whether the session is in it.
+-module(ping_muc_adoption).
+
+-export([start/2, reconcile/1, drop_unwatched/1, perform/3]).
+
+-include("ejabberd_sm.hrl").
+-include("logger.hrl").
+-include("xmpp.hrl").
+
+-define(MAX_IN_FLIGHT, 50). % queries to rooms
+-define(TIMEOUT, 60000). % ms of a query
+-define(COLLECT_WITHIN, 10000). % ms in which the sessions say where they are
+
+-type context() :: ping_muc_host:context().
+%% Where a session may be
+-type candidate() :: {pid(), jid(), Room :: binary(), Nick :: binary()}.
+
+%% Begins, in a process of its own, whose end nobody awaits. IsSearched: says whether to search the rooms of a remote
+%% host for users.
+-spec start(context(), fun((binary()) -> boolean())) -> ok.
+start(Context, IsSearched) ->
+    _ = spawn(fun() -> ping_muc_log:safely(adoption, fun() -> adopt(Context, IsSearched) end, ok) end),
+    ok.
+
+%% While the module was stopped, sessions may have ended, and users may have left their rooms. Ends these joins.
+-spec reconcile(context()) -> ok.
+reconcile(Context) ->
+    Check = fun(#{room := Room, user := User, pid := Pid, at := At} = Join, Pids) ->
+                    case ping_muc_joins:drop_dead(Context, Join) of
+                        true -> ping_muc_sender:left(Context, User, Room, At), Pids;
+                        false -> Pids#{Pid => true}
+                    end
+            end,
+    _ = [Pid ! {ping_muc, reconcile} || Pid <- maps:keys(ping_muc_joins:fold(Check, #{}, Context))],
+    ok.
+
+%% Ends the joins in rooms that are no longer watched.
+-spec drop_unwatched(context()) -> ok.
+drop_unwatched(Context) ->
+    Drop = fun(#{room := Room, pid := Pid}, _) ->
+                   [_, Remote] = binary:split(Room, <<"@">>),
+                   case ping_muc_host:is_watched(Context, Remote) of
+                       true -> ok;
+                       false -> Pid ! {ping_muc, {unwatched, Room}}, ok
+                   end
+           end,
+    ping_muc_joins:fold(Drop, ok, Context).
+
+%% In the session's process
+
+-spec perform(term(), ejabberd_c2s:state(), context()) -> ejabberd_c2s:state().
+perform({places, ReplyTo, Tag}, #{jid := JID, pres_a := Addresses} = State, Context) ->
+    Track = ping_muc_session:track(State, Context),
+    Places = [{self(), JID, room(Place), Nick} || {Node, Remote, Nick} = Place <- gb_sets:to_list(Addresses),
+                                                 Node =/= <<>>, Nick =/= <<>>,
+                                                 ping_muc_host:is_watched(Context, Remote),
+                                                 ping_muc_tracks:find(room(Place), Track) =:= undefined],
+    ReplyTo ! {places, Tag, self(), Places},
+    State;
+perform({adopt, Room, Nick}, #{pres_a := Addresses} = State, Context) ->
+    Track = ping_muc_session:track(State, Context),
+    #jid{luser = Node, lserver = Remote} = jid:decode(Room),
+    IsThere = gb_sets:is_element({Node, Remote, Nick}, Addresses)
+        andalso ping_muc_tracks:find(Room, Track) =:= undefined,
+    if IsThere -> ping_muc_session:record(Room, Nick, Track, State, Context); true -> State end;
+perform(reconcile, #{pres_a := Addresses} = State, Context) ->
+    Places = [room(Place) || {Node, _, _} = Place <- gb_sets:to_list(Addresses), Node =/= <<>>],
+    Rooms = maps:keys(ping_muc_tracks:rooms(ping_muc_session:track(State, Context))),
+    lists:foldl(fun(Room, Before) ->
+                        ping_muc_session:finish(Room, other, ping_muc_session:track(Before, Context), Before, Context)
+                end, State, Rooms -- Places);
+perform({unwatched, Room}, State, Context) ->
+    ping_muc_session:finish(Room, other, ping_muc_session:track(State, Context), State, Context);
+perform(_, State, _) ->
+    State.
+
+room({Node, Remote, _}) ->
+    <<Node/binary, $@, Remote/binary>>.
+
+%% In the process of the adoption
+
+adopt(Context, IsSearched) ->
+    Rooms = lists:foldl(fun({_, _, Room, _} = Candidate, ByRoom) ->
+                                [_, Remote] = binary:split(Room, <<"@">>),
+                                case IsSearched(Remote) of
+                                    true -> ByRoom#{Room => [Candidate | maps:get(Room, ByRoom, [])]};
+                                    false -> ByRoom
+                                end
+                        end, #{}, candidates(Context)),
+    case map_size(Rooms) of
+        0 -> ok;
+        Count -> ?DEBUG("ping_muc: asking ~b rooms for users who were in them already", [Count])
+    end,
+    run([{explore, Room, Candidates} || {Room, Candidates} <- maps:to_list(Rooms)], 0).
+
+-spec candidates(context()) -> [candidate()].
+candidates(#{host := Host}) ->
+    Tag = make_ref(),
+    Sessions = [Pid || #session{usr = {_, Server, _}, sid = {_, Pid}} <- ejabberd_sm:dirty_get_my_sessions_list(),
+                       Server =:= Host],
+    Monitors = maps:from_list([{Pid, erlang:monitor(process, Pid)} || Pid <- Sessions]),
+    _ = [Pid ! {ping_muc, {places, self(), Tag}} || Pid <- Sessions],
+    collect(Tag, Monitors, erlang:monotonic_time(millisecond) + ?COLLECT_WITHIN, []).
+
+collect(_, Monitors, _, Found) when map_size(Monitors) =:= 0 ->
+    Found;
+collect(Tag, Monitors, Deadline, Found) ->
+    receive
+        {places, Tag, Pid, Places} ->
+            {Monitor, Left} = maps:take(Pid, Monitors),
+            _ = erlang:demonitor(Monitor, [flush]),
+            collect(Tag, Left, Deadline, Places ++ Found);
+        {'DOWN', _, process, Pid, _} ->
+            collect(Tag, maps:remove(Pid, Monitors), Deadline, Found)
+    after max(0, Deadline - erlang:monotonic_time(millisecond)) ->
+            Found
+    end.
+
+%% Runs tasks, each of which sends a query, with few queries in flight.
+run([Task | Tasks], Busy) when Busy < ?MAX_IN_FLIGHT ->
+    send(Task),
+    run(Tasks, Busy + 1);
+run([], 0) ->
+    ok;
+run(Tasks, Busy) ->
+    receive
+        {iq_reply, Answer, Task} -> run(answered(Answer, Task) ++ Tasks, Busy - 1)
+    after 2 * ?TIMEOUT ->
+            ok
+    end.
+
+send({explore, Room, [{_, JID, _, _} | _]} = Task) ->
+    query(ping_muc_stanzas:disco(JID, jid:decode(Room)), Task);
+send({verify, {_, JID, Room, Nick}} = Task) ->
+    query(ping_muc_stanzas:ping(JID, jid:replace_resource(jid:decode(Room), Nick)), Task).
+
+query(Query, Task) ->
+    ejabberd_router:route_iq(Query, Task, self(), ?TIMEOUT).
+
+%% Returns the tasks that follow.
+answered(Answer, {explore, _, Candidates}) ->
+    case is_room(Answer) of
+        true -> [{verify, Candidate} || Candidate <- Candidates];
+        false -> []
+    end;
+answered(Answer, {verify, {Pid, _, Room, Nick}}) ->
+    case may_be_in(Answer) of
+        true -> Pid ! {ping_muc, {adopt, Room, Nick}};
+        false -> ok
+    end,
+    [].
+
+is_room(#iq{type = result} = Answer) ->
+    case ping_muc_stanzas:began(Answer) =/= undefined andalso xmpp:get_subtag(Answer, #disco_info{}) of
+        #disco_info{features = Features, identities = Identities} ->
+            lists:member(?NS_MUC, Features)
+                orelse lists:any(fun(#identity{category = Category}) -> Category =:= <<"conference">> end, Identities);
+        _ ->
+            false
+    end;
+is_room(_) ->
+    false.
+
+%% Whether the answer to a ping, or the lack of one, leaves it possible that the session is in the room
+may_be_in(#iq{type = error} = Answer) ->
+    case {ping_muc_stanzas:began(Answer), xmpp:get_error(Answer)} of
+        {undefined, _} -> true;
+        {_, #stanza_error{type = wait}} -> true;
+        {_, #stanza_error{reason = Reason}} ->
+            lists:member(Reason, ['service-unavailable', 'feature-not-implemented', 'item-not-found',
+                                  'remote-server-not-found', 'remote-server-timeout']);
+        _ -> true
+    end;
+may_be_in(_) ->
+    true.
