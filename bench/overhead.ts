@@ -36,6 +36,7 @@ export async function benchOverhead(progress: Progress): Promise<Findings> {
     const [withOurs, without]: [number[], number[]] = [[], []];
     for (let turn = 0; turn <= REPETITIONS; turn += 1) {
       progress(`overhead: ${ALL}, ${turn === 0 ? 'warm-up' : `${turn} of ${REPETITIONS}`}`);
+      await ours.home.restartModule(); // otherwise joins that change again and again are reported late (folds.lib)
       const since = events.length;
       const costs = [
         await enterAndLeave(ours, () => events.slice(since).filter(({ type }) => type === 'muc.left').length >= JOINS),
