@@ -32,8 +32,8 @@ export interface LambdaOptions {
 }
 
 /**
- * The bundle of a function, run by AWS's own parts of Lambda (lambda-tools.ts installs them). As in Lambda, one invocation
- * runs at a time.
+ * The bundle of a function, run by AWS's own parts of Lambda (lambda-tools.ts installs them). As in Lambda, one
+ * invocation runs at a time.
  */
 export class Lambda {
   /** Log lines of the function. */
