@@ -3,6 +3,7 @@ import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import type { Context } from 'aws-lambda';
 import { AnswerHistory } from './adapters/answer-history.ts';
 import { AWS_CLIENT, LONGEST_CALL_MS, PATIENT_AWS_CLIENT } from './adapters/aws.ts';
+import { closeIdleConnections } from './adapters/connections.ts';
 import { Controls } from './adapters/controls.ts';
 import { requireEnv } from './adapters/environment.ts';
 import { type ServerAnswers, probeServer } from './adapters/probe.ts';
@@ -50,8 +51,11 @@ export interface ServerProbe {
 export const handler = async (
   event: CheckState | ServerProbe,
   context: Context,
-): Promise<CheckState | ServerAnswers> =>
-  'probe' in event ? probeServer(world.serverApiUrl, event.probe, await world.secrets.keys()) : check(event, context);
+): Promise<CheckState | ServerAnswers> => {
+  closeIdleConnections();
+  if ('probe' in event) return probeServer(world.serverApiUrl, event.probe, await world.secrets.keys());
+  return check(event, context);
+};
 
 type Handler = (state: CheckState, context: Context) => Promise<CheckState>;
 

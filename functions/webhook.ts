@@ -4,6 +4,7 @@ import { SFNClient } from '@aws-sdk/client-sfn';
 import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import type { APIGatewayProxyEventV2, APIGatewayProxyStructuredResultV2, Context } from 'aws-lambda';
 import { AWS_CLIENT } from './adapters/aws.ts';
+import { closeIdleConnections } from './adapters/connections.ts';
 import { requireEnv, requireList } from './adapters/environment.ts';
 import { HostWatch } from './adapters/host-watch.ts';
 import { Hosts } from './adapters/hosts.ts';
@@ -47,13 +48,18 @@ const dynamoDb = new DynamoDBClient(AWS_CLIENT);
 const tableName = requireEnv(ENV.tableName);
 const hosts = new Set(requireList(ENV.xmppHosts));
 
-export const handler = webhookHandler({
+const webhook = webhookHandler({
   table: new Table(dynamoDb, tableName),
   watch: new HostWatch(new Hosts(dynamoDb, tableName), hosts),
   workflow: new Workflow(new SFNClient(AWS_CLIENT), requireEnv(ENV.stateMachineArn)),
   secrets: new Secrets(new SecretsManagerClient(AWS_CLIENT), requireEnv(ENV.secretArn)),
   hosts,
 });
+
+export const handler: Handler = (event, context) => {
+  closeIdleConnections();
+  return webhook(event, context);
+};
 
 type Handler = (event: APIGatewayProxyEventV2, context: Context) => Promise<APIGatewayProxyStructuredResultV2>;
 

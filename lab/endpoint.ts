@@ -5,6 +5,8 @@ import { readRequestBody } from '../local/http.ts';
 
 interface Received {
   readonly url: string;
+  /** The other end of its connection. */
+  readonly port: number | undefined;
   readonly headers: IncomingMessage['headers'];
   readonly body: Buffer;
 }
@@ -22,7 +24,8 @@ export async function listen(
   const received: Received[] = [];
   const server = createServer((request, response) => {
     void readRequestBody(request, 10_000_000).then((body) => {
-      const one = { url: request.url ?? '', headers: request.headers, body };
+      const { url = '', headers, socket } = request;
+      const one = { url, port: socket.remotePort, headers, body };
       received.push(one);
       answer(one, response, received.length);
     });

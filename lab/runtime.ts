@@ -80,7 +80,7 @@ export class Runtime {
     createInterface({ input: child.stderr }).on('line', (line) => {
       logTail = `${logTail}${line}\n`.slice(-4000);
       appendFileSync(`${this.data}.log`, `${line}\n`);
-      const parsed = parse(line);
+      const parsed = parseLine(line);
       if (parsed === undefined) return;
       this.lines.push(parsed);
       if (parsed['message'] === 'listening') isListening = true;
@@ -158,7 +158,8 @@ export class Runtime {
   }
 }
 
-function parse(line: string): LogLine | undefined {
+/** A log line of the functions. */
+export function parseLine(line: string): LogLine | undefined {
   try {
     return JSON.parse(line) as LogLine;
   } catch {

@@ -1,4 +1,5 @@
 import type { DynamoDBClientConfig } from '@aws-sdk/client-dynamodb';
+import { keepAlive } from './connections.ts';
 
 type RetryStrategy = Exclude<
   NonNullable<DynamoDBClientConfig['retryStrategy']>,
@@ -13,8 +14,14 @@ type Token = Awaited<ReturnType<RetryStrategy['acquireInitialRetryToken']>>;
  */
 export const AWS_CLIENT = {
   maxAttempts: 3,
-  // requestTimeout alone only logs, and covers only the head of the answer; socketTimeout covers the rest
-  requestHandler: { connectionTimeout: 2000, requestTimeout: 5000, throwOnRequestTimeout: true, socketTimeout: 5000 },
+  requestHandler: {
+    ...keepAlive(50), // the SDK's own agents have as many
+    connectionTimeout: 2000,
+    // it alone only logs, and covers only the head of the answer; socketTimeout covers the rest
+    requestTimeout: 5000,
+    throwOnRequestTimeout: true,
+    socketTimeout: 5000,
+  },
 } as const;
 
 /**

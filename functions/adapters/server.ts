@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto';
-import { Agent as HttpAgent, type IncomingMessage, request as httpRequest } from 'node:http';
-import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
+import { type IncomingMessage, request as httpRequest } from 'node:http';
+import { request as httpsRequest } from 'node:https';
 import { type Answer, type Stanza, AnswerError, requestBody, readAnswers, requests } from '../core/stanzas.ts';
 import { type Key, sign } from '../core/signature.ts';
+import { type Agents, keepAlive } from './connections.ts';
 import type { Secrets } from './secrets.ts';
 
 /** The server's API cannot be reached, or does not know our secret (yet). */
@@ -39,10 +40,7 @@ const BUSY_MS = 5000;
  */
 const DEAD_CONNECTION: ReadonlySet<string | undefined> = new Set(['ECONNRESET', 'EPIPE']);
 
-const agents = {
-  http: new HttpAgent({ keepAlive: true, maxSockets: 8 }),
-  https: new HttpsAgent({ keepAlive: true, maxSockets: 8 }),
-};
+const agents = keepAlive(8);
 
 /** A kept-alive connection was dead: the server most likely did not get the request. */
 class ConnectionDiedError extends Error {
@@ -166,7 +164,7 @@ export class StanzaApi {
   async #post(outgoing: Outgoing, keys: readonly Key[]): Promise<Reply> {
     const { url, timeout } = outgoing;
     try {
-      return await exchange(outgoing, keys, url.protocol === 'https:' ? agents.https : agents.http).catch(
+      return await exchange(outgoing, keys, url.protocol === 'https:' ? agents.httpsAgent : agents.httpAgent).catch(
         (error: unknown) => {
           if (error instanceof ConnectionDiedError && this.#hasTime(timeout)) return exchange(outgoing, keys, false);
           throw error;
@@ -182,7 +180,7 @@ export class StanzaApi {
 }
 
 /** @param agent false: over a new connection */
-function exchange(outgoing: Outgoing, keys: readonly Key[], agent: HttpAgent | HttpsAgent | false): Promise<Reply> {
+function exchange(outgoing: Outgoing, keys: readonly Key[], agent: Agents[keyof Agents] | false): Promise<Reply> {
   const { url, id, body, timeout } = outgoing;
   // a retry needs a newer timestamp, or it is a replay; so in the same second it is up to a second ahead of the clock
   outgoing.timestamp = Math.max(Math.floor(Date.now() / 1000), outgoing.timestamp + 1);

@@ -2,20 +2,19 @@ import { GetItemCommand } from '@aws-sdk/client-dynamodb';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { Controls } from '../../functions/adapters/controls.ts';
 import { type CheckState, firstState } from '../../functions/core/check-state.ts';
-import { type EmbeddedTable, startTable } from './dynamodb.ts';
+import { type TestTable, startTable } from './dynamodb.ts';
 
 /** Rules 13 and 14 (docs/rules.md): the rows through which an operator controls checks. */
 
-const NAME = 'Joins';
 const NOW = 1_795_355_000;
 const WEEK = 7 * 86_400;
 
-let embedded: EmbeddedTable;
+let embedded: TestTable;
 let controls: Controls;
 let checks = 0;
 beforeAll(async () => {
-  embedded = await startTable(NAME);
-  controls = new Controls(embedded.client, NAME);
+  embedded = await startTable();
+  controls = new Controls(embedded.client, embedded.name);
 });
 afterAll(() => embedded.close());
 beforeEach(() => controls.resume());
@@ -98,7 +97,7 @@ describe('a check with a limit of notices', () => {
     expect(await controls.decide('unknown', 'release', 'ops')).toBe(false);
     expect(await controls.decide(counted.id, 'release', 'ops')).toBe(false);
     const Key = { pk: { S: 'CONTROL' }, sk: { S: 'check#unknown' } };
-    expect((await embedded.client.send(new GetItemCommand({ TableName: NAME, Key }))).Item).toBeUndefined();
+    expect((await embedded.client.send(new GetItemCommand({ TableName: embedded.name, Key }))).Item).toBeUndefined();
   });
 
   it('keeps its decision if the check records again that it is held', async () => {

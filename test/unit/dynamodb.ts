@@ -1,22 +1,29 @@
+import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { CreateTableCommand, DynamoDBClient } from '@aws-sdk/client-dynamodb';
+import { CreateTableCommand, DeleteTableCommand, DynamoDBClient } from '@aws-sdk/client-dynamodb';
 import dynalite from 'dynalite';
 import { TABLE_KEYS } from '../../functions/names.ts';
 
-/** An embedded DynamoDB with one table that has the stack's keys. */
-export interface EmbeddedTable {
+/** A table with the stack's keys. */
+export interface TestTable {
   readonly client: DynamoDBClient;
   readonly endpoint: string;
+  readonly name: string;
   close(): Promise<void>;
 }
 
-export async function startTable(name: string): Promise<EmbeddedTable> {
-  const server: Server = dynalite({ createTableMs: 0 });
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+/** A DynamoDB. */
+interface Engine {
+  readonly endpoint: string;
+  close(client: DynamoDBClient, table: string): Promise<unknown>;
+}
+
+/** Makes a table: in an embedded DynamoDB, or in that at the URL in DYNAMODB_ENDPOINT. */
+export async function startTable(name = `Joins-${randomUUID()}`): Promise<TestTable> {
+  const engine = given(process.env['DYNAMODB_ENDPOINT']) ?? (await embedded());
+  const { endpoint } = engine;
   const client = new DynamoDBClient({
     endpoint,
     region: 'eu-central-1',
@@ -37,8 +44,27 @@ export async function startTable(name: string): Promise<EmbeddedTable> {
   return {
     client,
     endpoint,
+    name,
     async close() {
+      await engine.close(client, name);
       client.destroy();
+    },
+  };
+}
+
+function given(endpoint: string | undefined): Engine | undefined {
+  if (endpoint === undefined) return undefined;
+  return { endpoint, close: (client, table) => client.send(new DeleteTableCommand({ TableName: table })) };
+}
+
+async function embedded(): Promise<Engine> {
+  const server: Server = dynalite({ createTableMs: 0 });
+  server.keepAliveTimeout = 0; // as DynamoDB, which does not say for how long it keeps an idle connection
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  return {
+    endpoint: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    async close() {
       server.closeAllConnections();
       await new Promise<void>((resolve) => server.close(() => resolve()));
     },

@@ -6,7 +6,7 @@ import { logger } from '../../functions/adapters/telemetry.ts';
 import { inParallel } from '../../functions/core/concurrency.ts';
 import { type Webhook, readWebhook } from '../../functions/core/events.ts';
 import { type Heartbeat, hostsHealth } from '../../functions/core/heartbeats.ts';
-import { type EmbeddedTable, startTable } from './dynamodb.ts';
+import { type TestTable, startTable } from './dynamodb.ts';
 
 /** Rule 12 (docs/rules.md): heartbeats of hosts, and which hosts are silent. */
 
@@ -47,29 +47,28 @@ it('the longest queue and the oldest event count, each of whichever host, but of
 });
 
 describe('with the table', () => {
-  const NAME = 'Joins';
-  let embedded: EmbeddedTable;
+  let embedded: TestTable;
   let hosts: Hosts;
   beforeAll(async () => {
-    embedded = await startTable(NAME);
+    embedded = await startTable();
   });
   afterAll(() => embedded.close());
   beforeEach(async () => {
-    hosts = new Hosts(embedded.client, NAME);
+    hosts = new Hosts(embedded.client, embedded.name);
     for (const { host } of (await hosts.read(0)).heartbeats) await put(host, { expires: { N: '0' } });
   });
 
   async function put(host: string, fields: Record<string, { N: string }>): Promise<void> {
     const number = { N: '0' };
     const Item = { pk: { S: 'HOST' }, sk: { S: host }, last: number, length: number, oldest: number, ...fields };
-    await embedded.client.send(new PutItemCommand({ TableName: NAME, Item }));
+    await embedded.client.send(new PutItemCommand({ TableName: embedded.name, Item }));
   }
 
   describe('a heartbeat', () => {
     it('is recorded with its queue, by our own clock, for seven days', async () => {
       expect(await hosts.record('new.example', { length: 3, oldest: 60 }, NOW + 200, NOW)).toBe(true);
       const Key = { pk: { S: 'HOST' }, sk: { S: 'new.example' } };
-      const { Item } = await embedded.client.send(new GetItemCommand({ TableName: NAME, Key }));
+      const { Item } = await embedded.client.send(new GetItemCommand({ TableName: embedded.name, Key }));
       expect(Item).toMatchObject({ sent: { N: String(NOW + 200) }, expires: { N: String(NOW + 7 * DAY) } });
       expect(await hosts.read(NOW)).toEqual({
         heartbeats: [{ host: 'new.example', last: NOW, length: 3, oldest: 60 }],

@@ -6,24 +6,23 @@ import { Table } from '../../functions/adapters/table.ts';
 import type { StoredJoin } from '../../functions/core/check-state.ts';
 import { inParallel } from '../../functions/core/concurrency.ts';
 import type { CheckRequest, JoinedEvent, LeftEvent } from '../../functions/core/events.ts';
-import { type EmbeddedTable, startTable } from './dynamodb.ts';
+import { type TestTable, startTable } from './dynamodb.ts';
 import { MapTable } from './world.ts';
 
 vi.setConfig({ testTimeout: 60_000 }); // a second or two, on a machine that does nothing else
 
-const NAME = 'Joins';
 const NOW = 1_795_355_000;
 const T = NOW * 1e6;
 const DAY = 86_400;
 
-let embedded: EmbeddedTable;
+let embedded: TestTable;
 let client: DynamoDBClient;
 let table: Table;
 
 beforeAll(async () => {
-  embedded = await startTable(NAME);
+  embedded = await startTable();
   ({ client } = embedded);
-  table = new Table(client, NAME);
+  table = new Table(client, embedded.name);
 });
 
 afterAll(() => embedded.close());
@@ -174,7 +173,7 @@ describe('a leave', () => {
     await table.record(left(remote, T + 2), NOW);
     const { Item } = await client.send(
       new GetItemCommand({
-        TableName: NAME,
+        TableName: embedded.name,
         Key: { pk: { S: `JOIN#example.net#${remote}` }, sk: { S: join?.key ?? '' } },
       }),
     );
@@ -352,7 +351,7 @@ describe('what a check writes', () => {
     await table.markDecided(join, T + 9);
     const { Items } = await client.send(
       new ScanCommand({
-        TableName: NAME,
+        TableName: embedded.name,
         FilterExpression: 'pk = :pk',
         ExpressionAttributeValues: { ':pk': { S: `JOIN#example.net#${remote}` } },
       }),
