@@ -254,7 +254,7 @@ interface FaultHooks {
   /** Directly before the close. */
   begin?(participants: Participants): unknown;
   /** Who may be the one that leaves. Default: every lost member. */
-  mayLeave?(member: Member): boolean;
+  readonly mayLeave?: (member: Member) => boolean;
   /** After the close. When it returns, the fault is over. */
   meanwhile(participants: Participants): unknown;
 }

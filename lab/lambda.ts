@@ -1,64 +1,18 @@
-import { type ChildProcessByStdio, spawn, spawnSync } from 'node:child_process';
+import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
-import { copyFile, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
-import { fileURLToPath } from 'node:url';
 import { type FunctionDefinition, REGION } from '../local/assembly.ts';
-import { ensurePackages } from '../scripts/debian.ts';
 import { type Lab, until } from './lab.ts';
+import { LAMBDA_TOOLS } from './lambda-tools.ts';
 import { type LogLine, parseLine } from './runtime.ts';
 
-/** What is installed, pinned by versions and hashes: a Go module and an npm package. */
-const TOOLS = fileURLToPath(new URL('lambda', import.meta.url));
-const EMULATOR = 'github.com/aws/aws-lambda-runtime-interface-emulator/cmd/aws-lambda-rie';
-/** `npm ci` empties it. */
-const CACHE = fileURLToPath(new URL('../node_modules/.cache/ping-muc-lambda', import.meta.url));
-const INSTALL_TIMEOUT_MS = 600_000;
 const START_TIMEOUT_MS = 20_000;
 const INVOCATION_TIMEOUT_MS = 120_000;
 const [INVOCATIONS_PORT, RUNTIME_API_PORT] = [8080, 9001] as const;
-
-interface LambdaTools {
-  /** AWS's Lambda runtime interface emulator: what Lambda is to the process of a function. */
-  readonly emulator: string;
-  /** AWS's runtime interface client for Node: the process of a function, which loads its bundle. */
-  readonly client: string;
-}
-
-/** Builds AWS's runtime interface emulator and client, if they are missing: in a minute or two. */
-async function installLambdaTools(): Promise<LambdaTools> {
-  const tools = {
-    emulator: join(CACHE, 'aws-lambda-rie'),
-    client: join(CACHE, 'node_modules/aws-lambda-ric/index.mjs'),
-  };
-  const mark = join(CACHE, 'complete');
-  if (existsSync(mark)) return tools;
-  ensurePackages(['cmake', 'g++', 'make', 'python3', 'xz-utils']);
-  await mkdir(CACHE, { recursive: true });
-  run(['go', 'build', '-trimpath', '-o', tools.emulator, EMULATOR], TOOLS);
-  for (const file of ['package.json', 'package-lock.json']) await copyFile(join(TOOLS, file), join(CACHE, file));
-  // its native part is built for this Node, whose package has the headers
-  const headers = dirname(dirname(process.execPath));
-  run(['npm', 'ci', '--ignore-scripts=false', '--no-progress'], CACHE, { npm_config_nodedir: headers });
-  await writeFile(mark, '');
-  return tools;
-}
-
-function run([command = '', ...args]: readonly string[], cwd: string, environment: NodeJS.ProcessEnv = {}): void {
-  const { status, stderr, error } = spawnSync(command, args, {
-    cwd,
-    env: { ...process.env, ...environment },
-    encoding: 'utf8',
-    timeout: INSTALL_TIMEOUT_MS,
-  });
-  if (error !== undefined && 'code' in error && error.code === 'ENOENT')
-    throw new Error(`${command} is missing: install it, and run this command again (for go: https://go.dev/dl/)`);
-  if (status !== 0) throw new Error(`${command} ${args.join(' ')} failed: ${String(error ?? stderr.slice(-2000))}`);
-}
 
 /** An invocation ended in an error: its name and its message, as the retries of the workflow see them. */
 class InvocationError extends Error {
@@ -77,7 +31,10 @@ export interface LambdaOptions {
   readonly timeoutSeconds?: number;
 }
 
-/** The bundle of a function, run by AWS's own parts of Lambda. As in Lambda, one invocation runs at a time. */
+/**
+ * The bundle of a function, run by AWS's own parts of Lambda (lambda-tools.ts installs them). As in Lambda, one
+ * invocation runs at a time.
+ */
 export class Lambda {
   /** Log lines of the function. */
   readonly lines: LogLine[] = [];
@@ -108,15 +65,14 @@ export class Lambda {
 
   static async start(lab: Lab, definition: FunctionDefinition, options: LambdaOptions): Promise<Lambda> {
     const { address, environment, timeoutSeconds = definition.timeoutSeconds } = options;
-    const { emulator, client } = await installLambdaTools();
     const directory = join(lab.directory, `lambda-${address}`);
     await mkdir(directory, { recursive: true });
     const bootstrap = join(directory, 'bootstrap');
-    const start = `exec '${process.execPath}' '${client}' "$1" 2>&1`;
+    const start = `exec '${process.execPath}' '${LAMBDA_TOOLS.client}' "$1" 2>&1`;
     await writeFile(bootstrap, `#!/bin/sh\necho $$ > '${directory}/pid'\n${start}\n`, { mode: 0o755 });
     const taskRoot = dirname(definition.file);
     const child = spawn(
-      emulator,
+      LAMBDA_TOOLS.emulator,
       [
         ...['--runtime-interface-emulator-address', `${address}:${INVOCATIONS_PORT}`],
         ...['--runtime-api-address', `${address}:${RUNTIME_API_PORT}`],

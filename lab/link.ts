@@ -71,19 +71,23 @@ export class Link {
   /**
    * Forgets every connection, as a gateway does that was idle for too long: forwards nothing on it any more, and tells
    * nobody. New ones can be opened.
+   * @param packets what becomes of packets that come over a forgotten connection
    */
-  forget(): void {
+  forget(packets: 'drop' | 'reset'): void {
     for (const [near, far] of this.#connections) {
       far.unpipe(near).destroy();
       near.unpipe(far).on('data', (data: Buffer) => {
         this.#lostBytes += data.length;
+        if (packets === 'reset') near.resetAndDestroy();
       });
+      near.resume(); // as its pipe has ended
       this.#forgotten.add(near);
     }
     this.#connections.clear();
+    this.#lostBytes = 0;
   }
 
-  /** Bytes that were sent over connections after they were forgotten. */
+  /** Bytes that were sent over forgotten connections since the last time that connections were forgotten. */
   get lostBytes(): number {
     return this.#lostBytes;
   }

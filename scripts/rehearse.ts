@@ -258,6 +258,9 @@ async function rehearse(lab: Lab): Promise<void> {
 ensureServer('prosody');
 ensurePackage('script', 'bsdutils');
 const lab = await Lab.open();
+// the emulator would outlive this process
+for (const signal of ['SIGINT', 'SIGTERM'] as const)
+  process.once(signal, () => void lab.close().finally(() => process.exit(1)));
 try {
   await rehearse(lab);
   process.stdout.write(

@@ -54,7 +54,8 @@ beforeAll(async () => {
   const [{ name } = { name: '' }] = assembly.tables;
   embedded = await startTable(name);
   table = new Table(embedded.client, name);
-  toTable = new Link(lab.address(1), TABLE_PORT, Number(new URL(embedded.endpoint).port), '127.0.0.1');
+  const { hostname, port } = new URL(embedded.endpoint);
+  toTable = new Link(lab.address(1), TABLE_PORT, Number(port), hostname);
   toServer = new Link(host, API_PORT, 5280);
   for (const link of [toTable, toServer]) await lab.keep(link).mend();
   const secrets = new Map(assembly.secrets.map((arn) => [arn, JSON.stringify({ current: SECRET })]));
@@ -189,16 +190,16 @@ describe('an invocation that takes too long', () => {
   });
 });
 
-describe('connections that die while the functions are frozen', () => {
+describe('connections that a gateway forgets while the functions are frozen', () => {
   it.each([
-    ['and are reset', (link: Link) => link.drop()],
-    ['and are forgotten on the way', (link: Link) => link.forget()],
-  ])('%s are not used by the next invocation', async (_how, kill) => {
+    ['so that their packets are dropped', 'drop'],
+    ['so that their first packet is answered by a reset', 'reset'],
+  ] as const)('%s, are not used by the next invocation', async (_how, packets) => {
     const both = [webhook, check];
     expect(await webhook.invoke(webhookOf(8))).toMatchObject(ACCEPTED(8));
     expect(await check.invoke(await checkOfOne())).toMatchObject(ONE_GONE);
     for (const one of both) await one.freeze();
-    for (const link of [toTable, toServer]) kill(link);
+    for (const link of [toTable, toServer]) link.forget(packets);
     await sleep(FREEZE_MS);
     expect(await webhook.thaw(webhookOf(8))).toMatchObject(ACCEPTED(8));
     expect(await check.thaw(await checkOfOne())).toMatchObject(ONE_GONE);

@@ -5,7 +5,7 @@ export default defineConfig({
   test: {
     name: 'lambda',
     include: ['test/lambda/**/*.test.ts'],
-    globalSetup: ['lab/assembly.ts'],
+    globalSetup: ['lab/lambda-tools.ts', 'lab/assembly.ts'],
     testTimeout: 120_000,
     hookTimeout: 90_000,
     reporters: ['default', './test/count-reporter.ts'],
