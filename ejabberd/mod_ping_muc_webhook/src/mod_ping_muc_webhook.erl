@@ -44,6 +44,7 @@ reload(Host, NewOptions, OldOptions) ->
             ok;
         Context ->
             ping_muc_sender:settings_changed(Context),
+            ping_muc_rosters:settings_changed(Context),
             ping_muc_renewals:settings_changed(Context, ping_muc_settings:read(OldOptions))
     end.
 

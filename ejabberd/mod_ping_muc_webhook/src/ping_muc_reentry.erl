@@ -275,7 +275,7 @@ heard(_, Join, _) ->
 %% The history has arrived, or will not.
 finish(#{entry := #{earlier := Earlier, finished := Finished} = Entry} = Join, Room) ->
     IsMissed = is_missed(Entry),
-    _ = [?INFO_MSG("ping_muc: the history of ~ts did not reach back to what a session had: messages are missing",
+    _ = [?INFO_MSG("ping_muc: The history of ~ts did not reach back to what a session had: messages are missing",
                    [Room]) || IsMissed andalso not Finished],
     Answered = answer(Entry, {entered, IsMissed}),
     %% Otherwise the room may send it twice.
