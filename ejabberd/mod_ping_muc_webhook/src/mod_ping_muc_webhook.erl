@@ -73,7 +73,7 @@ mod_opt_type(Option) ->
 mod_options(_Host) ->
     ping_muc_settings:options().
 
--spec mod_doc() -> map().
+-spec mod_doc() -> ping_muc_doc:doc().
 mod_doc() ->
     ping_muc_doc:doc().
 
