@@ -259,7 +259,8 @@ text_of(_, _) ->
     <<"unknown">>.
 
 retry_later(RetryAfter, #{failures := Failures} = Delivery) ->
-    Backoff = min(math:pow(2, min(Failures, 10)), ?MAX_BACKOFF) * (0.75 + 0.25 * rand:uniform()),
+    %% Never less than a second: a retry has a newer timestamp, which is in seconds.
+    Backoff = max(1, min(math:pow(2, min(Failures, 10)) * (0.75 + 0.5 * rand:uniform()), ?MAX_BACKOFF)),
     Wait = if RetryAfter =:= undefined -> Backoff; true -> max(1, min(RetryAfter, ?MAX_RETRY_AFTER)) end,
     ?DEBUG("ping_muc: next try in ~.1f seconds", [float(Wait)]),
     flush_later(Wait * 1000, Delivery#{failures := Failures + 1}).
