@@ -78,6 +78,6 @@ mod_doc() ->
     ping_muc_doc:doc().
 
 %% For request_handlers of ejabberd_http
--spec process([binary()], #request{}) -> {integer(), [{binary(), binary()}], iodata()}.
+-spec process([binary()], #request{}) -> ping_muc_api:response().
 process(Path, Request) ->
     ping_muc_api:process(Path, Request).

@@ -34,8 +34,8 @@
 %% entered: whether messages are missing. error: the room's, or a bounce of this server. new: the room was created.
 -type outcome() :: {entered, boolean()} | {error, presence()} | new | rejoining | conflict | gone | expired.
 
-%% Enters a room again. Occupants: their number, if the room was asked for it, or 0. The waiter gets {Tag, Id, {reentry, outcome()}},
-%% once. Returns rejoining if one is under way already; full if the session hibernates, and has no space.
+%% Enters a room again. Occupants: their number, if the room was asked for it, or 0. The waiter gets {Tag, Id, {reentry,
+%% outcome()}}, once. Returns rejoining if one is under way already; full if the session hibernates, and has no space.
 -spec enter({binary(), non_neg_integer()}, join(), {waiter(), pos_integer()}, state(), context()) ->
     {ok, state()} | rejoining | full.
 enter({Room, Occupants}, #{entry := Earlier} = Join, {Waiter, Timeout}, State, Context) ->
