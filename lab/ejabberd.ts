@@ -253,8 +253,8 @@ export class Ejabberd extends ServerProcess implements XmppServer {
       api_permissions: { lab: { who: { ip: '127.0.0.0/8' }, what: '*' } },
       listen: this.#listeners(),
       modules: { ...this.#modules(), ...this.#ofModule(this.#changes) },
-      append_host_config: Object.fromEntries(
-        others.map(([name, changes]) => [name, { modules: this.#ofModule(changes) }]),
+      host_config: Object.fromEntries(
+        others.map(([name, changes]) => [name, { modules: { ...this.#modules(), ...this.#ofModule(changes) } }]),
       ),
     };
   }

@@ -2,7 +2,7 @@
 %%% and return binaries; a result with more than one part is JSON.
 -module(ejabberd_lab).
 
--export([streams/1, open_stream/2, close_streams/2, forget_failures/1, connections/1, unacknowledged/1]).
+-export([streams/1, open_stream/2, close_streams/2, forget_failures/1, connections/1, unacknowledged/1, answer_unacknowledged/3]).
 -export([has_room/1, change_room/2, forget_room/1, drop/1, occupants/1, count_entries/1, entries/0, count_entry/3]).
 
 -include("xmpp.hrl").
@@ -74,8 +74,14 @@ connections(Host) ->
 unacknowledged(JID) ->
     #jid{luser = User, lserver = Server, lresource = Resource} = jid:decode(JID),
     Pid = ejabberd_sm:get_session_pid(User, Server, Resource),
-    #{mgmt_queue := Queue} = state(Pid, ejabberd_c2s),
-    integer_to_binary(p1_queue:len(Queue)).
+    ejabberd_hooks:add(c2s_handle_call, Server, ?MODULE, answer_unacknowledged, 10),
+    integer_to_binary(ejabberd_c2s:call(Pid, ?MODULE, ?TIMEOUT_MS)).
+
+%% In the session's process
+answer_unacknowledged(#{mgmt_queue := Queue} = State, ?MODULE, From) ->
+    ejabberd_c2s:reply(From, p1_queue:len(Queue)),
+    {stop, State};
+answer_unacknowledged(State, _, _) -> State.
 
 %%% Rooms
 

@@ -128,6 +128,7 @@ export class ScriptedRooms extends TestBed {
 
   override async join(user: User, room: string, nick: string): Promise<void> {
     const before = this.history(room, user).length;
+    await this.home.forgetFailures(room.slice(room.indexOf('@') + 1));
     await user.join(room, nick);
     await until(`${user.jid} in ${room} is recorded`, () => this.history(room, user).length > before);
   }

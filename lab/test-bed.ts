@@ -41,6 +41,7 @@ export class TestBed {
     nick: string,
   ): Promise<void> {
     const recorded = this.recorded();
+    await this.home.forgetFailures(room.slice(room.indexOf('@') + 1));
     await user.join(room, nick);
     await until(`${user.jid} in ${room} is recorded`, () => this.recorded() > recorded);
   }

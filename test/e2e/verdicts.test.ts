@@ -449,7 +449,6 @@ describe('undecided users with patience', () => {
     await testBed.set({ ping_muc_patience: PATIENCE });
     [back, out, silent] = await Promise.all([hostComesBack(), hostStaysOut(), roomsAreSilent()]);
     await linkOf(OUT)?.mend();
-    await testBed.home.forgetFailures(testBed.muc(OUT).domain);
     for (const service of [BACK, OUT, SILENT]) await testBed.settle(juliet, testBed.muc(service));
     await testBed.set({});
   });

@@ -44,6 +44,7 @@ reload(Host, NewOptions, OldOptions) ->
             ok;
         Context ->
             ping_muc_sender:settings_changed(Context),
+            ping_muc_rosters:settings_changed(Context),
             ping_muc_renewals:settings_changed(Context, ping_muc_settings:read(OldOptions))
     end.
 
@@ -72,11 +73,11 @@ mod_opt_type(Option) ->
 mod_options(_Host) ->
     ping_muc_settings:options().
 
--spec mod_doc() -> map().
+-spec mod_doc() -> ping_muc_doc:doc().
 mod_doc() ->
     ping_muc_doc:doc().
 
 %% For request_handlers of ejabberd_http
--spec process([binary()], #request{}) -> {integer(), [{binary(), binary()}], iodata()}.
+-spec process([binary()], #request{}) -> ping_muc_api:response().
 process(Path, Request) ->
     ping_muc_api:process(Path, Request).

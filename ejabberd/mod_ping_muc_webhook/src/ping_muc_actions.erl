@@ -78,9 +78,10 @@ refusal(Join, Context) ->
 is_larger(#{occupants := Count}, Limit, _) -> not is_integer(Count) orelse Count > Limit;
 is_larger(#{room := Room}, Limit, Context) -> ping_muc_rosters:is_larger(Context, Room, Limit).
 
-reenter({Request, Tag} = ReplyTo, #{id := Id, remote := Remote} = Item, Join, Timeout, State, Context) ->
+reenter({Request, Tag} = ReplyTo, #{id := Id, remote := Remote, room := Room} = Item, Join, Timeout, State, Context) ->
     Sent = sent(Remote, Context),
-    case ping_muc_reentry:enter(Item, Join, {{Request, Tag, Id}, Timeout}, State, Context) of
+    Occupants = case Item of #{occupants := Count} when is_integer(Count) -> Count; _ -> 0 end,
+    case ping_muc_reentry:enter({Room, Occupants}, Join, {{Request, Tag, Id}, Timeout}, State, Context) of
         {ok, Next} -> reply(ReplyTo, Id, {sent, Sent}, Next);
         Refusal -> reply(ReplyTo, Id, Refusal, State)
     end.

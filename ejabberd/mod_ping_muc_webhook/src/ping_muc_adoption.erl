@@ -147,10 +147,7 @@ answered(Answer, {explore, _, Candidates}) ->
         false -> []
     end;
 answered(Answer, {verify, {Pid, _, Room, Nick}}) ->
-    case may_be_in(Answer) of
-        true -> Pid ! {ping_muc, {adopt, Room, Nick}};
-        false -> ok
-    end,
+    _ = [Pid ! {ping_muc, {adopt, Room, Nick}} || may_be_in(Answer)],
     [].
 
 is_room(#iq{type = result} = Answer) ->

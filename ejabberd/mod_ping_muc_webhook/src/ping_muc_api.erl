@@ -5,6 +5,8 @@
 
 -export([process/2]).
 
+-export_type([response/0]).
+
 -include("logger.hrl").
 -include("ejabberd_http.hrl").
 
@@ -12,7 +14,9 @@
 -define(MAX_TIME, 360000). % ms of a request; its own time-out is 300 seconds at most
 -define(WARN_AGAIN, 60). % seconds after which a refusal with the same status may be a warning again
 
--type response() :: {integer(), [{binary(), binary()}], iodata()}.
+%% The reason phrase is there because ejabberd has none for some statuses, and crashes.
+-type response() :: {integer(), [{binary(), binary()}], iodata()}
+                  | {integer(), Phrase :: binary(), [{binary(), binary()}], iodata()}.
 
 %% The path below the one in request_handlers: stanzas, or a host and stanzas, for a server whose HTTP name is not the
 %% name of a host
@@ -98,9 +102,11 @@ run(Context, Body, Key) ->
 %% A problem document (RFC 9457)
 problem(Context, Status, Detail) ->
     note(Context, Status, Detail),
-    Document = #{type => <<"about:blank">>, title => title(Status), status => Status, detail => Detail},
-    {Status, [{<<"Content-Type">>, <<"application/problem+json">>}
-              | [{<<"Retry-After">>, <<"1">>} || Status =:= 429 orelse Status =:= 503]],
+    Title = title(Status),
+    Document = #{type => <<"about:blank">>, title => Title, status => Status, detail => Detail},
+    {Status, Title,
+     [{<<"Content-Type">>, <<"application/problem+json">>}
+      | [{<<"Retry-After">>, <<"1">>} || Status =:= 429 orelse Status =:= 503]],
      ping_muc_json:encode(Document)}.
 
 title(400) -> <<"Bad Request">>;

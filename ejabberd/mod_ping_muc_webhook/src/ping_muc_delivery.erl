@@ -4,7 +4,8 @@
 %%% otherwise.
 -module(ping_muc_delivery).
 
--export([new/1, resume/1, enqueue/2, leave/2, drop/2, renew/2, is_queued/2, beat/1, follow_settings/2, continue/3, status/1]).
+-export([new/1, resume/1, enqueue/2, leave/2, drop/2, renew/2, is_queued/2]).
+-export([beat/1, follow_settings/2, continue/3, status/1]).
 
 -export_type([delivery/0]).
 
@@ -31,7 +32,7 @@
 %% was logged about the last one. tokens: requests that may be sent, and when that was the number. beat_at: when the
 %% last heartbeat was accepted, monotonic.
 -opaque delivery() :: #{outbox := ping_muc_outbox:outbox(),
-                        flight := {reference(), ping_muc_outbox:batch(), integer()} | none,
+                        flight := {pid(), ping_muc_outbox:batch(), integer()} | none,
                         timer := reference() | none, failures := non_neg_integer(),
                         complaint := {non_neg_integer(), binary()} | accepted | none, tokens := {number(), number()},
                         accepted_at := number() | undefined, beat_at := number(), url := binary()}.
@@ -111,8 +112,8 @@ status(#{outbox := Outbox, failures := Failures, accepted_at := AcceptedAt, comp
 -spec continue(term(), context(), delivery()) -> delivery().
 continue(flush, Context, Delivery) ->
     flush(Context, Delivery#{timer := none});
-continue({http, {Id, Result}}, Context, #{flight := {Id, Batch, _}} = Delivery) ->
-    answered(ping_muc_http:answer(Result), Batch, Context, Delivery#{flight := none});
+continue({http, Id, Answer}, _, #{flight := {Id, Batch, _}} = Delivery) ->
+    answered(Answer, Batch, Delivery#{flight := none});
 continue({give_way, Id}, Context, #{flight := {Id, Batch, _}, outbox := Outbox} = Delivery) ->
     _ = ping_muc_http:cancel(Id),
     flush(Context, Delivery#{flight := none, outbox := ping_muc_outbox:put_back(Batch, false, Outbox)});
@@ -183,20 +184,17 @@ flush_if_allowed(IsDue, IsRetry, Context, #{outbox := Outbox, tokens := {Before,
 
 send(none, _, Delivery) ->
     Delivery;
-send(#{id := Id, body := Body} = Batch, #{settings := #{webhook_url := Url, secrets := Secrets}} = Context, Delivery) ->
+send(#{id := Id, body := Body} = Batch, #{settings := #{webhook_url := Url, secrets := Secrets}}, Delivery) ->
     Timestamp = integer_to_binary(os:system_time(second)),
-    Headers = [{"webhook-id", Id}, {"webhook-timestamp", Timestamp},
-               {"webhook-signature", ping_muc_signature:sign(Secrets, Id, Timestamp, Body)}],
-    case ping_muc_http:post(Url, <<"application/json">>, Headers, Body) of
-        {ok, Ref} -> Delivery#{flight := {Ref, Batch, erlang:monotonic_time(millisecond)}};
-        {error, _} = Error -> answered(ping_muc_http:answer(Error), Batch, Context, Delivery)
-    end.
+    Headers = [{<<"content-type">>, <<"application/json">>}, {<<"webhook-id">>, Id}, {<<"webhook-timestamp">>, Timestamp},
+               {<<"webhook-signature">>, ping_muc_signature:sign(Secrets, Id, Timestamp, Body)}],
+    Delivery#{flight := {ping_muc_http:post(Url, Headers, Body), Batch, erlang:monotonic_time(millisecond)}}.
 
 %% The answer
 
-answered(#{status := Status, body := Body}, Batch, _, Delivery) when Status >= 200, Status < 300 ->
+answered(#{status := Status, body := Body}, Batch, Delivery) when Status >= 200, Status < 300 ->
     accepted(Batch, object(Body), Delivery);
-answered(#{status := Status, body := Body, retry_after := RetryAfter}, #{events := Events} = Batch, _,
+answered(#{status := Status, body := Body, retry_after := RetryAfter}, #{events := Events} = Batch,
          #{outbox := Outbox} = Delivery) ->
     IsSplit = length(Events) > 1,
     Next = if
@@ -259,7 +257,8 @@ text_of(_, _) ->
     <<"unknown">>.
 
 retry_later(RetryAfter, #{failures := Failures} = Delivery) ->
-    Backoff = min(math:pow(2, min(Failures, 10)), ?MAX_BACKOFF) * (0.75 + 0.25 * rand:uniform()),
+    %% Never less than a second: a retry has a newer timestamp, which is in seconds.
+    Backoff = max(1, min(math:pow(2, min(Failures, 10)) * (0.75 + 0.5 * rand:uniform()), ?MAX_BACKOFF)),
     Wait = if RetryAfter =:= undefined -> Backoff; true -> max(1, min(RetryAfter, ?MAX_RETRY_AFTER)) end,
     ?DEBUG("ping_muc: next try in ~.1f seconds", [float(Wait)]),
     flush_later(Wait * 1000, Delivery#{failures := Failures + 1}).

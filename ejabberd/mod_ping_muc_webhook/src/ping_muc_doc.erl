@@ -3,7 +3,11 @@
 
 -export([doc/0]).
 
--spec doc() -> map().
+-export_type([doc/0]).
+
+-type doc() :: #{desc := binary(), opts := [{atom(), #{value := string(), desc := binary()}}], example := [string()]}.
+
+-spec doc() -> doc().
 doc() ->
     #{desc =>
           <<"Reports to ping-muc's functions which users are in rooms on other servers, and which connection between "

@@ -47,7 +47,9 @@ init(Host) ->
     Replays = ping_muc_handover:take(Host, replays, ping_muc_replays:new()),
     {ok, #{host => Host, limits => ping_muc_limits:new(), replays => Replays}}.
 
-terminate(Reason, #{host := Host, replays := Replays}) ->
+%% The requests end, too. The receiver sends them again.
+terminate(Reason, #{host := Host, replays := Replays, limits := Limits}) ->
+    _ = [exit(Pid, kill) || Pid <- ping_muc_limits:processes(Limits)],
     ping_muc_handover:save(Reason, Host, replays, Replays).
 
 handle_call({enter, Key, Now}, {Pid, _}, #{limits := Limits, replays := Replays} = State) ->

@@ -1,7 +1,7 @@
 %%% Limits of the stanza API: how many requests, and queries to rooms, may be under way at once
 -module(ping_muc_limits).
 
--export([new/0, start_reading/2, admit/4, answered/3, finish/2]).
+-export([new/0, start_reading/2, admit/4, answered/3, finish/2, processes/1]).
 
 -export_type([limits/0]).
 
@@ -76,6 +76,10 @@ answered(Pid, Remote, Limits) ->
 -spec finish(pid(), limits()) -> limits().
 finish(Pid, Limits) ->
     maps:remove(Pid, Limits).
+
+-spec processes(limits()) -> [pid()].
+processes(Limits) ->
+    maps:keys(Limits).
 
 sum(Queries) ->
     lists:sum(maps:values(Queries)).

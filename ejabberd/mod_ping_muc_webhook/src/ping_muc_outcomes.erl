@@ -14,8 +14,8 @@
 -type item() :: ping_muc_contract:item().
 -type context() :: ping_muc_host:context().
 
-%% A session's process has replied at once.
--spec reply(ping_muc_actions:answer(), item(), context()) -> outcome().
+%% A session's process has replied at once, or it has ended (gone).
+-spec reply(ping_muc_actions:answer() | gone, item(), context()) -> outcome().
 reply(delivered, _, _) ->
     {answer, []};
 reply(proven, Item, _) ->

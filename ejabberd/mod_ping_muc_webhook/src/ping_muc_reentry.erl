@@ -34,21 +34,20 @@
 %% entered: whether messages are missing. error: the room's, or a bounce of this server. new: the room was created.
 -type outcome() :: {entered, boolean()} | {error, presence()} | new | rejoining | conflict | gone | expired.
 
-%% Enters again. Occupants: their number, if the room was asked for it. The waiter gets {Tag, Id, {reentry, outcome()}},
-%% once. Returns rejoining if one is under way already; full if the session hibernates, and has no space.
--spec enter(ping_muc_contract:item(), join(), {waiter(), pos_integer()}, state(), context()) ->
+%% Enters a room again. Occupants: their number, if the room was asked for it, or 0. The waiter gets {Tag, Id, {reentry,
+%% outcome()}}, once. Returns rejoining if one is under way already; full if the session hibernates, and has no space.
+-spec enter({binary(), non_neg_integer()}, join(), {waiter(), pos_integer()}, state(), context()) ->
     {ok, state()} | rejoining | full.
-enter(#{room := Room} = Item, #{entry := Earlier} = Join, {Waiter, Timeout}, State, Context) ->
+enter({Room, Occupants}, #{entry := Earlier} = Join, {Waiter, Timeout}, State, Context) ->
     case is_under_way(Join) of
         true ->
-            case Earlier of
-                #{waiter := none, withdrawn := false} ->
-                    {ok, ping_muc_session:update(Room, Join#{entry := Earlier#{waiter := Waiter}}, State, Context)};
-                _ ->
-                    rejoining
+            %% Since the module was stopped, nobody may wait for it.
+            case has_waiter(Earlier) orelse map_get(withdrawn, Earlier) of
+                false -> {ok, ping_muc_session:update(Room, Join#{entry := Earlier#{waiter := Waiter}}, State, Context)};
+                true -> rejoining
             end;
         false ->
-            case has_space(Room, maps:get(occupants, Item, 0), State, Context) of
+            case has_space(Room, Occupants, State, Context) of
                 true -> {ok, send(Room, Join, Waiter, Timeout, State, Context)};
                 false -> full
             end
@@ -93,10 +92,13 @@ has_space(_, _, _, _) ->
 
 %% Whether the join is being entered again. Nothing else is done about it meanwhile.
 -spec is_under_way(join()) -> boolean().
-is_under_way(#{entry := #{phase := asked, overdue := false, waiter := Waiter, deadline := Deadline}}) ->
-    Waiter =/= none orelse now_ms() < Deadline;
+is_under_way(#{entry := #{phase := asked, overdue := false, deadline := Deadline} = Entry}) ->
+    has_waiter(Entry) orelse now_ms() < Deadline;
 is_under_way(_) ->
     false.
+
+has_waiter(#{waiter := none}) -> false;
+has_waiter(#{waiter := {Pid, _, _}}) -> node(Pid) =/= node() orelse is_process_alive(Pid).
 
 %% Whether the room's self-presence is, or may be, the answer to a re-entry: a new join
 -spec is_awaited(join()) -> boolean().
@@ -118,7 +120,7 @@ recover(Room, Timeout, State, Context) ->
         #{entry := #{phase := asked, withdrawn := false} = Entry} = Join ->
             ?DEBUG("ping_muc: the answer to a re-entry into ~ts was lost with a stream, so it is repeated", [Room]),
             Over = (answer(Entry, {entered, false}))#{overdue := true},
-            case enter(#{room => Room}, Join#{entry := Over}, {none, Timeout}, State, Context) of
+            case enter({Room, 0}, Join#{entry := Over}, {none, Timeout}, State, Context) of
                 {ok, Next} -> Next;
                 _ -> ping_muc_session:update(Room, Join#{entry := Over}, State, Context)
             end;
@@ -275,7 +277,7 @@ heard(_, Join, _) ->
 %% The history has arrived, or will not.
 finish(#{entry := #{earlier := Earlier, finished := Finished} = Entry} = Join, Room) ->
     IsMissed = is_missed(Entry),
-    _ = [?INFO_MSG("ping_muc: the history of ~ts did not reach back to what a session had: messages are missing",
+    _ = [?INFO_MSG("ping_muc: The history of ~ts did not reach back to what a session had: messages are missing",
                    [Room]) || IsMissed andalso not Finished],
     Answered = answer(Entry, {entered, IsMissed}),
     %% Otherwise the room may send it twice.

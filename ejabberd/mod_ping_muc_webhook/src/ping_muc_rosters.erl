@@ -6,7 +6,8 @@
 
 -behaviour(gen_server).
 
--export([start_link/1, see/4, shown/3, snapshot/3, entered/5, lost/3, given_up/3, is_larger/3, size/2]).
+-export([start_link/1, see/4, shown/3, snapshot/3, entered/5, lost/3, given_up/3, is_larger/3, size/2,
+         settings_changed/1]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
 -define(MAX_NICKS, 2000). % of a room, that are stored
@@ -123,6 +124,11 @@ lost(Context, Room, Nick) -> cast(Context, {lost, Room, Nick}).
 -spec given_up(context(), binary(), binary()) -> ok.
 given_up(Context, Room, Nick) -> cast(Context, {given_up, Room, Nick}).
 
+%% If occupants are not stored any more, those that are stored are dropped.
+-spec settings_changed(context()) -> ok.
+settings_changed(#{settings := #{reenter := true, reenter_occupants := true}}) -> ok;
+settings_changed(#{host := Host}) -> gen_server:cast(name(Host), drop_all).
+
 cast(#{settings := #{reenter := true}, host := Host}, Message) -> gen_server:cast(name(Host), Message);
 cast(_, _) -> ok.
 
@@ -215,13 +221,15 @@ note({lost, Room, Nick}, Context, State) ->
         [] -> drop(Room, Context, Given);
         _ -> Given
     end;
-note(sweep, #{rosters := Table, settings := Settings} = Context, #{before := Before} = State) ->
+note(drop_all, #{rosters := Table} = Context, State) ->
+    lists:foldl(fun(Room, Left) -> drop(Room, Context, Left) end, State,
+                [Room || [Room] <- ets:match(Table, {{room, '$1'}, '_', '_', '_', '_'})]);
+note(sweep, #{rosters := Table} = Context, #{before := Before} = State) ->
     _ = erlang:send_after(?SWEEP * 1000, self(), sweep),
     Now = now_ms(),
     Recent = maps:filter(fun(_, {_, Made, _}) -> Now - Made < ?SNAPSHOT_FOR * 1000 end, Before),
-    IsOn = maps:get(reenter, Settings) andalso maps:get(reenter_occupants, Settings),
     Unused = [Room || [Room, Made] <- ets:match(Table, {{room, '$1'}, '_', '$2', '_', '_'}),
-                      not IsOn orelse Now - Made >= ?SWEEP * 1000 andalso ping_muc_joins:in_room(Context, Room) =:= []],
+                      Now - Made >= ?SWEEP * 1000, ping_muc_joins:in_room(Context, Room) =:= []],
     lists:foldl(fun(Room, Left) -> drop(Room, Context, Left) end, State#{before := Recent}, Unused);
 note(_, _, State) ->
     State.

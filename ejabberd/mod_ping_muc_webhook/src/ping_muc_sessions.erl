@@ -80,7 +80,9 @@ bare(JID) ->
 
 -spec user_receive_packet({stanza() | drop, state()}) -> {stanza() | drop, state()} | {stop, {drop, state()}}.
 user_receive_packet({Stanza, #{ping_muc := _} = State} = Acc) when ?is_stanza(Stanza) ->
-    case {ping_muc_stanzas:is_ours(Stanza), xmpp:get_from(Stanza)} of
+    %% An error has the mark of the stanza that it returns.
+    IsOurs = ping_muc_stanzas:is_ours(Stanza) andalso xmpp:get_type(Stanza) =/= error,
+    case {IsOurs, xmpp:get_from(Stanza)} of
         {false, #jid{luser = Node}} when Node =/= <<>> ->
             Receive = fun(Context) ->
                               case ping_muc_reception:receives(Stanza, State, Context) of

@@ -125,6 +125,23 @@ root_test() ->
            ["<xmpp timeout='1'>", [["<iq id='", integer_to_list(N), "'/>"] || N <- lists:seq(1, 1001)], "</xmpp>"]],
     [?assertMatch({_, {error, <<_/binary>>}}, {Text, parse(Text)}) || Text <- Bad].
 
+%% Answers to webhooks
+
+-define(HEAD, "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 7\r\n").
+
+http_test() ->
+    Parse = fun(Text) -> ping_muc_http:parse(iolist_to_binary(Text)) end,
+    Answer = #{status => 503, retry_after => 7, body => <<"busy">>},
+    ?assertEqual({ok, Answer}, Parse(?HEAD "content-length: 4\r\n\r\nbusy")),
+    ?assertEqual({ok, Answer}, Parse(?HEAD "Transfer-Encoding: chunked\r\n\r\n3;x=y\r\nbus\r\n1\r\ny\r\n0\r\n\r\n")),
+    ?assertEqual({until_closed, Answer}, Parse(?HEAD "\r\nbusy")),
+    ?assertMatch({ok, #{status := 200}},
+                 Parse("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")),
+    [?assertEqual({Text, more}, {Text, Parse(Text)})
+     || Text <- ["", "HTTP/1.1 5", ?HEAD, ?HEAD "content-length: 4\r\n\r\nbus",
+                 ?HEAD "Transfer-Encoding: chunked\r\n\r\n4\r\nbus"]],
+    [?assertThrow(_, Parse(Text)) || Text <- ["SSH-2.0-OpenSSH_9.2\r\n", ?HEAD "Transfer-Encoding: chunked\r\n\r\nx\r\n"]].
+
 %% Replays
 
 replays_test() ->
