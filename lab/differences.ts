@@ -21,6 +21,7 @@ const DIFFERENCES: readonly Difference[] = [
   own('settings', "tests changes of Prosody's configuration, and of the module's Lua files"),
   own('sender', "tests Prosody's metrics and the module's status in its shell"),
   own('doctor', "configures Prosody's HTTPS server"),
+  own('fuzz', "fuzzes Prosody's HTTP server, and looks into its memory"),
   own('package', 'does not depend on the server'),
   { server: 'prosody', role: 'users', file: 'ejabberd', reason: 'tests the commands and the installation of ejabberd' },
   {
