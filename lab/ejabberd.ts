@@ -4,7 +4,7 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parse } from 'yaml';
-import type { Lab } from './lab.ts';
+import { type Lab, until } from './lab.ts';
 import { compiledModule } from './ejabberd-module.ts';
 import { EjabberdRooms } from './ejabberd-rooms.ts';
 import { COMPILE_AND_LOAD, LIBRARIES, SHELL_PORT, SHELL_TIMEOUT_MS, binary, shell } from './erlang.ts';
@@ -16,9 +16,11 @@ const MODULE = 'mod_ping_muc_webhook';
 const LAB_CODE = fileURLToPath(new URL('ejabberd_lab.erl', import.meta.url));
 /** Without the limits for a server that everybody can use, so that a test can have many sessions and rooms. */
 const MANY = 100_000;
+/** Stanzas that are kept for a session that hibernates, as Prosody has it. */
+const MAX_UNACKNOWLEDGED = 500;
 const MODULES = {
   ...{ mod_adhoc: {}, mod_caps: {}, mod_disco: {}, mod_http_api: {}, mod_ping: {}, mod_roster: {} },
-  mod_stream_mgmt: { resend_on_timeout: 'if_offline' },
+  mod_stream_mgmt: { resend_on_timeout: 'if_offline', max_ack_queue: MAX_UNACKNOWLEDGED },
 };
 const PRODUCTION_MODULES = { mod_bosh: {}, mod_carboncopy: {}, mod_client_state: {} };
 const FIRST_COMPONENT = 5347;
@@ -158,6 +160,8 @@ export class Ejabberd extends ServerProcess implements XmppServer {
 
   async openStream(from: string, to: string): Promise<void> {
     await this.call('open_stream', binary(from), binary(to));
+    const isOpen = async (): Promise<boolean> => (await this.streams(to)).some(({ opener }) => opener === 'this');
+    await until(`a stream from ${from} to ${to} is open`, isOpen);
   }
 
   async forgetFailures(remote: string): Promise<void> {
@@ -249,7 +253,12 @@ export class Ejabberd extends ServerProcess implements XmppServer {
       ...(production === undefined ? { s2s_use_starttls: false } : tls),
       ...(module === undefined && { s2s_max_retry_delay: RETRY_SECONDS }),
       shaper: LIMITS,
-      shaper_rules: { max_user_sessions: MANY, clients: 'slow_clients', servers: 'slow_servers' },
+      // by rules: a listener whose options change is started again, while the old one may still listen
+      shaper_rules: {
+        max_user_sessions: MANY,
+        clients: { [this.#isLimited ? 'slow_clients' : 'none']: 'all' },
+        servers: { [this.#isLimited ? 'slow_servers' : 'none']: 'all' },
+      },
       api_permissions: { lab: { who: { ip: '127.0.0.0/8' }, what: '*' } },
       listen: this.#listeners(),
       modules: { ...this.#modules(), ...this.#ofModule(this.#changes) },
@@ -261,7 +270,6 @@ export class Ejabberd extends ServerProcess implements XmppServer {
 
   #listeners(): readonly object[] {
     const { host, components = [], module } = this.#settings;
-    const shaper = (name: string): object => (this.#isLimited ? { shaper: name } : {});
     const handlers = {
       ...(module !== undefined && { '/ping_muc': MODULE }),
       '/api': 'mod_http_api',
@@ -269,8 +277,8 @@ export class Ejabberd extends ServerProcess implements XmppServer {
       '/xmpp-websocket': 'ejabberd_http_ws',
     };
     return [
-      { port: 5222, ip: host, module: 'ejabberd_c2s', ...shaper('clients') },
-      ...this.domains.map((ip) => ({ port: S2S_BEHIND_LINK, ip, module: 'ejabberd_s2s_in', ...shaper('servers') })),
+      { port: 5222, ip: host, module: 'ejabberd_c2s', shaper: 'clients' },
+      ...this.domains.map((ip) => ({ port: S2S_BEHIND_LINK, ip, module: 'ejabberd_s2s_in', shaper: 'servers' })),
       { port: 5280, ip: host, module: 'ejabberd_http', request_handlers: handlers },
       // with one listener for all, each connection would be for all
       ...components.map((domain, index) => ({

@@ -137,6 +137,10 @@ export class User {
   }
 }
 
+/** Whether a stanza is the presence of a room itself: some services send one, with the picture of the room. */
+export const isOfRoom = (stanza: Element): boolean =>
+  stanza.is('presence') && !String(stanza.attrs['from']).includes('/');
+
 /** The codes of muc#user in a presence. */
 export function statusCodes(presence: Element): readonly string[] {
   const x = presence.getChild('x', NS_MUC_USER);

@@ -2,7 +2,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
 import { BoshClient } from '../../lab/bosh.ts';
 import { sleep, until } from '../../lab/lab.ts';
 import { TwoServers } from '../../lab/two-servers.ts';
-import { type User, statusCodes } from '../../lab/user.ts';
+import { type User, isOfRoom, statusCodes } from '../../lab/user.ts';
 
 /** Rule 10 (docs/rules.md), between servers as in production: every kind of client is back in its room. */
 const SETTLE_MS = 1000;
@@ -41,7 +41,7 @@ const stanzas = (client: User | BoshClient): BoshClient['received'] =>
 function receivedFrom(client: User | BoshClient, from: number): readonly string[] {
   return stanzas(client)
     .slice(from)
-    .filter((stanza) => String(stanza.attrs['from']).startsWith(room))
+    .filter((stanza) => String(stanza.attrs['from']).startsWith(room) && !isOfRoom(stanza))
     .map((stanza) => {
       if (stanza.is('message')) return stanza.getChildText('body') ?? 'subject';
       return [

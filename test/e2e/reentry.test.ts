@@ -3,12 +3,14 @@ import type { Element } from '@xmpp/xml';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { sleep, until } from '../../lab/lab.ts';
 import { TwoServers } from '../../lab/two-servers.ts';
-import { type User, statusCodes } from '../../lab/user.ts';
+import { type User, isOfRoom, statusCodes } from '../../lab/user.ts';
 import type { RoomChange } from '../../lab/xmpp-server.ts';
 
 /** Rule 10 (docs/rules.md), between real servers: a user who is out of an existing room is brought back unnoticed. */
 const DELAY = 1;
 const REENTER = { ping_muc_delay: DELAY, ping_muc_timeout: 5, ping_muc_patience: 0, ping_muc_reenter: true };
+/** A chat server that starts again may take longer than the delay. */
+const UNTIL_IT_STARTS = { ping_muc_patience: 30 };
 /** Time for the server to finish. */
 const SETTLE_MS = 700;
 
@@ -39,7 +41,7 @@ afterEach(async () => {
 /** What a session has received from the room since a time, as text. */
 function receivedSince({ received }: User, since: number, from = room): readonly string[] {
   return received
-    .filter(({ at, stanza }) => at >= since && String(stanza.attrs['from']).split('/')[0] === from)
+    .filter(({ at, stanza }) => at >= since && String(stanza.attrs['from']).split('/')[0] === from && !isOfRoom(stanza))
     .map(({ stanza }) => word(stanza));
 }
 
@@ -165,8 +167,10 @@ describe('one room of a chat service', () => {
   );
 
   it('the room is gone: the user is notified, and no room is created', async () => {
+    await testBed.home.set(UNTIL_IT_STARTS);
     const killed = await testBed.restartChatServer();
     expect(await testBed.checkDone(killed)).toMatchObject({ left: 1, reentered: 0, notified: 1 });
+    await testBed.home.set();
     await settled(juliet);
     expect(receivedSince(juliet, killed)).toEqual(['gone Juliet 110 330 333']);
     expect(await testBed.away.rooms.has(room)).toBe(false);
@@ -174,8 +178,10 @@ describe('one room of a chat service', () => {
 
   it('the room survives a restart without its occupants: the user is back, and learns who is gone', async () => {
     await testBed.away.rooms.change(room, 'persistent');
+    await testBed.home.set(UNTIL_IT_STARTS);
     const killed = await testBed.restartChatServer();
     expect(await testBed.checkDone(killed)).toMatchObject({ left: 1, reentered: 1, notified: 0 });
+    await testBed.home.set();
     await settled(juliet);
     expect(receivedSince(juliet, killed)).toEqual(['gone Mercutio', 'there Juliet 110', 'subject']);
   });
@@ -241,13 +247,8 @@ describe('one room of a chat service', () => {
     const seen = await until('her presence has arrived', () =>
       mercutio.presences(room, cut).find(({ attrs }) => String(attrs['from']).endsWith('/Juliet')),
     );
-    expect(seen.children.map((child) => (typeof child === 'string' ? child : child.name)).sort()).toEqual([
-      'c',
-      'occupant-id',
-      'show',
-      'status',
-      'x',
-    ]);
+    const names = seen.children.map((child) => (typeof child === 'string' ? child : child.name));
+    expect(names.filter((name) => name !== 'occupant-id').sort()).toEqual(['c', 'show', 'status', 'x']);
     expect([seen.getChildText('show'), seen.getChildText('status')]).toEqual(['away', 'at the ball']);
   });
 

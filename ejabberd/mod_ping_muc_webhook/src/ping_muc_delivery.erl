@@ -186,7 +186,8 @@ send(none, _, Delivery) ->
     Delivery;
 send(#{id := Id, body := Body} = Batch, #{settings := #{webhook_url := Url, secrets := Secrets}}, Delivery) ->
     Timestamp = integer_to_binary(os:system_time(second)),
-    Headers = [{<<"content-type">>, <<"application/json">>}, {<<"webhook-id">>, Id}, {<<"webhook-timestamp">>, Timestamp},
+    Headers = [{<<"content-type">>, <<"application/json">>}, {<<"webhook-id">>, Id},
+               {<<"webhook-timestamp">>, Timestamp},
                {<<"webhook-signature">>, ping_muc_signature:sign(Secrets, Id, Timestamp, Body)}],
     Delivery#{flight := {ping_muc_http:post(Url, Headers, Body), Batch, erlang:monotonic_time(millisecond)}}.
 

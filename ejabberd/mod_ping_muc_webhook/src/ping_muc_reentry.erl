@@ -43,8 +43,11 @@ enter({Room, Occupants}, #{entry := Earlier} = Join, {Waiter, Timeout}, State, C
         true ->
             %% Since the module was stopped, nobody may wait for it.
             case has_waiter(Earlier) orelse map_get(withdrawn, Earlier) of
-                false -> {ok, ping_muc_session:update(Room, Join#{entry := Earlier#{waiter := Waiter}}, State, Context)};
-                true -> rejoining
+                true ->
+                    rejoining;
+                false ->
+                    Awaited = Join#{entry := Earlier#{waiter := Waiter}},
+                    {ok, ping_muc_session:update(Room, Awaited, State, Context)}
             end;
         false ->
             case has_space(Room, Occupants, State, Context) of

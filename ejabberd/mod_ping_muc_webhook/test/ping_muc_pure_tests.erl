@@ -140,7 +140,8 @@ http_test() ->
     [?assertEqual({Text, more}, {Text, Parse(Text)})
      || Text <- ["", "HTTP/1.1 5", ?HEAD, ?HEAD "content-length: 4\r\n\r\nbus",
                  ?HEAD "Transfer-Encoding: chunked\r\n\r\n4\r\nbus"]],
-    [?assertThrow(_, Parse(Text)) || Text <- ["SSH-2.0-OpenSSH_9.2\r\n", ?HEAD "Transfer-Encoding: chunked\r\n\r\nx\r\n"]].
+    [?assertThrow(_, Parse(Text))
+     || Text <- ["SSH-2.0-OpenSSH_9.2\r\n", ?HEAD "Transfer-Encoding: chunked\r\n\r\nx\r\n"]].
 
 %% Replays
 
