@@ -29,12 +29,13 @@
 -define(NEVER, 1.0e12).
 
 %% flight: the request under way, and since when in monotonic ms. failures: failed attempts in a row. complaint: what
-%% was logged about the last one. tokens: requests that may be sent, and when that was the number. beat_at: when the
-%% last heartbeat was accepted, monotonic.
+%% was logged about the last one. version: of the contract, in the last answer that stated it. tokens: requests that may
+%% be sent, and when that was the number. beat_at: when the last heartbeat was accepted, monotonic.
 -opaque delivery() :: #{outbox := ping_muc_outbox:outbox(),
                         flight := {pid(), ping_muc_outbox:batch(), integer()} | none,
                         timer := reference() | none, failures := non_neg_integer(),
-                        complaint := {non_neg_integer(), binary()} | accepted | none, tokens := {number(), number()},
+                        complaint := {non_neg_integer(), binary()} | accepted | none, version := binary() | none,
+                        tokens := {number(), number()},
                         accepted_at := number() | undefined, beat_at := number(), url := binary()}.
 -type context() :: ping_muc_host:context().
 
@@ -43,7 +44,7 @@ new(#{host := Host, settings := #{webhook_url := Url}}) ->
     ping_muc_http:start(),
     %% The first heartbeat is due at once, so that the host is known to be alive.
     #{outbox => ping_muc_outbox:new(Host), flight => none, timer => none, failures => 0, complaint => none,
-      tokens => {?BURST, monotonic()}, accepted_at => undefined, beat_at => -?NEVER, url => Url}.
+      version => none, tokens => {?BURST, monotonic()}, accepted_at => undefined, beat_at => -?NEVER, url => Url}.
 
 %% To be called once, in the sender's process: begins, or continues what another process has left.
 -spec resume(delivery()) -> delivery().
@@ -200,7 +201,7 @@ answered(#{status := Status, body := Body, retry_after := RetryAfter}, #{events 
     IsSplit = length(Events) > 1,
     Next = if
                Status =:= 0; Status =:= 400; Status =:= 413; Status >= 500 ->
-                   ping_muc_outbox:put_back(Batch, Status =:= 400 orelse not IsSplit, Outbox);
+                   ping_muc_outbox:put_back(Batch, Status =:= 400, Outbox);
                true ->
                    Outbox
            end,
@@ -225,12 +226,13 @@ detail(_) ->
 accepted(#{events := Events, is_heartbeat := IsBeat} = Batch, Answer,
          #{outbox := Outbox, complaint := Complaint, beat_at := BeatAt} = Delivery) ->
     log_rejected(Batch, Answer),
+    Version = compare_versions(Answer, Delivery),
     Next = case Events of [] -> Outbox; _ -> ping_muc_outbox:accept(Outbox) end,
     Waiting = ping_muc_outbox:waiting(Next),
     %% Otherwise what was refused before may be among the events that wait.
     IsDone = Waiting =:= 0,
     if IsDone, Complaint =/= accepted -> ?INFO_MSG("ping_muc: webhooks are accepted", []); true -> ok end,
-    Done = Delivery#{outbox := Next, failures := 0, accepted_at := now_s(),
+    Done = Delivery#{outbox := Next, failures := 0, accepted_at := now_s(), version := Version,
                      beat_at := case IsBeat of true -> monotonic(); false -> BeatAt end,
                      complaint := case IsDone of true -> accepted; false -> Complaint end},
     case {IsDone, ping_muc_outbox:fills_batch(Next)} of
@@ -238,6 +240,20 @@ accepted(#{events := Events, is_heartbeat := IsBeat} = Batch, Answer,
         {false, true} -> flush_later(0, Done);
         {false, false} -> flush_later(?MERGE, Done)
     end.
+
+%% What the receiver knows of the contract. Older functions do not say. Returns its version.
+compare_versions(#{<<"version">> := Version}, #{version := Before}) when is_binary(Version), Version =/= Before ->
+    Ours = ping_muc_contract:version(),
+    case re:run(Version, "^[0-9]+\\.[0-9]+\\.[0-9]+$", [{capture, none}, dollar_endonly]) of
+        match when Version =/= Ours, byte_size(Version) =< 32 ->
+            ?WARNING_MSG("ping_muc: The functions have version ~ts of the contract, and this module has ~ts. "
+                         "Upgrade the older of the two", [Version, Ours]),
+            Version;
+        match -> Version;
+        nomatch -> Before
+    end;
+compare_versions(_, #{version := Before}) ->
+    Before.
 
 log_rejected(#{events := Events}, #{<<"rejected">> := Rejected}) when is_list(Rejected) ->
     _ = [?WARNING_MSG("ping_muc: event rejected (~ts): ~ts", [error_of(Item), text_of(Item, Events)])
