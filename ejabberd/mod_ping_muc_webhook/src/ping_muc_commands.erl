@@ -33,7 +33,7 @@ specs() ->
      #ejabberd_commands{name = ping_muc_joins, tags = [muc, s2s],
                         desc = "Show which users are in which rooms on other servers",
                         longdesc = "Shows 100 of them for each host.",
-                        module = ?MODULE, function = joins, args = [{text, binary}], result = lines(),
+                        module = ?MODULE, function = joins, args = [{part, binary}], result = lines(),
                         args_desc = ["A part of a user, a room or a nick; or: all"],
                         args_example = [<<"muc.example.org">>], result_desc = "Lines of text",
                         result_example = ["example.net",

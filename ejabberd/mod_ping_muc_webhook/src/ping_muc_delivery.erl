@@ -19,7 +19,6 @@
 -define(RATE, 1).
 -define(MAX_BACKOFF, 60).      % seconds between two attempts
 -define(MAX_RETRY_AFTER, 3600). % seconds that the receiver may request
--define(MAX_REJECTED_LOGGED, 10). % of one answer
 %% A request with events is a heartbeat, too, if this part of the heartbeat setting has passed. So a busy host sends no
 %% request for it.
 -define(HEARTBEAT_SHARE, 0.5).
@@ -29,12 +28,13 @@
 -define(NEVER, 1.0e12).
 
 %% flight: the request under way, and since when in monotonic ms. failures: failed attempts in a row. complaint: what
-%% was logged about the last one. tokens: requests that may be sent, and when that was the number. beat_at: when the
-%% last heartbeat was accepted, monotonic.
+%% was logged about the last one. version: of the contract, in the last answer that stated it. tokens: requests that may
+%% be sent, and when that was the number. beat_at: when the last heartbeat was accepted, monotonic.
 -opaque delivery() :: #{outbox := ping_muc_outbox:outbox(),
                         flight := {pid(), ping_muc_outbox:batch(), integer()} | none,
                         timer := reference() | none, failures := non_neg_integer(),
-                        complaint := {non_neg_integer(), binary()} | accepted | none, tokens := {number(), number()},
+                        complaint := {non_neg_integer(), binary()} | accepted | none, version := binary() | none,
+                        tokens := {number(), number()},
                         accepted_at := number() | undefined, beat_at := number(), url := binary()}.
 -type context() :: ping_muc_host:context().
 
@@ -43,7 +43,7 @@ new(#{host := Host, settings := #{webhook_url := Url}}) ->
     ping_muc_http:start(),
     %% The first heartbeat is due at once, so that the host is known to be alive.
     #{outbox => ping_muc_outbox:new(Host), flight => none, timer => none, failures => 0, complaint => none,
-      tokens => {?BURST, monotonic()}, accepted_at => undefined, beat_at => -?NEVER, url => Url}.
+      version => none, tokens => {?BURST, monotonic()}, accepted_at => undefined, beat_at => -?NEVER, url => Url}.
 
 %% To be called once, in the sender's process: begins, or continues what another process has left.
 -spec resume(delivery()) -> delivery().
@@ -194,43 +194,33 @@ send(#{id := Id, body := Body} = Batch, #{settings := #{webhook_url := Url, secr
 %% The answer
 
 answered(#{status := Status, body := Body}, Batch, Delivery) when Status >= 200, Status < 300 ->
-    accepted(Batch, object(Body), Delivery);
+    accepted(Batch, ping_muc_receiver:object(Body), Delivery);
 answered(#{status := Status, body := Body, retry_after := RetryAfter}, #{events := Events} = Batch,
          #{outbox := Outbox} = Delivery) ->
     IsSplit = length(Events) > 1,
     Next = if
                Status =:= 0; Status =:= 400; Status =:= 413; Status >= 500 ->
-                   ping_muc_outbox:put_back(Batch, Status =:= 400 orelse not IsSplit, Outbox);
+                   ping_muc_outbox:put_back(Batch, Status =:= 400, Outbox);
                true ->
                    Outbox
            end,
-    Detail = case Status of 0 -> Body; _ -> detail(object(Body)) end,
+    Detail = case Status of 0 -> Body; _ -> ping_muc_receiver:detail(Body) end,
     Put = Delivery#{outbox := Next},
     if
         Status =:= 413, IsSplit -> flush_later(0, Put);
         true -> retry_later(RetryAfter, complain(Status, Detail, Put))
     end.
 
-object(Body) ->
-    case ping_muc_json:decode(Body) of
-        {ok, Object} when is_map(Object) -> Object;
-        _ -> #{}
-    end.
-
-detail(#{<<"detail">> := Detail}) when is_binary(Detail) ->
-    ping_muc_text:cut(<< <<(max(C, 32))>> || <<C>> <= Detail >>, 200);
-detail(_) ->
-    <<"no detail given">>.
-
-accepted(#{events := Events, is_heartbeat := IsBeat} = Batch, Answer,
+accepted(#{events := Events, is_heartbeat := IsBeat}, Answer,
          #{outbox := Outbox, complaint := Complaint, beat_at := BeatAt} = Delivery) ->
-    log_rejected(Batch, Answer),
+    ping_muc_receiver:log_rejected(Answer, Events),
+    Version = ping_muc_receiver:compare_versions(Answer, maps:get(version, Delivery)),
     Next = case Events of [] -> Outbox; _ -> ping_muc_outbox:accept(Outbox) end,
     Waiting = ping_muc_outbox:waiting(Next),
     %% Otherwise what was refused before may be among the events that wait.
     IsDone = Waiting =:= 0,
     if IsDone, Complaint =/= accepted -> ?INFO_MSG("ping_muc: webhooks are accepted", []); true -> ok end,
-    Done = Delivery#{outbox := Next, failures := 0, accepted_at := now_s(),
+    Done = Delivery#{outbox := Next, failures := 0, accepted_at := now_s(), version := Version,
                      beat_at := case IsBeat of true -> monotonic(); false -> BeatAt end,
                      complaint := case IsDone of true -> accepted; false -> Complaint end},
     case {IsDone, ping_muc_outbox:fills_batch(Next)} of
@@ -238,24 +228,6 @@ accepted(#{events := Events, is_heartbeat := IsBeat} = Batch, Answer,
         {false, true} -> flush_later(0, Done);
         {false, false} -> flush_later(?MERGE, Done)
     end.
-
-log_rejected(#{events := Events}, #{<<"rejected">> := Rejected}) when is_list(Rejected) ->
-    _ = [?WARNING_MSG("ping_muc: event rejected (~ts): ~ts", [error_of(Item), text_of(Item, Events)])
-         || Item <- lists:sublist(Rejected, ?MAX_REJECTED_LOGGED)],
-    case length(Rejected) - ?MAX_REJECTED_LOGGED of
-        More when More > 0 -> ?WARNING_MSG("ping_muc: ~b more events rejected", [More]);
-        _ -> ok
-    end;
-log_rejected(_, _) ->
-    ok.
-
-error_of(#{<<"error">> := Error}) when is_binary(Error) -> ping_muc_text:cut(Error, 200);
-error_of(_) -> <<"no error given">>.
-
-text_of(#{<<"index">> := Index}, Events) when is_integer(Index), Index >= 0, Index < length(Events) ->
-    maps:get(text, lists:nth(Index + 1, Events));
-text_of(_, _) ->
-    <<"unknown">>.
 
 retry_later(RetryAfter, #{failures := Failures} = Delivery) ->
     %% Never less than a second: a retry has a newer timestamp, which is in seconds.
@@ -266,25 +238,13 @@ retry_later(RetryAfter, #{failures := Failures} = Delivery) ->
 
 %% The first of several equal failures is for the operator. The others are for debugging.
 complain(Status, Detail, #{complaint := Before} = Delivery) ->
-    Text = unicode:characters_to_binary(io_lib:format("~ts", [complaint(Status, Detail)])),
+    Text = ping_muc_receiver:complaint(Status, Detail),
     case Before of
         {Status, _} -> ?DEBUG("ping_muc: ~ts", [Text]);
         _ when Status =:= 400; Status =:= 401; Status =:= 410; Status =:= 413 -> ?ERROR_MSG("ping_muc: ~ts", [Text]);
         _ -> ?WARNING_MSG("ping_muc: ~ts", [Text])
     end,
     Delivery#{complaint := {Status, Text}}.
-
-complaint(401, Detail) ->
-    ["The webhook endpoint refuses our signature (", Detail, "). Check that it knows the secret in the options of ",
-     "mod_ping_muc_webhook, and that the clocks of both sides are right"];
-complaint(410, _) ->
-    "The webhook endpoint was removed (410). Remove mod_ping_muc_webhook, or set a new webhook_url";
-complaint(Status, Detail) when Status =:= 400; Status =:= 413 ->
-    ["The webhook endpoint does not accept our events (", integer_to_binary(Status), ": ", Detail, ")"];
-complaint(0, Detail) ->
-    ["The webhook endpoint cannot be reached (", Detail, ")"];
-complaint(Status, Detail) ->
-    ["The webhook endpoint answers ", integer_to_binary(Status), " (", Detail, ")"].
 
 monotonic() ->
     erlang:monotonic_time(millisecond) / 1000.

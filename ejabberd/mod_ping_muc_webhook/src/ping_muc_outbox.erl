@@ -12,11 +12,13 @@
 
 -define(MAX_EVENTS, 1000).         % in one webhook request
 -define(MAX_WEBHOOK, (256 * 1024)). % bytes of one webhook request
+-define(MAX_FAILURES, 5). % of an event that was sent alone, after which others go first: half a minute of retries
 -define(ENVELOPE, 2200). % bytes for the host, a heartbeat and what is around the events
 
-%% known: the receiver may know an earlier state of the join, so its end must be reported.
+%% known: the receiver may know an earlier state of the join, so its end must be reported. failures: of the event when
+%% it was sent alone.
 -type event() :: #{key := term(), at := pos_integer(), text := binary(), since := number(), known := boolean(),
-                   renewal := boolean()}.
+                   renewal := boolean(), failures := non_neg_integer()}.
 -type batch() :: #{id := binary(), events := [event()], body := binary(), since := number(), is_fresh := boolean(),
                    is_heartbeat := boolean()}.
 %% Without a limit: there is at most one event for each join, host and room.
@@ -33,7 +35,7 @@ new(Host) ->
 -spec event(binary(), term(), pos_integer(), map(), number()) -> event().
 event(Type, Key, At, Fields, Now) ->
     #{key => Key, at => At, text => ping_muc_json:encode(Fields#{type => Type, at => At}), since => Now,
-      known => true, renewal => false}.
+      known => true, renewal => false, failures => 0}.
 
 %% Tells of a join what the receiver knows already.
 -spec renewal(term(), pos_integer(), map(), number()) -> event().
@@ -183,11 +185,17 @@ accept(#{limit := Limit} = Outbox) ->
     Outbox#{batch := none, put_back := none, limit := min(Limit * 2, ?MAX_EVENTS)}.
 
 %% Splits a batch: the next ones are smaller. Its events stay before later ones, because a check must know the joins
-%% that were made before its close. With IsLast they go to the end, so that what is refused does not delay the others.
+%% that were made before its close. With IsLast, or if it was a single event that has failed too often, they go to the
+%% end, so that what is never accepted does not delay the others.
 -spec put_back(batch(), boolean(), outbox()) -> outbox().
 put_back(#{events := []}, _IsLast, Outbox) ->
     Outbox; % a heartbeat alone
-put_back(#{events := Events} = Batch, IsLast, #{rest := Rest} = Outbox) ->
+put_back(#{events := [#{failures := Failures} = Event]} = Batch, IsLast, Outbox) ->
+    put_back([Event#{failures := Failures + 1}], Batch, IsLast orelse Failures + 1 >= ?MAX_FAILURES, Outbox);
+put_back(#{events := Events} = Batch, IsLast, Outbox) ->
+    put_back(Events, Batch, IsLast, Outbox).
+
+put_back(Events, Batch, IsLast, #{rest := Rest} = Outbox) ->
     {Last, First} = lists:partition(fun(#{renewal := Renewal}) -> IsLast orelse Renewal end, Events),
     Moved = lists:foldl(fun put_last/2, Outbox, Last),
     Moved#{batch := none, rest := First ++ Rest, put_back := Batch, limit := max(1, length(Events) div 2)}.

@@ -85,10 +85,12 @@ carry_out(Items, Timeout, Context) ->
     ping_muc_answers:root(about(Context), Answers).
 
 %% What is known about this host
-about(#{host := Host, settings := #{dry_run := DryRun}} = Context) ->
+about(#{host := Host, settings := #{dry_run := DryRun} = Settings} = Context) ->
     #{webhooks := Webhooks} = ping_muc_sender:status(Context),
     [{<<"host">>, Host}, {<<"version">>, ping_muc_contract:version()}, {<<"dry_run">>, atom_to_binary(DryRun, utf8)},
-     {<<"webhooks">>, atom_to_binary(Webhooks, utf8)}].
+     {<<"webhooks">>, atom_to_binary(Webhooks, utf8)}
+     | [{atom_to_binary(Name, utf8), integer_to_binary(maps:get(Name, Settings))}
+        || Name <- [delay, timeout, patience]]].
 
 %% The users' own stanzas must not be bounced because a query made an attempt to connect that failed.
 finished(Items, #{context := Context, is_answered := IsAnswered}) ->

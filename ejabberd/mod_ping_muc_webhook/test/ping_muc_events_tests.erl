@@ -67,6 +67,14 @@ split_test() ->
     {Last, _} = ping_muc_outbox:next_batch(ping_muc_outbox:put_back(Batch, true, add(event(late, 11), Taken))),
     ?assertEqual([1, 2, 3, 4, late], lists:sort(keys(Last))). % refused: after the others
 
+alone_test() ->
+    {One, Taken} = ping_muc_outbox:next_batch(filled([event(a, 1)])),
+    Fail = fun(_, {Batch, Outbox}) -> ping_muc_outbox:next_batch(ping_muc_outbox:put_back(Batch, false, Outbox)) end,
+    {Retry, Again} = lists:foldl(Fail, {One, add(event(b, 2), Taken)}, lists:seq(1, 4)),
+    ?assertEqual([a], keys(Retry)), % a join that fails stays before a close that comes later
+    {First, _} = Fail(5, {Retry, Again}),
+    ?assertEqual([b], keys(First)). % but not for ever
+
 limits_test() ->
     Many = filled([event(N, N) || N <- lists:seq(1, 1001)]),
     {#{events := Events}, Taken} = ping_muc_outbox:next_batch(Many),
