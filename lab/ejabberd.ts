@@ -54,7 +54,7 @@ export class Ejabberd extends ServerProcess implements XmppServer {
   #changes: Settings = {};
   #otherHosts: Readonly<Record<string, Settings>> = {};
   #isLimited = false;
-  #hasLabCode = false;
+  #labCode: Promise<unknown> | undefined;
 
   private constructor(lab: Lab, settings: EjabberdSettings) {
     super(lab, 'ejabberd', settings);
@@ -76,7 +76,7 @@ export class Ejabberd extends ServerProcess implements XmppServer {
   }
 
   override async start(): Promise<void> {
-    this.#hasLabCode = false;
+    this.#labCode = undefined;
     await super.start();
     await this.register(this.#settings.users ?? []);
   }
@@ -141,10 +141,8 @@ export class Ejabberd extends ServerProcess implements XmppServer {
 
   /** Calls a function of ejabberd_lab.erl. */
   async call(name: string, ...terms: readonly string[]): Promise<string> {
-    if (!this.#hasLabCode) {
-      await this.shell(`${COMPILE_AND_LOAD}("${LAB_CODE}").`);
-      this.#hasLabCode = true;
-    }
+    this.#labCode ??= this.shell(`${COMPILE_AND_LOAD}("${LAB_CODE}").`);
+    await this.#labCode;
     return this.shell(`ejabberd_lab:${name}(${terms.join(', ')}).`);
   }
 

@@ -10,6 +10,7 @@
 
 -define(ENTRIES, ejabberd_lab_entries).
 -define(TIMEOUT_MS, 5000).
+-define(BRIEF_MS, 200).
 
 %%% Streams
 
@@ -24,7 +25,7 @@ open_stream(From, To) ->
 
 %% Those that have failed would return all stanzas for some time.
 forget_failures(Remote) ->
-    [ejabberd_s2s_out:stop_async(Pid) || {Pid, State} <- states(ejabberd_s2s_out_sup, ejabberd_s2s_out),
+    [ejabberd_s2s_out:stop_async(Pid) || {Pid, State} <- states(ejabberd_s2s_out_sup, ejabberd_s2s_out, ?BRIEF_MS),
 					 maps:get(remote_server, State, none) =:= Remote,
 					 maps:get(on_route, State, none) =:= bounce],
     <<"ok">>.
@@ -50,12 +51,14 @@ found(Remote) ->
 is_authenticated(Remote, #{auth_domains := Domains}) -> lists:member(Remote, sets:to_list(Domains));
 is_authenticated(_, _) -> false.
 
-states(Supervisor, Module) ->
-    Pids = [Pid || {_, Pid, _, _} <- supervisor:which_children(Supervisor), is_pid(Pid)],
-    [{Pid, State} || Pid <- Pids, State <- [state(Pid, Module)], State =/= none].
+states(Supervisor, Module) -> states(Supervisor, Module, ?TIMEOUT_MS).
 
-%% The state of a stream.
-state(Pid, Module) ->
+states(Supervisor, Module, Timeout) ->
+    Pids = [Pid || {_, Pid, _, _} <- supervisor:which_children(Supervisor), is_pid(Pid)],
+    [{Pid, State} || Pid <- Pids, State <- [state(Pid, Module, Timeout)], State =/= none].
+
+%% The state of a stream. One that is connecting does not answer.
+state(Pid, Module, Timeout) ->
     Self = self(),
     Ref = make_ref(),
     Module:update_state(Pid, fun(State) -> Self ! {Ref, State}, State end),
@@ -63,7 +66,7 @@ state(Pid, Module) ->
     receive
 	{Ref, State} -> demonitor(Monitor, [flush]), State;
 	{'DOWN', Monitor, _, _, _} -> none
-    after ?TIMEOUT_MS -> none
+    after Timeout -> demonitor(Monitor, [flush]), none
     end.
 
 connections(Host) ->
@@ -101,6 +104,7 @@ change_room(Room, Change) ->
 	    {ok, _} = mod_muc_room:set_config(Pid, Config#config{password_protected = true, password = Password});
 	{ban, User} -> {ok, _} = mod_muc_room:change_item(Pid, jid:decode(User), affiliation, outcast, <<>>)
     end,
+    ok = mnesia:sync_log(), % the server may be killed next
     <<"ok">>.
 
 forget_room(Room) ->

@@ -55,6 +55,6 @@ Serve = fun(Socket) ->
 end,
 spawn(fun() ->
   {ok, Listener} = gen_tcp:listen(${SHELL_PORT}, [binary, {ip, Ip}, {packet, 4}, {active, false}, {reuseaddr, true}]),
-  Accept = fun Next() -> {ok, Socket} = gen_tcp:accept(Listener), Serve(Socket), Next() end,
+  Accept = fun Next() -> {ok, Socket} = gen_tcp:accept(Listener), spawn(fun() -> Serve(Socket) end), Next() end,
   Accept()
 end).`;
