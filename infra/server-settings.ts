@@ -71,7 +71,7 @@ function ejabberdSettings(settings: ServerSettings): string {
     `# In the list "listen:". The functions reach it as ${serverApiUrl}`,
     'listen:',
     '  -',
-    `    port: ${api === null || api.port === '' ? 5280 : api.port}`,
+    `    port: ${isLocal && api.port !== '' ? api.port : 5280}`,
     `    ip: "${isLocal && !serverApiUrl.includes('//{host}') ? api.hostname : '127.0.0.1'}"`,
     '    module: ejabberd_http',
     '    request_handlers:',
