@@ -27,8 +27,8 @@ const FIRST_COMPONENT = 5347;
 /** It compiles a module, for example. */
 const COMMAND_TIMEOUT_MS = 60_000;
 /**
- * After a connection that failed, it returns all stanzas to that host for a random time, by default up to 300 seconds.
- * The module ends that time. Without it, the rooms' server would not answer for so long.
+ * After a connection that failed, it returns all stanzas to that host for a random time, by default of up to 300
+ * seconds. The module ends that time. Without it, the rooms' server would not answer for so long.
  */
 const RETRY_SECONDS = 1;
 /** Bytes a second, as Debian's configuration of Prosody has them. */
