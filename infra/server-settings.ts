@@ -62,7 +62,7 @@ function ejabberdSettings(settings: ServerSettings): string {
     ...settings,
   };
   const api = apiAddress(serverApiUrl);
-  const isLocal = api?.protocol === 'http:';
+  const isLocal = api?.protocol === 'http:'; // otherwise a reverse proxy is in front
   const folder = modules === undefined ? 'the folder mod_ping_muc_webhook' : `${modules}/mod_ping_muc_webhook`;
   return [
     `# Copy ${folder} into ~/.ejabberd-modules/sources/ of the user that runs ejabberd, and run:`,
@@ -71,7 +71,7 @@ function ejabberdSettings(settings: ServerSettings): string {
     `# In the list "listen:". The functions reach it as ${serverApiUrl}`,
     'listen:',
     '  -',
-    `    port: ${api === null || api.port === '' ? 5280 : api.port}`,
+    `    port: ${isLocal && api.port !== '' ? api.port : 5280}`,
     `    ip: "${isLocal && !serverApiUrl.includes('//{host}') ? api.hostname : '127.0.0.1'}"`,
     '    module: ejabberd_http',
     '    request_handlers:',
