@@ -4,7 +4,7 @@
 %%% whether the session is in it.
 -module(ping_muc_adoption).
 
--export([start/2, reconcile/1, drop_unwatched/1, perform/3]).
+-export([start/2, reconcile/1, ends_if_dead/2, drop_unwatched/1, perform/3]).
 
 -include("ejabberd_sm.hrl").
 -include("logger.hrl").
@@ -28,14 +28,17 @@ start(Context, IsSearched) ->
 %% While the module was stopped, sessions may have ended, and users may have left their rooms. Ends these joins.
 -spec reconcile(context()) -> ok.
 reconcile(Context) ->
-    Check = fun(#{room := Room, user := User, pid := Pid, at := At} = Join, Pids) ->
-                    case ping_muc_joins:drop_dead(Context, Join) of
-                        true -> ping_muc_sender:left(Context, User, Room, At), Pids;
-                        false -> Pids#{Pid => true}
-                    end
-            end,
-    _ = [Pid ! {ping_muc, reconcile} || Pid <- maps:keys(ping_muc_joins:fold(Check, #{}, Context))],
+    Joins = ping_muc_joins:fold(fun(Join, Before) -> [Join | Before] end, [], Context),
+    Pids = lists:usort([Pid || #{pid := Pid} = Join <- Joins, not ends_if_dead(Context, Join)]),
+    _ = [Pid ! {ping_muc, reconcile} || Pid <- Pids],
     ok.
+
+%% A session's process that was killed has not said that its joins have ended. Returns whether that is so.
+-spec ends_if_dead(context(), ping_muc_joins:join()) -> boolean().
+ends_if_dead(Context, #{room := Room, user := User, at := At} = Join) ->
+    IsDead = ping_muc_joins:drop_dead(Context, Join),
+    _ = [ping_muc_sender:left(Context, User, Room, At) || IsDead],
+    IsDead.
 
 %% Ends the joins in rooms that are no longer watched.
 -spec drop_unwatched(context()) -> ok.

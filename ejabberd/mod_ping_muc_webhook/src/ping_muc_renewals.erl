@@ -105,12 +105,13 @@ fraction(Number) ->
     Number - math:floor(Number).
 
 joins(IsWanted, Context) ->
-    ping_muc_joins:fold(fun(Join, Before) ->
-                                case IsWanted(Join) andalso not ping_muc_joins:drop_dead(Context, Join) of
-                                    true -> [Join | Before];
-                                    false -> Before
-                                end
-                        end, [], Context).
+    Wanted = ping_muc_joins:fold(fun(Join, Before) ->
+                                         case IsWanted(Join) of
+                                             true -> [Join | Before];
+                                             false -> Before
+                                         end
+                                 end, [], Context),
+    [Join || Join <- Wanted, not ping_muc_adoption:ends_if_dead(Context, Join)].
 
 renew([], _) -> 0;
 renew(Joins, Context) -> ping_muc_sender:renew(Context, Joins).

@@ -17,7 +17,7 @@
 
 -spec opt_type(atom()) -> econf:validator().
 opt_type(webhook_url) -> econf:and_then(econf:binary(), fun check_url/1);
-opt_type(secret) -> econf:list_or_single(fun check_secret/1);
+opt_type(secret) -> econf:and_then(econf:list_or_single(fun check_secret/1), fun check_count/1);
 opt_type(delay) -> seconds(1, 86400);
 opt_type(timeout) -> seconds(1, 300);
 opt_type(patience) -> seconds(0, 86400);
@@ -76,7 +76,8 @@ interval(Min, Max) ->
 in_seconds(Min, Max, Text) ->
     econf:and_then(econf:either(econf:int(0, 0), econf:timeout(second)),
                    fun(Ms) when Ms rem 1000 =:= 0, Ms >= Min * 1000, Ms =< Max * 1000 -> Ms;
-                      (Ms) -> fail("~s, got ~p seconds", [Text, Ms / 1000])
+                      (Ms) when Ms rem 1000 =:= 0 -> fail("~s, got ~b", [Text, Ms div 1000]);
+                      (Ms) -> fail("~s, got ~p", [Text, Ms / 1000])
                    end).
 
 %% Others
@@ -122,6 +123,9 @@ check_secret(Value) ->
             fail_secret()
     end.
 
+check_count(Secrets) when length(Secrets) =:= 1; length(Secrets) =:= 2 -> Secrets;
+check_count(Secrets) -> fail("Expected one secret, or two during a rotation, got ~b", [length(Secrets)]).
+
 check_canonical(Key, Encoded, Text) ->
     case strip(base64:encode(Key)) =:= strip(Encoded) of
         true -> Text;
@@ -133,7 +137,7 @@ fail_secret() ->
     fail("Expected whsec_ and the base64 of 24 to 64 random bytes: echo \"whsec_$(openssl rand -base64 32)\"", []).
 
 strip(Encoded) ->
-    hd(binary:split(Encoded, <<"=">>)).
+    string:trim(Encoded, trailing, "=").
 
 pad(Encoded) ->
     Text = strip(Encoded),

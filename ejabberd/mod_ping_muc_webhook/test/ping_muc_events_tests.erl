@@ -160,7 +160,7 @@ closes_test() ->
     ?assertEqual(ping_muc_closes:new(), Closed),
     ?assertMatch({none, _}, ping_muc_closes:window_over(a, false, Three)).
 
-%% Tracks (rule 1)
+%% Tracks (rule 1 in docs/rules.md)
 
 -define(ROOM, <<"room@muc.host">>).
 

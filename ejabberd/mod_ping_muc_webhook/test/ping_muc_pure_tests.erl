@@ -20,6 +20,35 @@ queue_order_test() ->
     ?assertEqual(2, ping_muc_queue:size(Rest)),
     ?assertEqual(error, ping_muc_queue:find(b, Rest)).
 
+%% Settings
+
+-define(SECRET, <<"whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=">>).
+
+option(Name, Value) ->
+    try {ok, (ping_muc_settings:opt_type(Name))(Value)}
+    catch error:{_, Reason, _} -> {error, Reason}
+    end.
+
+settings_test() ->
+    [?assertEqual({Name, {ok, Read}}, {Name, option(Name, Value)})
+     || {Name, Value, Read} <- [{delay, 60, 60000}, {delay, <<"2 min">>, 120000}, {patience, 0, 0}, {silence, 0, 0},
+                                {silence, <<"1 hour">>, 3600000}, {heartbeat, 60, 60000}, {notice_share, 1, 1},
+                                {webhook_url, <<"https://a.example/w">>, <<"https://a.example/w">>},
+                                {webhook_url, <<"http://127.0.0.2:1/w">>, <<"http://127.0.0.2:1/w">>},
+                                {secret, ?SECRET, [?SECRET]}, {secret, [?SECRET, ?SECRET], [?SECRET, ?SECRET]},
+                                {exclude, [<<"Irc.Example.org">>], [<<"irc.example.org">>]}]],
+    [?assertMatch({Name, Value, {error, _}}, {Name, Value, option(Name, Value)})
+     || {Name, Value} <- [{delay, 0}, {delay, 86401}, {delay, <<"1500 ms">>}, {patience, 86401}, {silence, 9},
+                          {heartbeat, 59}, {heartbeat, 601}, {notice_share, 1.1}, {reenter_limit, 2001},
+                          {webhook_url, <<"http://a.example/w">>}, {webhook_url, <<"ftp://a.example/w">>},
+                          {exclude, [<<"user@a.example">>]}]],
+    %% A wrong secret must not be in the message.
+    [begin
+         {error, Reason} = option(secret, Value),
+         ?assertEqual(nomatch, string:find(io_lib:format("~p", [Reason]), "hunter2"))
+     end || Value <- [<<"hunter2">>, <<"whsec_hunter2">>, [], [?SECRET, ?SECRET, ?SECRET],
+                      <<(?SECRET)/binary, "hunter2">>]].
+
 %% Text
 
 cut_test() ->
@@ -49,6 +78,16 @@ verify_test() ->
            <<"name">> := Name} = Vector,
          ?assertEqual({Name, Accepted}, {Name, ping_muc_signature:check(keys(Secrets), Headers, Body, Now) =:= ok})
      end || Vector <- Vectors].
+
+long_id_test() ->
+    Check = fun(Length) ->
+                    Id = binary:copy(<<"x">>, Length),
+                    Key = <<"0123456789abcdef01234567">>,
+                    Signature = ping_muc_signature:sign([Key], Id, <<"1">>, <<>>),
+                    ping_muc_signature:check([Key], {Id, <<"1">>, Signature}, <<>>, 1)
+            end,
+    ?assertEqual(ok, Check(255)),
+    ?assertMatch({error, _}, Check(256)).
 
 %% Contract
 
