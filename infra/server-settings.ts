@@ -62,7 +62,7 @@ function ejabberdSettings(settings: ServerSettings): string {
     ...settings,
   };
   const api = apiAddress(serverApiUrl);
-  const isLocal = api?.protocol === 'http:';
+  const isLocal = api?.protocol === 'http:'; // otherwise a reverse proxy is in front
   const folder = modules === undefined ? 'the folder mod_ping_muc_webhook' : `${modules}/mod_ping_muc_webhook`;
   return [
     `# Copy ${folder} into ~/.ejabberd-modules/sources/ of the user that runs ejabberd, and run:`,
