@@ -16,11 +16,9 @@ const MODULE = 'mod_ping_muc_webhook';
 const LAB_CODE = fileURLToPath(new URL('ejabberd_lab.erl', import.meta.url));
 /** Without the limits for a server that everybody can use, so that a test can have many sessions and rooms. */
 const MANY = 100_000;
-/** Stanzas that are kept for a session that hibernates, as Prosody has it. */
-const MAX_UNACKNOWLEDGED = 500;
 const MODULES = {
   ...{ mod_adhoc: {}, mod_caps: {}, mod_disco: {}, mod_http_api: {}, mod_ping: {}, mod_roster: {} },
-  mod_stream_mgmt: { resend_on_timeout: 'if_offline', max_ack_queue: MAX_UNACKNOWLEDGED },
+  mod_stream_mgmt: { resend_on_timeout: 'if_offline' },
 };
 const PRODUCTION_MODULES = { mod_bosh: {}, mod_carboncopy: {}, mod_client_state: {} };
 const FIRST_COMPONENT = 5347;
@@ -289,10 +287,12 @@ export class Ejabberd extends ServerProcess implements XmppServer {
   }
 
   #modules(): object {
-    const { mucs = [], hasArchives = false, production, hibernationSeconds } = this.#settings;
+    const { mucs = [], hasArchives = false, production, hibernationSeconds, hibernationStanzas } = this.#settings;
     const archive = hasArchives || production?.realClients === true;
     const rooms = { hosts: mucs, max_user_conferences: MANY, max_users: 5000, default_room_options: { mam: archive } };
-    const resume = hibernationSeconds === undefined ? {} : { resume_timeout: hibernationSeconds };
+    // it also ends a session whose client acknowledges so many late, as one does on a busy machine
+    const kept = { max_ack_queue: hibernationStanzas ?? MANY };
+    const resume = hibernationSeconds === undefined ? kept : { ...kept, resume_timeout: hibernationSeconds };
     return {
       ...MODULES,
       mod_stream_mgmt: { ...MODULES.mod_stream_mgmt, ...resume },

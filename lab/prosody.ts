@@ -187,11 +187,12 @@ export class Prosody extends ServerProcess implements XmppServer {
   /** Writes the configuration. The running server does not read it. */
   async configure(forHost = this.#forHost): Promise<void> {
     const { host, mucs = [], components = [], users = [], production, isManaged = true } = this.#settings;
-    const { hibernationSeconds, hasArchives = false } = this.#settings;
+    const { hibernationSeconds, hibernationStanzas, hasArchives = false } = this.#settings;
     const global = [
       this.#ofModule().global,
       `smacks_enabled_s2s = ${isManaged}`,
       hibernationSeconds === undefined ? '' : `smacks_hibernation_time = ${hibernationSeconds}`,
+      hibernationStanzas === undefined ? '' : `smacks_max_queue_size = ${hibernationStanzas}`,
       this.#settings.global ?? '',
     ].join('\n');
     await this.#writeAccounts(host, users);

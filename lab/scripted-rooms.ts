@@ -51,7 +51,7 @@ export class ScriptedRooms extends TestBed {
   static async open(
     settings: Settings = {},
     services = 1,
-    forHome: Pick<ProsodySettings, 'hibernationSeconds' | 'global'> = {},
+    forHome: Pick<ProsodySettings, 'hibernationSeconds' | 'hibernationStanzas' | 'global'> = {},
     prepare: (lab: Lab) => Promise<NodeJS.ProcessEnv> = () => Promise.resolve({}),
   ): Promise<ScriptedRooms> {
     const lab = await Lab.open();

@@ -54,6 +54,8 @@ export interface ServerSettings {
   readonly isManaged?: boolean;
   /** How long it keeps the session of a lost connection, in seconds. */
   readonly hibernationSeconds?: number;
+  /** How many stanzas it keeps for it. By default, 500 on Prosody, and more than any test needs on ejabberd. */
+  readonly hibernationStanzas?: number;
   /** The links to it have threads of their own, for measurements while the test is busy. */
   readonly hasThreadedLinks?: boolean;
 }

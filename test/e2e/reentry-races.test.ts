@@ -15,6 +15,8 @@ import { type User, statusCodes } from '../../lab/user.ts';
  * has priority.
  */
 const TIMEOUT = 3;
+/** Stanzas for a session that hibernates. */
+const KEPT = 500;
 const SETTINGS = { ping_muc_delay: 1, ping_muc_timeout: TIMEOUT, ping_muc_patience: 0, ping_muc_reenter: true };
 let testBed: ScriptedRooms;
 let room: string;
@@ -24,7 +26,7 @@ let juliet: User;
 let barrier: { readonly wait: () => Promise<unknown>; readonly release: () => void };
 
 beforeAll(async () => {
-  testBed = await ScriptedRooms.open(SETTINGS);
+  testBed = await ScriptedRooms.open(SETTINGS, 1, { hibernationStanzas: KEPT });
 });
 afterAll(() => testBed.close());
 
@@ -469,7 +471,7 @@ describe('before the room answers,', () => {
   });
 });
 
-describe('a hibernating session, for which its server keeps up to 500 stanzas,', () => {
+describe(`a hibernating session, for which its server keeps up to ${KEPT} stanzas,`, () => {
   const occupants = (from: string, to: string, count: number): string =>
     Array.from({ length: count }, (_, n) => mucPresence({ from: `${from}/${n}`, to })).join('');
   const history = (from: string, to: string): string =>
