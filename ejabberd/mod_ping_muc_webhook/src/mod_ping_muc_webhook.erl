@@ -18,6 +18,7 @@
 
 -spec start(binary(), gen_mod:opts()) -> ok | {error, term()}.
 start(Host, Options) ->
+    load_upgraded(),
     case ping_muc_sup:start(Host, ping_muc_settings:read(Options)) of
         ok ->
             hooks(add, Host),
@@ -28,6 +29,15 @@ start(Host, Options) ->
         Error ->
             Error
     end.
+
+%% module_upgrade compiles all modules, and loads only this one. No process runs the others now.
+load_upgraded() ->
+    _ = [begin
+             _ = code:purge(Module),
+             {module, Module} = code:load_file(Module)
+         end || {Module, _} <- code:all_loaded(), lists:prefix("ping_muc_", atom_to_list(Module)),
+                code:module_status(Module) =:= modified],
+    ok.
 
 -spec stop(binary()) -> ok.
 stop(Host) ->
