@@ -1,0 +1,26 @@
+%%% What the processes of a host do if another one does not answer, or was stopped
+-module(ping_muc_process_tests).
+
+-include_lib("eunit/include/eunit.hrl").
+
+-define(HOST, <<"example.net">>).
+-define(ROOM, <<"room@muc.host">>).
+-define(USER, <<"juliet@example.net/phone">>).
+
+context() ->
+    {ok, _} = application:ensure_all_started(p1_utils),
+    ping_muc_host:start(?HOST, #{refresh => 60, exclude => #{}, reenter => false}).
+
+%% Nothing runs that could answer.
+renewals_go_on_test() ->
+    Context = context(),
+    ping_muc_joins:put(Context, ?ROOM, ?USER, 1, <<"juliet">>),
+    State = #{host => ?HOST, place => 0.0, at => erlang:monotonic_time(millisecond) - 60000, left => [],
+              timer => none, next => none},
+    {noreply, Sliced} = ping_muc_renewals:handle_info(slice, State),
+    ?assert(is_integer(erlang:read_timer(maps:get(timer, Sliced)))),
+    {noreply, #{left := [_], next := First} = Announced} = ping_muc_renewals:handle_cast(announce, State),
+    {noreply, #{left := [_], next := Next}} = ping_muc_renewals:handle_info(next, Announced),
+    ?assertNotEqual(First, Next),
+    ?assertEqual(false, erlang:read_timer(First)),
+    ?assert(is_integer(erlang:read_timer(Next))).
