@@ -11,6 +11,18 @@ context() ->
     {ok, _} = application:ensure_all_started(p1_utils),
     ping_muc_host:start(?HOST, #{refresh => 60, exclude => #{}, reenter => false}).
 
+%% A timer that fires while the module is stopped is lost.
+expired_test() ->
+    Join = fun(Left, Waiter) ->
+                   Deadline = erlang:monotonic_time(millisecond) + Left,
+                   #{entry => #{phase => asked, overdue => false, deadline => Deadline, waiter => Waiter}}
+           end,
+    Waits = {self(), make_ref(), <<"id">>},
+    ?assert(ping_muc_reentry:is_under_way(Join(60000, Waits))),
+    ?assert(ping_muc_reentry:is_under_way(Join(0, Waits))),
+    ?assertNot(ping_muc_reentry:is_under_way(Join(-60000, Waits))),
+    ?assertNot(ping_muc_reentry:is_under_way(Join(-1, none))).
+
 %% Nothing runs that could answer.
 renewals_go_on_test() ->
     Context = context(),
