@@ -23,6 +23,13 @@ expired_test() ->
     ?assertNot(ping_muc_reentry:is_under_way(Join(-60000, Waits))),
     ?assertNot(ping_muc_reentry:is_under_way(Join(-1, none))).
 
+%% The session may still be connected. If it were gone, the receiver would forget the join.
+no_reply_to_notice_test() ->
+    Item = #{kind => notice, name => <<"presence">>, id => <<"a">>, from => <<"f">>, to => <<"t">>},
+    {answer, Text} = ping_muc_outcomes:nothing(Item, context()),
+    ?assertNotEqual(nomatch, binary:match(iolist_to_binary(Text), <<"<conflict">>)),
+    ?assertNotEqual(nomatch, binary:match(iolist_to_binary(Text), <<"<rejoining">>)).
+
 %% Nothing runs that could answer.
 renewals_go_on_test() ->
     Context = context(),
