@@ -30,6 +30,11 @@ no_reply_to_notice_test() ->
     ?assertNotEqual(nomatch, binary:match(iolist_to_binary(Text), <<"<conflict">>)),
     ?assertNotEqual(nomatch, binary:match(iolist_to_binary(Text), <<"<rejoining">>)).
 
+rosters_do_not_answer_test() ->
+    Context = (context())#{settings => #{reenter => true, reenter_occupants => true}},
+    ?assertEqual(unknown, ping_muc_rosters:snapshot(Context, ?ROOM, 1)),
+    ?assertEqual([], ping_muc_rosters:entered(Context, ?ROOM, {?USER, <<"juliet">>}, #{<<"romeo">> => true}, #{})).
+
 %% Nothing runs that could answer.
 renewals_go_on_test() ->
     Context = context(),
