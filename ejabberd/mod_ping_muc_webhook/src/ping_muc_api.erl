@@ -21,9 +21,13 @@
 %% The path below the one in request_handlers: stanzas, or a host and stanzas, for a server whose HTTP name is not the
 %% name of a host
 -spec process([binary()], #request{}) -> response().
-process([Name, <<"stanzas">>], Request) -> serve(ping_muc_host:context(prepped(Name)), Request);
-process([<<"stanzas">>], #request{host = Name} = Request) -> serve(by_name(Name), Request);
-process(_, _) -> not_found().
+process(Path, Request) ->
+    Failed = {503, title(503), [{<<"Retry-After">>, <<"1">>}], <<>>},
+    ping_muc_log:safely(request, fun() -> route(Path, Request) end, Failed).
+
+route([Name, <<"stanzas">>], Request) -> serve(ping_muc_host:context(prepped(Name)), Request);
+route([<<"stanzas">>], #request{host = Name} = Request) -> serve(by_name(Name), Request);
+route(_, _) -> not_found().
 
 prepped(Name) ->
     case jid:nameprep(Name) of
@@ -58,7 +62,7 @@ check(#{settings := #{secrets := Secrets}}, Headers, Body) ->
     Id = header(<<"Webhook-Id">>, Headers),
     Timestamp = header(<<"Webhook-Timestamp">>, Headers),
     Signed = {Id, Timestamp, header(<<"Webhook-Signature">>, Headers)},
-    case ping_muc_signature:check(Secrets, Signed, Body, os:system_time(second)) of
+    case ping_muc_signature:check(Secrets(), Signed, Body, os:system_time(second)) of
         {error, Why} ->
             {error, 401, Why};
         ok ->

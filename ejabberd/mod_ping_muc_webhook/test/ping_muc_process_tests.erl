@@ -35,6 +35,15 @@ rosters_do_not_answer_test() ->
     ?assertEqual(unknown, ping_muc_rosters:snapshot(Context, ?ROOM, 1)),
     ?assertEqual([], ping_muc_rosters:entered(Context, ?ROOM, {?USER, <<"juliet">>}, #{<<"romeo">> => true}, #{})).
 
+%% However much of the settings is logged, the key is not.
+key_is_not_printed_test() ->
+    Key = binary:copy(<<"k">>, 24),
+    Options = maps:from_list([{Name, Default} || {Name, Default} <- ping_muc_settings:options()]),
+    Read = ping_muc_settings:read(Options#{webhook_url => <<"https://a">>,
+                                           secret => [<<"whsec_", (base64:encode(Key))/binary>>]}),
+    ?assertEqual([Key], (maps:get(secrets, Read))()),
+    ?assertEqual(nomatch, string:find(io_lib:format("~p", [Read]), "kkk")).
+
 %% Nothing runs that could answer.
 renewals_go_on_test() ->
     Context = context(),
