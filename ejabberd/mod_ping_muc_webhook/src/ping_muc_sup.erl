@@ -37,4 +37,5 @@ init(Host) ->
     Workers = [#{id => Module, start => {Module, start_link, [Host]}}
                || Module <- [ping_muc_keeper, ping_muc_sender, ping_muc_gate, ping_muc_watch, ping_muc_rosters,
                              ping_muc_doubts, ping_muc_renewals]],
-    {ok, {#{strategy => one_for_one, intensity => ?MAX_RESTARTS, period => ?WITHIN}, Workers}}.
+    %% If the keeper ends, so do the tables, and the others must begin again.
+    {ok, {#{strategy => rest_for_one, intensity => ?MAX_RESTARTS, period => ?WITHIN}, Workers}}.
