@@ -51,9 +51,10 @@ sends(#presence{type = available, to = #jid{luser = Node, lserver = Remote, lres
             State
     end;
 sends(#presence{type = unavailable, to = To}, #{jid := JID} = State, Context) ->
-    Rooms = case {bare(To), bare(JID)} of
-                {Bare, Bare} -> maps:keys(ping_muc_tracks:rooms(ping_muc_session:track(State, Context))); % to everybody
-                {Room, _} -> [Room]
+    %% To the session's own account, and so to everybody; not to another session of it
+    Rooms = case jid:tolower(To) =:= jid:tolower(jid:remove_resource(JID)) of
+                true -> maps:keys(ping_muc_tracks:rooms(ping_muc_session:track(State, Context)));
+                false -> [bare(To)]
             end,
     Leave = fun(Room, Before) ->
                     Track = ping_muc_tracks:forget_ask(Room, ping_muc_session:track(Before, Context)),

@@ -2,6 +2,7 @@
 -module(ping_muc_process_tests).
 
 -include_lib("eunit/include/eunit.hrl").
+-include("xmpp.hrl").
 
 -define(HOST, <<"example.net">>).
 -define(ROOM, <<"room@muc.host">>).
@@ -43,6 +44,24 @@ key_is_not_printed_test() ->
                                            secret => [<<"whsec_", (base64:encode(Key))/binary>>]}),
     ?assertEqual([Key], (maps:get(secrets, Read))()),
     ?assertEqual(nomatch, string:find(io_lib:format("~p", [Read]), "kkk")).
+
+-define(NICK, <<"juliet">>).
+
+session(Context) ->
+    Track = ping_muc_tracks:new(maps:get(generation, Context)),
+    {undefined, In} = ping_muc_tracks:confirmed(?ROOM, ?NICK, 1, Track),
+    ping_muc_joins:put(Context, ?ROOM, ?USER, 1, ?NICK),
+    #{lserver => ?HOST, jid => jid:decode(?USER), ping_muc => In}.
+
+sends_unavailable(To) ->
+    State = session(context()),
+    {_, Next} = ping_muc_sessions:user_send_packet({#presence{type = unavailable, to = jid:decode(To)}, State}),
+    is_map_key(ping_muc, Next).
+
+unavailable_test() ->
+    ?assertNot(sends_unavailable(<<"juliet@example.net">>)), % to everybody
+    ?assertNot(sends_unavailable(<<?ROOM/binary, "/juliet">>)),
+    ?assert(sends_unavailable(<<"juliet@example.net/tablet">>)). % to another session of the account
 
 %% Nothing runs that could answer.
 renewals_go_on_test() ->
