@@ -63,6 +63,10 @@ unavailable_test() ->
     ?assertNot(sends_unavailable(<<?ROOM/binary, "/juliet">>)),
     ?assert(sends_unavailable(<<"juliet@example.net/tablet">>)). % to another session of the account
 
+%% The events would be lost with the process.
+sender_survives_test() ->
+    ?assertMatch({noreply, unchanged}, ping_muc_sender:handle_call({renew, [crash]}, from, unchanged)).
+
 %% Nothing runs that could answer.
 renewals_go_on_test() ->
     Context = context(),
