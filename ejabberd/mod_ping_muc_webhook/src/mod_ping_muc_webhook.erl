@@ -26,6 +26,8 @@ start(Host) ->
     load_upgraded(),
     case ping_muc_sup:start(Host) of
         ok ->
+            %% The sender may have taken over events for another webhook_url.
+            ping_muc_sender:settings_changed(ping_muc_host:context(Host)),
             hooks(add, Host),
             ping_muc_commands:register(Host),
             warn_of_cluster(),

@@ -9,6 +9,7 @@
 %% If so many processes end within so many seconds, the module ends for this host, and nothing else does.
 -define(MAX_RESTARTS, 10).
 -define(WITHIN, 60).
+-define(SHUTDOWN, 30000). % ms until a process is killed that has many messages before this one, and its state is lost
 
 %% The arguments of a child are logged if it fails, so they are never the settings, which hold the keys.
 -spec start(binary()) -> ok | {error, term()}.
@@ -34,7 +35,7 @@ name(Host) ->
     gen_mod:get_module_proc(Host, ?MODULE).
 
 init(Host) ->
-    Workers = [#{id => Module, start => {Module, start_link, [Host]}}
+    Workers = [#{id => Module, start => {Module, start_link, [Host]}, shutdown => ?SHUTDOWN}
                || Module <- [ping_muc_keeper, ping_muc_sender, ping_muc_gate, ping_muc_watch, ping_muc_rosters,
                              ping_muc_doubts, ping_muc_renewals]],
     %% If the keeper ends, so do the tables, and the others must begin again.

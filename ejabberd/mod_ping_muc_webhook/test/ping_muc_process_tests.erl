@@ -67,6 +67,13 @@ unavailable_test() ->
 sender_survives_test() ->
     ?assertMatch({noreply, unchanged}, ping_muc_sender:handle_call({renew, [crash]}, from, unchanged)).
 
+handover_test() ->
+    ok = ping_muc_handover:save(shutdown, ?HOST, test, first),
+    ok = ping_muc_handover:save(shutdown, ?HOST, test, second),
+    ok = ping_muc_handover:save(crash, ?HOST, test, third),
+    ?assertEqual(second, ping_muc_handover:take(?HOST, test, none)),
+    ?assertEqual(none, ping_muc_handover:take(?HOST, test, none)).
+
 %% Nothing runs that could answer.
 renewals_go_on_test() ->
     Context = context(),
