@@ -74,6 +74,16 @@ handover_test() ->
     ?assertEqual(second, ping_muc_handover:take(?HOST, test, none)),
     ?assertEqual(none, ping_muc_handover:take(?HOST, test, none)).
 
+%% The process that the session goes on in tracks its joins.
+resumed_test() ->
+    State = (session(context()))#{mgmt_state => resumed, pres_a => gb_sets:new()},
+    Leaves = #presence{type = unavailable, from = jid:decode(<<?ROOM/binary, "/juliet">>), to = jid:decode(?USER)},
+    ?assertEqual({Leaves, State}, ping_muc_sessions:user_receive_packet({Leaves, State})),
+    ?assertEqual({stop, State}, ping_muc_sessions:c2s_handle_info(State, {ping_muc, reconcile})),
+    Active = State#{mgmt_state := active},
+    ?assertNotEqual({Leaves, Active}, ping_muc_sessions:user_receive_packet({Leaves, Active})),
+    ?assertNotEqual({stop, Active}, ping_muc_sessions:c2s_handle_info(Active, {ping_muc, reconcile})).
+
 %% Nothing runs that could answer.
 renewals_go_on_test() ->
     Context = context(),
