@@ -132,12 +132,13 @@ arrives(Remote, State, Context) ->
     Stream = #{began => 0, carried => false},
     {Stream, store(Stream, State, Context)}.
 
-%% Answers do not count, because their requests did. Stanzas between the servers themselves do not count either.
+%% Answers do not count, because their requests did. Our own queries and stanzas between the servers themselves do not
+%% count either. Our re-entries do: they make joins.
 is_of_users(#iq{type = Type}) when Type =:= result; Type =:= error ->
     false;
 is_of_users(Stanza) ->
     #jid{luser = User} = xmpp:get_from(Stanza),
-    User =/= <<>> andalso not ping_muc_stanzas:is_ours(Stanza).
+    User =/= <<>> andalso not (is_record(Stanza, iq) andalso ping_muc_stanzas:is_ours(Stanza)).
 
 %% A room that does not answer pings itself forwards ours to the user's client, with an id of its own.
 is_echo(#iq{type = get} = Query) -> xmpp:has_subtag(Query, #ping{});

@@ -84,6 +84,20 @@ resumed_test() ->
     ?assertNotEqual({Leaves, Active}, ping_muc_sessions:user_receive_packet({Leaves, Active})),
     ?assertNotEqual({stop, Active}, ping_muc_sessions:c2s_handle_info(Active, {ping_muc, reconcile})).
 
+carries(Stanza) ->
+    #{generation := Generation} = context(),
+    Stream = #{began => 1, carried => false, generation => Generation},
+    State = #{server => ?HOST, ping_muc => #{?HOST => Stream}},
+    #{ping_muc := #{?HOST := #{carried := Carried}}} = ping_muc_streams:s2s_out_handle_send(State, Stanza, ok),
+    Carried.
+
+carried_test() ->
+    User = jid:decode(?USER),
+    Occupant = jid:decode(<<?ROOM/binary, "/juliet">>),
+    ?assertNot(carries(ping_muc_stanzas:ping(User, Occupant))),
+    ?assert(carries(ping_muc_stanzas:entry(#presence{}, {<<"id">>, User, Occupant}, 1))), % it makes a join
+    ?assert(carries(#message{from = User, to = Occupant})).
+
 %% Nothing runs that could answer.
 renewals_go_on_test() ->
     Context = context(),
