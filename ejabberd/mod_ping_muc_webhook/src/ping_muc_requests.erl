@@ -86,7 +86,8 @@ carry_out(Items, Timeout, Context) ->
 
 %% What is known about this host
 about(#{host := Host, settings := #{dry_run := DryRun} = Settings} = Context) ->
-    #{webhooks := Webhooks} = ping_muc_sender:status(Context),
+    %% Everything has been carried out by now. So the answer does not depend on another process.
+    #{webhooks := Webhooks} = try ping_muc_sender:status(Context) catch exit:_ -> #{webhooks => none} end,
     [{<<"host">>, Host}, {<<"version">>, ping_muc_contract:version()}, {<<"dry_run">>, atom_to_binary(DryRun, utf8)},
      {<<"webhooks">>, atom_to_binary(Webhooks, utf8)}
      | [{atom_to_binary(Name, utf8), integer_to_binary(maps:get(Name, Settings))}
@@ -95,7 +96,8 @@ about(#{host := Host, settings := #{dry_run := DryRun} = Settings} = Context) ->
 %% The users' own stanzas must not be bounced because a query made an attempt to connect that failed.
 finished(Items, #{context := Context, is_answered := IsAnswered}) ->
     Remotes = lists:usort([Remote || #{kind := Kind, remote := Remote} <- Items, Kind =/= notice]),
-    lists:foreach(fun(Remote) -> free(Remote, Context) end, Remotes),
+    Free = fun() -> lists:foreach(fun(Remote) -> free(Remote, Context) end, Remotes) end,
+    _ = spawn(fun() -> ping_muc_log:safely(request, Free, ok) end), % it takes time, and the answer need not wait
     Rooms = lists:usort([Room || #{kind := Kind, room := Room} <- Items, Kind =/= notice]),
     ping_muc_doubts:pings_finished(Context, Rooms, IsAnswered).
 
