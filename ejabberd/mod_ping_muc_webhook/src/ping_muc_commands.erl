@@ -90,7 +90,7 @@ joins_of(Context, Text) ->
     Find = fun(#{user := User, room := Room, nick := Nick, at := At}, Found) ->
                    Names = <<User/binary, " in ", Room/binary, " as ", Nick/binary>>,
                    case Text =:= <<>> orelse binary:match(Names, Text) =/= nomatch of
-                       true -> [text(["  ", Names, ", for ", duration(now_s() - At / 1.0e6)]) | Found];
+                       true -> [{Names, At} | Found];
                        false -> Found
                    end
            end,
@@ -101,7 +101,8 @@ joins_of(Context, Text) ->
             [text(["  No user, room or nick has ", Text, " in its name"])];
         Found ->
             More = length(Found) - ?MAX_SHOWN,
-            lists:sublist(Found, ?MAX_SHOWN)
+            [text(["  ", Names, ", for ", duration(now_s() - At / 1.0e6)])
+             || {Names, At} <- lists:sublist(Found, ?MAX_SHOWN)]
                 ++ [text(io_lib:format("  and ~b more: name a part of a user, a room or a nick", [More])) || More > 0]
     end.
 
