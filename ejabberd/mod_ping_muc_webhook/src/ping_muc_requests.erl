@@ -63,9 +63,12 @@ read(#{host := Host} = Context, Body) ->
 %% After a connect that failed, ejabberd bounces everything to that host for up to five minutes, even once the host is
 %% back. So the stream that bounces is ended, and the first query makes a new attempt.
 free(Remote, #{host := Host} = Context) ->
+    wait_until_gone({Host, Remote}, end_bouncing(Remote, Context), ?FREE_WITHIN).
+
+end_bouncing(Remote, Context) ->
     Pids = ping_muc_streams:take_bouncing(Context, Remote),
     lists:foreach(fun ejabberd_s2s_out:stop_async/1, Pids),
-    wait_until_gone({Host, Remote}, Pids, ?FREE_WITHIN).
+    Pids.
 
 %% What is sent to a process that has ended would be lost.
 wait_until_gone(Pair, Pids, Times) when Pids =/= [], Times > 0 ->
@@ -96,8 +99,7 @@ about(#{host := Host, settings := #{dry_run := DryRun} = Settings} = Context) ->
 %% The users' own stanzas must not be bounced because a query made an attempt to connect that failed.
 finished(Items, #{context := Context, is_answered := IsAnswered}) ->
     Remotes = lists:usort([Remote || #{kind := Kind, remote := Remote} <- Items, Kind =/= notice]),
-    Free = fun() -> lists:foreach(fun(Remote) -> free(Remote, Context) end, Remotes) end,
-    _ = spawn(fun() -> ping_muc_log:safely(request, Free, ok) end), % it takes time, and the answer need not wait
+    _ = [end_bouncing(Remote, Context) || Remote <- Remotes], % the answer does not wait until they are gone
     Rooms = lists:usort([Room || #{kind := Kind, room := Room} <- Items, Kind =/= notice]),
     ping_muc_doubts:pings_finished(Context, Rooms, IsAnswered).
 
