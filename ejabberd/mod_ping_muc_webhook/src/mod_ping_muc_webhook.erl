@@ -31,8 +31,8 @@ start(Host) ->
             hooks(add, Host),
             ping_muc_commands:register(Host),
             warn_of_cluster(),
-            ?INFO_MSG("ping_muc: ~ts is watched. The stanza API is below the path that a listener of ejabberd_http "
-                      "gives to mod_ping_muc_webhook (request_handlers)", [Host]);
+            ?INFO_MSG("ping_muc: Watching the users of ~ts. The stanza API is at the path that request_handlers of a "
+                      "listener of ejabberd_http assigns to mod_ping_muc_webhook, plus /stanzas", [Host]);
         {error, Reason} ->
             ?ERROR_MSG("ping_muc: the processes of ~ts cannot be started (~p)", [Host, ping_muc_log:reason(Reason)]),
             {error, failed}

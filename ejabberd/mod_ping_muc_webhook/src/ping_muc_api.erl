@@ -54,7 +54,7 @@ serve(Context, #request{method = 'POST', data = Body, headers = Headers}) ->
         {error, Status, Why} -> problem(Context, Status, Why)
     end;
 serve(_, _) ->
-    {405, [{<<"Allow">>, <<"POST">>}, {<<"Content-Type">>, <<"text/plain">>}], <<"POST a request\n">>}.
+    {405, [{<<"Allow">>, <<"POST">>}, {<<"Content-Type">>, <<"text/plain">>}], <<"Only POST is allowed here\n">>}.
 
 check(_, _, Body) when byte_size(Body) > ?MAX_BODY ->
     {error, 413, <<"the body has more than 1048576 bytes">>};
@@ -89,7 +89,7 @@ run(Context, Body, Key) ->
     {Pid, Monitor} = spawn_monitor(Run),
     Result = receive
                  {Tag, Answer} -> Answer;
-                 {'DOWN', Monitor, process, Pid, _} -> {error, 503, <<"the request was ended">>}
+                 {'DOWN', Monitor, process, Pid, _} -> {error, 503, <<"the request was aborted">>}
              after ?MAX_TIME ->
                      exit(Pid, kill),
                      {error, 503, <<"the request took too long">>}

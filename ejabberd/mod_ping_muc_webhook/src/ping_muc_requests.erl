@@ -7,7 +7,8 @@
 
 -export([run/3]).
 
-%% ms after the time-out of the last query: for a session that is slow, or an answer that nobody vouches for
+%% ms after the time-out of the last query: for a session that is slow, or an answer from another address than the one
+%% asked
 -define(GRACE, 5000).
 -define(RETRY_AFTER, 50). % ms until a session that goes on in another process is looked up again
 -define(MAX_RETRIES, 40).

@@ -7,8 +7,8 @@
 
 -export_type([settings/0]).
 
-%% Durations are whole seconds here. secrets: returns the keys, the current one first; a function, because a crash report
-%% that has settings in it then does not show them. exclude: a set of hosts.
+%% Durations are whole seconds here. secrets: returns the keys, the current one first. It is a function, because a crash
+%% report with settings in it does not show what a function holds. exclude: a set of hosts.
 -type settings() :: #{webhook_url := binary(), secrets := fun(() -> [binary()]), delay := pos_integer(),
                       timeout := pos_integer(), patience := non_neg_integer(), refresh := pos_integer(),
                       silence := non_neg_integer(), heartbeat := non_neg_integer(),
