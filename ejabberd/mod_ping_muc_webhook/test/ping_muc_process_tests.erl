@@ -98,6 +98,17 @@ carried_test() ->
     ?assert(carries(ping_muc_stanzas:entry(#presence{}, {<<"id">>, User, Occupant}, 1))), % it makes a join
     ?assert(carries(#message{from = User, to = Occupant})).
 
+%% As after module_upgrade: the new code is there, and the old one is loaded.
+upgrade_test() ->
+    File = code:which(ping_muc_text),
+    {ok, {_, [{abstract_code, {_, [Source, Name | Rest]}}]}} = beam_lib:chunks(File, [abstract_code]),
+    New = {function, 0, upgraded, 0, [{clause, 0, [], [], [{atom, 0, yes}]}]},
+    {Forms, [Eof]} = lists:split(length(Rest) - 1, Rest),
+    {ok, _, Binary} = compile:forms([Source, Name, {attribute, 0, export, [{upgraded, 0}]}] ++ Forms ++ [New, Eof]),
+    ok = file:write_file(File, Binary),
+    ?assertEqual({error, failed}, mod_ping_muc_webhook:start(?HOST, [])), % there is no ejabberd
+    ?assertEqual(yes, ping_muc_text:upgraded()).
+
 %% Nothing runs that could answer.
 renewals_go_on_test() ->
     Context = context(),
