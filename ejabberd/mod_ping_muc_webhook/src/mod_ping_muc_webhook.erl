@@ -16,18 +16,36 @@
 -include("logger.hrl").
 -include("ejabberd_http.hrl").
 
--spec start(binary(), gen_mod:opts()) -> ok | {error, term()}.
-start(Host, Options) ->
-    case ping_muc_sup:start(Host, ping_muc_settings:read(Options)) of
+%% If one of these crashed, ejabberd would log all options, with the secret.
+
+-spec start(binary(), gen_mod:opts()) -> ok | {error, failed}.
+start(Host, _Options) ->
+    ping_muc_log:safely(starting, fun() -> start(Host) end, {error, failed}).
+
+start(Host) ->
+    load_upgraded(),
+    case ping_muc_sup:start(Host) of
         ok ->
+            %% The sender may have taken over events for another webhook_url.
+            ping_muc_sender:settings_changed(ping_muc_host:context(Host)),
             hooks(add, Host),
             ping_muc_commands:register(Host),
             warn_of_cluster(),
-            ?INFO_MSG("ping_muc: ~ts is watched. The stanza API is below the path that a listener of ejabberd_http "
-                      "gives to mod_ping_muc_webhook (request_handlers)", [Host]);
-        Error ->
-            Error
+            ?INFO_MSG("ping_muc: Watching the users of ~ts. The stanza API is at the path that request_handlers of a "
+                      "listener of ejabberd_http assigns to mod_ping_muc_webhook, plus /stanzas", [Host]);
+        {error, Reason} ->
+            ?ERROR_MSG("ping_muc: the processes of ~ts cannot be started (~p)", [Host, ping_muc_log:reason(Reason)]),
+            {error, failed}
     end.
+
+%% module_upgrade compiles all modules, and loads only this one. No process runs the others now.
+load_upgraded() ->
+    _ = [begin
+             _ = code:purge(Module),
+             {module, Module} = code:load_file(Module)
+         end || {Module, _} <- code:all_loaded(), lists:prefix("ping_muc_", atom_to_list(Module)),
+                code:module_status(Module) =:= modified],
+    ok.
 
 -spec stop(binary()) -> ok.
 stop(Host) ->
@@ -38,6 +56,9 @@ stop(Host) ->
 %% Keeps the complete state, including unsent events.
 -spec reload(binary(), gen_mod:opts(), gen_mod:opts()) -> ok.
 reload(Host, NewOptions, OldOptions) ->
+    ping_muc_log:safely(reloading, fun() -> follow_options(Host, NewOptions, OldOptions) end, ok).
+
+follow_options(Host, NewOptions, OldOptions) ->
     ping_muc_host:reload(Host, ping_muc_settings:read(NewOptions)),
     case ping_muc_host:context(Host) of
         undefined ->

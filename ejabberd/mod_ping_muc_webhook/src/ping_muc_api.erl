@@ -21,9 +21,13 @@
 %% The path below the one in request_handlers: stanzas, or a host and stanzas, for a server whose HTTP name is not the
 %% name of a host
 -spec process([binary()], #request{}) -> response().
-process([Name, <<"stanzas">>], Request) -> serve(ping_muc_host:context(prepped(Name)), Request);
-process([<<"stanzas">>], #request{host = Name} = Request) -> serve(by_name(Name), Request);
-process(_, _) -> not_found().
+process(Path, Request) ->
+    Failed = {503, title(503), [{<<"Retry-After">>, <<"1">>}], <<>>},
+    ping_muc_log:safely(request, fun() -> route(Path, Request) end, Failed).
+
+route([Name, <<"stanzas">>], Request) -> serve(ping_muc_host:context(prepped(Name)), Request);
+route([<<"stanzas">>], #request{host = Name} = Request) -> serve(by_name(Name), Request);
+route(_, _) -> not_found().
 
 prepped(Name) ->
     case jid:nameprep(Name) of
@@ -50,7 +54,7 @@ serve(Context, #request{method = 'POST', data = Body, headers = Headers}) ->
         {error, Status, Why} -> problem(Context, Status, Why)
     end;
 serve(_, _) ->
-    {405, [{<<"Allow">>, <<"POST">>}, {<<"Content-Type">>, <<"text/plain">>}], <<"POST a request\n">>}.
+    {405, [{<<"Allow">>, <<"POST">>}, {<<"Content-Type">>, <<"text/plain">>}], <<"Only POST is allowed here\n">>}.
 
 check(_, _, Body) when byte_size(Body) > ?MAX_BODY ->
     {error, 413, <<"the body has more than 1048576 bytes">>};
@@ -58,7 +62,7 @@ check(#{settings := #{secrets := Secrets}}, Headers, Body) ->
     Id = header(<<"Webhook-Id">>, Headers),
     Timestamp = header(<<"Webhook-Timestamp">>, Headers),
     Signed = {Id, Timestamp, header(<<"Webhook-Signature">>, Headers)},
-    case ping_muc_signature:check(Secrets, Signed, Body, os:system_time(second)) of
+    case ping_muc_signature:check(Secrets(), Signed, Body, os:system_time(second)) of
         {error, Why} ->
             {error, 401, Why};
         ok ->
@@ -85,7 +89,7 @@ run(Context, Body, Key) ->
     {Pid, Monitor} = spawn_monitor(Run),
     Result = receive
                  {Tag, Answer} -> Answer;
-                 {'DOWN', Monitor, process, Pid, _} -> {error, 503, <<"the request was ended">>}
+                 {'DOWN', Monitor, process, Pid, _} -> {error, 503, <<"the request was aborted">>}
              after ?MAX_TIME ->
                      exit(Pid, kill),
                      {error, 503, <<"the request took too long">>}

@@ -24,7 +24,7 @@ if_only(Host, Fun) ->
 
 specs() ->
     [#ejabberd_commands{name = ping_muc_status, tags = [muc, s2s],
-                        desc = "Show how webhooks, queue, joins and closes stand",
+                        desc = "Show the state of webhooks, queue, joins and closes",
                         longdesc = "The result of the last webhook, how many events wait and for how long, how many "
                             "joins there are, how many closes are held back, and whether the dry run is on.",
                         module = ?MODULE, function = status, args = [], result = lines(),
@@ -41,7 +41,7 @@ specs() ->
      #ejabberd_commands{name = ping_muc_check, tags = [muc, s2s],
                         desc = "Request a check of a remote host, or of one room, now",
                         longdesc = "The rooms are asked whether the users of this server are still in them. Users who "
-                            "are notice nothing. No connection is closed.",
+                            "are still in their room do not notice this. No connection is closed.",
                         module = ?MODULE, function = check, args = [{target, binary}], result = {res, restuple},
                         args_desc = ["A remote host, or a room on it"],
                         args_example = [<<"room@muc.example.org">>],
@@ -68,7 +68,7 @@ status(#{settings := #{dry_run := DryRun}} = Context) ->
                    end],
      ["  Joins: ", integer_to_list(ping_muc_joins:count(Context)), ", in rooms on ",
       plural(ping_muc_joins:remotes(Context), "remote host")],
-     ["  Closes that wait until the option delay allows another report: ", integer_to_list(Held)],
+     ["  Closes that wait until the option 'delay' allows another report: ", integer_to_list(Held)],
      ["  Dry run: ", if DryRun -> "on: nobody is notified or brought back"; true -> "off" end]].
 
 webhooks(#{webhooks := Webhooks, accepted_at := AcceptedAt, complaint := Complaint}) ->
@@ -90,7 +90,7 @@ joins_of(Context, Text) ->
     Find = fun(#{user := User, room := Room, nick := Nick, at := At}, Found) ->
                    Names = <<User/binary, " in ", Room/binary, " as ", Nick/binary>>,
                    case Text =:= <<>> orelse binary:match(Names, Text) =/= nomatch of
-                       true -> [text(["  ", Names, ", for ", duration(now_s() - At / 1.0e6)]) | Found];
+                       true -> [{Names, At} | Found];
                        false -> Found
                    end
            end,
@@ -101,7 +101,8 @@ joins_of(Context, Text) ->
             [text(["  No user, room or nick has ", Text, " in its name"])];
         Found ->
             More = length(Found) - ?MAX_SHOWN,
-            lists:sublist(Found, ?MAX_SHOWN)
+            [text(["  ", Names, ", for ", duration(now_s() - At / 1.0e6)])
+             || {Names, At} <- lists:sublist(Found, ?MAX_SHOWN)]
                 ++ [text(io_lib:format("  and ~b more: name a part of a user, a room or a nick", [More])) || More > 0]
     end.
 

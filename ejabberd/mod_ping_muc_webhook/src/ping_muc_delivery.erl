@@ -188,7 +188,7 @@ send(#{id := Id, body := Body} = Batch, #{settings := #{webhook_url := Url, secr
     Timestamp = integer_to_binary(os:system_time(second)),
     Headers = [{<<"content-type">>, <<"application/json">>}, {<<"webhook-id">>, Id},
                {<<"webhook-timestamp">>, Timestamp},
-               {<<"webhook-signature">>, ping_muc_signature:sign(Secrets, Id, Timestamp, Body)}],
+               {<<"webhook-signature">>, ping_muc_signature:sign(Secrets(), Id, Timestamp, Body)}],
     Delivery#{flight := {ping_muc_http:post(Url, Headers, Body), Batch, erlang:monotonic_time(millisecond)}}.
 
 %% The answer

@@ -13,7 +13,7 @@ doc() ->
           <<"Reports to ping-muc's functions which users are in rooms on other servers, and which connection between "
             "servers closed. The functions ask the rooms, through an HTTP API of this module, and users who are out of "
             "a room are brought back or notified. Add the module to 'request_handlers' of a listener of "
-            "'ejabberd_http', which must be reachable for the functions.">>,
+            "'ejabberd_http', which the functions must be able to reach.">>,
       opts => [option(Option) || Option <- options()],
       example => ["listen:",
                   "  -",
@@ -44,8 +44,8 @@ options() ->
       <<"How long a room that cannot be reached, or does not answer, is asked again before its users are notified; "
         "at 0 they are notified at once. Up to 1 day. The default is 5 minutes.">>},
      {silence, "timeout()",
-      <<"A check of a room is requested from which a session has received nothing for this long; 0: never. 10 "
-        "seconds to 7 days. The default is 6 hours.">>},
+      <<"If a session has received nothing from its room for this long, a check of that room is requested; 0: "
+        "never. 10 seconds to 7 days. The default is 6 hours.">>},
      {heartbeat, "timeout()",
       <<"How often the module reports that the host is alive, how many events wait, and for how long; 0: never. 1 "
         "to 10 minutes. The default is 5 minutes.">>},
@@ -61,7 +61,7 @@ options() ->
       <<"How many users a check may notify and bring back. Beyond that it is held, until an operator of the "
         "receiver releases or drops it. 0: no limit, the default. Up to 1000000.">>},
      {notice_share, "Number",
-      <<"The share of the joins decided so far that must be left, too, before the check is held: 0 to 1. The "
+      <<"The check is held only if, of the joins decided so far, more than this share are left: 0 to 1. The "
         "default is 0.5.">>},
      {reenter, "true | false",
       <<"Whether users who are out of a room that still exists are brought back silently. The default is 'false'.">>},

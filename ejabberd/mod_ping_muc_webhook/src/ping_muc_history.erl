@@ -64,7 +64,10 @@ cut(Text) ->
 age(Message) ->
     case xmpp:get_subtag(Message, #delay{stamp = {0, 0, 0}}) of
         #delay{stamp = Stamp} -> max(0, timer:now_diff(os:timestamp(), Stamp) / 1.0e6);
-        false -> none
+        false -> case ping_muc_stanzas:is_delayed(Message) of
+                     true -> 0; % since when cannot be decoded
+                     false -> none
+                 end
     end.
 
 %% The lines with a new one

@@ -4,16 +4,17 @@
 
 -behaviour(gen_server).
 
--export([start_link/2]).
+-export([start_link/1]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
--spec start_link(binary(), ping_muc_settings:settings()) -> {ok, pid()} | {error, term()} | ignore.
-start_link(Host, Settings) ->
-    gen_server:start_link(?MODULE, {Host, Settings}, []).
+-spec start_link(binary()) -> {ok, pid()} | {error, term()} | ignore.
+start_link(Host) ->
+    gen_server:start_link(?MODULE, Host, []).
 
-init({Host, Settings}) ->
+init(Host) ->
     process_flag(trap_exit, true),
-    _ = ping_muc_host:start(Host, Settings),
+    %% ejabberd has stored the options before it starts the module.
+    _ = ping_muc_host:start(Host, ping_muc_settings:read(gen_mod:get_module_opts(Host, mod_ping_muc_webhook))),
     {ok, Host}.
 
 handle_call(_, _, Host) ->

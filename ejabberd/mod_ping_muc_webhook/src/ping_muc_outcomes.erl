@@ -112,10 +112,10 @@ is_proven(_, _) ->
     false.
 
 %% Nothing has come at all: the answer came from somebody else, or the session's process does not reply. Nothing is
-%% known then, so a query is inconclusive.
+%% known then, so a query is inconclusive. A notice is sent again later: the session is still connected.
 -spec nothing(item(), context()) -> outcome().
 nothing(#{kind := notice} = Item, Context) ->
-    reply(gone, Item, Context);
+    reply(rejoining, Item, Context);
 nothing(#{remote := Remote} = Item, #{host := Host} = Context) ->
     Closed = ping_muc_joins:newest_close(Context, Remote),
     {silence, ping_muc_answers:no_answer(Item, Host, {true, false}, Closed)}.

@@ -16,6 +16,8 @@
 -define(MAX_ANNOUNCED, 2000). % occupants whom a room shows to an entering session; as many as rosters store
 -define(BESIDE_PRESENCE, 50). % stanzas that a room sends to an entering session beside the occupants: its history
 -define(HISTORY_WITHIN, 2000). % ms from the self-presence for which the answer waits for the history
+%% ms after the time-out in which its timer is awaited: it is lost if it fires while the module is stopped
+-define(EXPIRE_WITHIN, 5000).
 -define(FILTER_WITHIN, 30000). % ms in which the history may arrive, if no subject ends it
 
 -type state() :: ejabberd_c2s:state().
@@ -96,7 +98,7 @@ has_space(_, _, _, _) ->
 %% Whether the join is being entered again. Nothing else is done about it meanwhile.
 -spec is_under_way(join()) -> boolean().
 is_under_way(#{entry := #{phase := asked, overdue := false, deadline := Deadline} = Entry}) ->
-    has_waiter(Entry) orelse now_ms() < Deadline;
+    now_ms() < Deadline + case has_waiter(Entry) of true -> ?EXPIRE_WITHIN; false -> 0 end;
 is_under_way(_) ->
     false.
 

@@ -34,17 +34,17 @@ name(Host) ->
     gen_mod:get_module_proc(Host, ?MODULE).
 
 %% The process. place: how far in the interval joins have been reported, from 0 to 1, and at: when, monotonic ms.
-%% left: of an announcement.
+%% left: of an announcement. timer, next: of the next slice, and of the next step of an announcement.
 
 init(Host) ->
     process_flag(trap_exit, true),
     Context = ping_muc_host:context(Host),
     ping_muc_adoption:reconcile(Context),
     ping_muc_adoption:start(Context, fun(_) -> true end),
-    New = #{host => Host, place => 0.0, at => now_ms(), left => [], timer => none},
+    New = #{host => Host, place => 0.0, at => now_ms(), left => [], timer => none, next => none},
     #{left := Left} = State = ping_muc_handover:take(Host, renewals, New),
-    _ = [self() ! next || Left =/= []],
-    {ok, slice_later(?MIN_SLICE, State#{timer := none})}.
+    Ready = State#{timer := none, next := none},
+    {ok, slice_later(?MIN_SLICE, if Left =:= [] -> Ready; true -> next_later(0, Ready) end)}.
 
 terminate(Reason, #{host := Host} = State) ->
     ping_muc_handover:save(Reason, Host, renewals, State).
@@ -61,12 +61,21 @@ handle_info(Message, State) ->
 handle(Message, #{host := Host} = State) ->
     case ping_muc_host:context(Host) of
         undefined -> State; % the module is being stopped
-        Context -> ping_muc_log:safely(renewing, fun() -> handle(Message, Context, State) end, State)
+        Context ->
+            Continued = go_on(Message, Context, State),
+            ping_muc_log:safely(renewing, fun() -> handle(Message, Context, Continued) end, Continued)
     end.
 
-handle(announce, Context, #{left := Before} = State) ->
-    if Before =:= [] -> self() ! next; true -> ok end,
-    State#{left := joins(fun(_) -> true end, Context)};
+%% The timer is set before what may fail: the sender may not answer in time.
+go_on(slice, #{settings := #{refresh := Refresh}}, State) ->
+    slice_later(max(?MIN_SLICE, min(Refresh * 1000 div ?SLICES, ?MAX_SLICE)), State);
+go_on(next, _, #{left := [_ | _]} = State) ->
+    next_later(?PAUSE, State);
+go_on(_, _, State) ->
+    State.
+
+handle(announce, Context, State) ->
+    next_later(0, State#{left := joins(fun(_) -> true end, Context)});
 handle(next, Context, #{left := Left} = State) ->
     Room = case ping_muc_sender:renew(Context, []) of
                Waiting when Waiting < ?MAX_WAITING -> min(?AT_ONCE, ?MAX_WAITING - Waiting);
@@ -74,7 +83,6 @@ handle(next, Context, #{left := Left} = State) ->
            end,
     {Now, Later} = lists:split(min(Room, length(Left)), Left),
     renew(Now, Context),
-    if Later =/= [] -> _ = erlang:send_after(?PAUSE, self(), next), ok; true -> ok end,
     State#{left := Later};
 handle({settings_changed, #{exclude := Before}}, #{settings := #{exclude := Now}} = Context, State) ->
     ping_muc_adoption:drop_unwatched(Context),
@@ -87,14 +95,20 @@ handle(slice, #{settings := #{refresh := Refresh}} = Context, #{place := From, a
     Now = now_ms(),
     Share = min((Now - At) / (Refresh * 1000), 1.0),
     renew(joins(fun(#{at := JoinedAt}) -> fraction(place(JoinedAt) - From) < Share end, Context), Context),
-    Next = State#{place := fraction(From + Share), at := Now},
-    slice_later(max(?MIN_SLICE, min(Refresh * 1000 div ?SLICES, ?MAX_SLICE)), Next);
+    State#{place := fraction(From + Share), at := Now};
 handle(_, _, State) ->
     State.
 
 slice_later(Ms, #{timer := Timer} = State) ->
+    State#{timer := later(Ms, slice, Timer)}.
+
+next_later(Ms, #{next := Timer} = State) ->
+    State#{next := later(Ms, next, Timer)}.
+
+%% In place of the timer before, so that there is one at most
+later(Ms, Message, Timer) ->
     _ = if Timer =/= none -> erlang:cancel_timer(Timer); true -> ok end,
-    State#{timer := erlang:send_after(Ms, self(), slice)}.
+    erlang:send_after(Ms, self(), Message).
 
 %% A join's place in the interval. Multiples of the golden ratio's fraction are spread evenly, however close to each
 %% other the joins were made.

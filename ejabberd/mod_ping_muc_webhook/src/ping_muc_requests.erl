@@ -7,7 +7,8 @@
 
 -export([run/3]).
 
-%% ms after the time-out of the last query: for a session that is slow, or an answer that nobody vouches for
+%% ms after the time-out of the last query: for a session that is slow, or an answer from another address than the one
+%% asked
 -define(GRACE, 5000).
 -define(RETRY_AFTER, 50). % ms until a session that goes on in another process is looked up again
 -define(MAX_RETRIES, 40).
@@ -63,9 +64,12 @@ read(#{host := Host} = Context, Body) ->
 %% After a connect that failed, ejabberd bounces everything to that host for up to five minutes, even once the host is
 %% back. So the stream that bounces is ended, and the first query makes a new attempt.
 free(Remote, #{host := Host} = Context) ->
+    wait_until_gone({Host, Remote}, end_bouncing(Remote, Context), ?FREE_WITHIN).
+
+end_bouncing(Remote, Context) ->
     Pids = ping_muc_streams:take_bouncing(Context, Remote),
     lists:foreach(fun ejabberd_s2s_out:stop_async/1, Pids),
-    wait_until_gone({Host, Remote}, Pids, ?FREE_WITHIN).
+    Pids.
 
 %% What is sent to a process that has ended would be lost.
 wait_until_gone(Pair, Pids, Times) when Pids =/= [], Times > 0 ->
@@ -86,7 +90,8 @@ carry_out(Items, Timeout, Context) ->
 
 %% What is known about this host
 about(#{host := Host, settings := #{dry_run := DryRun} = Settings} = Context) ->
-    #{webhooks := Webhooks} = ping_muc_sender:status(Context),
+    %% Everything has been carried out by now. So the answer does not depend on another process.
+    #{webhooks := Webhooks} = try ping_muc_sender:status(Context) catch exit:_ -> #{webhooks => none} end,
     [{<<"host">>, Host}, {<<"version">>, ping_muc_contract:version()}, {<<"dry_run">>, atom_to_binary(DryRun, utf8)},
      {<<"webhooks">>, atom_to_binary(Webhooks, utf8)}
      | [{atom_to_binary(Name, utf8), integer_to_binary(maps:get(Name, Settings))}
@@ -95,7 +100,7 @@ about(#{host := Host, settings := #{dry_run := DryRun} = Settings} = Context) ->
 %% The users' own stanzas must not be bounced because a query made an attempt to connect that failed.
 finished(Items, #{context := Context, is_answered := IsAnswered}) ->
     Remotes = lists:usort([Remote || #{kind := Kind, remote := Remote} <- Items, Kind =/= notice]),
-    lists:foreach(fun(Remote) -> free(Remote, Context) end, Remotes),
+    _ = [end_bouncing(Remote, Context) || Remote <- Remotes], % the answer does not wait until they are gone
     Rooms = lists:usort([Room || #{kind := Kind, room := Room} <- Items, Kind =/= notice]),
     ping_muc_doubts:pings_finished(Context, Rooms, IsAnswered).
 

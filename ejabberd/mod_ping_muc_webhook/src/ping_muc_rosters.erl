@@ -14,7 +14,7 @@
 -define(MAX_ALL_NICKS, 200000). % of all rooms
 -define(SNAPSHOT_FOR, 900). % seconds for which the occupants before the first re-entry are stored
 -define(SWEEP, 600). % seconds after which a room is dropped that admitted no session
--define(CALL_WITHIN, 5000). % ms
+-define(CALL_WITHIN, 1000). % ms for which a session stands still at most
 
 -type context() :: ping_muc_host:context().
 -type nicks() :: #{binary() => true}.
@@ -101,7 +101,7 @@ size(#{rosters := Table} = Context, Room) ->
 %% of its join
 -spec snapshot(context(), binary(), pos_integer()) -> nicks() | unknown.
 snapshot(#{settings := #{reenter_occupants := true}, host := Host}, Room, At) ->
-    gen_server:call(name(Host), {snapshot, Room, At}, ?CALL_WITHIN);
+    call(Host, {snapshot, Room, At});
 snapshot(_, _, _) ->
     unknown.
 
@@ -109,7 +109,7 @@ snapshot(_, _, _) ->
 %% that it has shown. Returns those of whose end the client must be informed.
 -spec entered(context(), binary(), {binary(), binary()}, nicks() | unknown, nicks()) -> [binary()].
 entered(#{settings := #{reenter_occupants := true}, host := Host}, Room, {User, Nick}, Known, Announced) ->
-    gen_server:call(name(Host), {entered, Room, User, Nick, Known, Announced}, ?CALL_WITHIN);
+    call(Host, {entered, Room, User, Nick, Known, Announced});
 entered(_, _, {_, Nick}, Known, Announced) ->
     missing(Nick, Known, Announced).
 
@@ -128,6 +128,12 @@ given_up(Context, Room, Nick) -> cast(Context, {given_up, Room, Nick}).
 -spec settings_changed(context()) -> ok.
 settings_changed(#{settings := #{reenter := true, reenter_occupants := true}}) -> ok;
 settings_changed(#{host := Host}) -> gen_server:cast(name(Host), drop_all).
+
+%% A session's join has been recorded by then, so a crash here would lose it.
+call(Host, Message) ->
+    try gen_server:call(name(Host), Message, ?CALL_WITHIN)
+    catch exit:_ -> unknown_of(Message)
+    end.
 
 cast(#{settings := #{reenter := true}, host := Host}, Message) -> gen_server:cast(name(Host), Message);
 cast(_, _) -> ok.
@@ -154,6 +160,7 @@ handle_call(Message, _From, #{host := Host} = State) ->
                                         {unknown_of(Message), State}),
     {reply, Reply, Next}.
 
+%% Then no occupant is reported as gone.
 unknown_of({snapshot, _, _}) -> unknown;
 unknown_of(_) -> [].
 

@@ -92,10 +92,14 @@ terminate(Reason, #{host := Host} = State) ->
 
 %% A crash must not lose the events. So each message that fails leaves the state as it was.
 
-handle_call({renew, Joins}, _From, #{delivery := Delivery} = State) ->
+handle_call(Request, _From, State) ->
+    %% Without a reply, the caller's time runs out.
+    ping_muc_log:safely(reporting, fun() -> answer(Request, State) end, {noreply, State}).
+
+answer({renew, Joins}, #{delivery := Delivery} = State) ->
     {Waiting, Next} = ping_muc_delivery:renew([renewal(Join) || Join <- Joins], Delivery),
     {reply, Waiting, State#{delivery := Next}};
-handle_call(status, _From, #{delivery := Delivery, closes := Closes} = State) ->
+answer(status, #{delivery := Delivery, closes := Closes} = State) ->
     {reply, (ping_muc_delivery:status(Delivery))#{held => ping_muc_closes:held(Closes)}, State}.
 
 handle_cast(Message, State) ->

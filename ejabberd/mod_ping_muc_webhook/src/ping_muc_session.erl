@@ -52,7 +52,7 @@ record(Room, Nick, Track, State, Context) ->
 warn_of_many(State, #{warned := true}) ->
     State;
 warn_of_many(State, Track) ->
-    ?WARNING_MSG("ping_muc: ~ts is in 1000 rooms, more are not watched", [full(State)]),
+    ?WARNING_MSG("ping_muc: ~ts is in 1000 rooms. Further rooms are not watched", [full(State)]),
     store(Track#{warned => true}, State).
 
 %% A join ends. By: who ended it, and so knows of the end. The end by a notice is not reported: the receiver has

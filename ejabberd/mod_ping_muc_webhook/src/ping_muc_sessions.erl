@@ -51,9 +51,10 @@ sends(#presence{type = available, to = #jid{luser = Node, lserver = Remote, lres
             State
     end;
 sends(#presence{type = unavailable, to = To}, #{jid := JID} = State, Context) ->
-    Rooms = case {bare(To), bare(JID)} of
-                {Bare, Bare} -> maps:keys(ping_muc_tracks:rooms(ping_muc_session:track(State, Context))); % to everybody
-                {Room, _} -> [Room]
+    %% To the session's own account, and so to everybody; not to another session of it
+    Rooms = case jid:tolower(To) =:= jid:tolower(jid:remove_resource(JID)) of
+                true -> maps:keys(ping_muc_tracks:rooms(ping_muc_session:track(State, Context)));
+                false -> [bare(To)]
             end,
     Leave = fun(Room, Before) ->
                     Track = ping_muc_tracks:forget_ask(Room, ping_muc_session:track(Before, Context)),
@@ -79,6 +80,9 @@ bare(JID) ->
 %% What rooms send
 
 -spec user_receive_packet({stanza() | drop, state()}) -> {stanza() | drop, state()} | {stop, {drop, state()}}.
+%% The session goes on in another process, to which this one sends what it gets.
+user_receive_packet({_, #{mgmt_state := resumed}} = Acc) ->
+    Acc;
 user_receive_packet({Stanza, #{ping_muc := _} = State} = Acc) when ?is_stanza(Stanza) ->
     %% An error has the mark of the stanza that it returns.
     IsOurs = ping_muc_stanzas:is_ours(Stanza) andalso xmpp:get_type(Stanza) =/= error,
@@ -107,6 +111,8 @@ c2s_handle_info(State, _) ->
 
 handle({perform, ReplyTo, Item, Times}, State, Context) ->
     ping_muc_actions:perform(ReplyTo, Item, Times, State, Context);
+handle(_, #{mgmt_state := resumed} = State, _) ->
+    State; % the session goes on in another process
 handle({found_in, Room, Timeout}, State, Context) ->
     ping_muc_reentry:recover(Room, Timeout, State, Context);
 handle({reentry, What, Room, Id}, State, Context) ->

@@ -7,8 +7,9 @@
 
 -export_type([settings/0]).
 
-%% Durations are whole seconds here. secrets: keys, the current one first. exclude: a set of hosts.
--type settings() :: #{webhook_url := binary(), secrets := [binary()], delay := pos_integer(),
+%% Durations are whole seconds here. secrets: returns the keys, the current one first. It is a function, because a crash
+%% report with settings in it does not show what a function holds. exclude: a set of hosts.
+-type settings() :: #{webhook_url := binary(), secrets := fun(() -> [binary()]), delay := pos_integer(),
                       timeout := pos_integer(), patience := non_neg_integer(), refresh := pos_integer(),
                       silence := non_neg_integer(), heartbeat := non_neg_integer(),
                       notice_limit := non_neg_integer(), notice_share := number(), exclude := #{binary() => true},
@@ -55,12 +56,12 @@ options() ->
 read(Options) ->
     Seconds = fun(Name) -> gen_mod:get_opt(Name, Options) div 1000 end,
     Plain = [webhook_url, notice_limit, notice_share, dry_run, reenter, reenter_limit, reenter_occupants],
-    Secrets = gen_mod:get_opt(secret, Options),
+    Secrets = [base64:decode(pad(Text)) || <<"whsec_", Text/binary>> <- gen_mod:get_opt(secret, Options)],
     maps:merge(
       maps:merge(maps:from_list([{Name, gen_mod:get_opt(Name, Options)} || Name <- Plain]),
                  maps:from_list([{Name, Seconds(Name)}
                                  || Name <- [delay, timeout, patience, refresh, silence, heartbeat]])),
-      #{secrets => [base64:decode(pad(Text)) || <<"whsec_", Text/binary>> <- Secrets],
+      #{secrets => fun() -> Secrets end,
         exclude => maps:from_list([{Host, true} || Host <- gen_mod:get_opt(exclude, Options)])}).
 
 %% Durations

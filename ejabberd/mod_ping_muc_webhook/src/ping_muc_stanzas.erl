@@ -20,13 +20,33 @@ facts(#presence{id = Id, type = Type, from = From} = Presence) ->
     #jid{luser = Node, lserver = Remote, lresource = Nick} = From,
     User = case Type of
                error -> false;
-               _ -> xmpp:get_subtag(Presence, #muc_user{})
+               _ -> muc_user(Presence)
            end,
     Codes = case User of #muc_user{status_codes = Some} -> Some; _ -> [] end,
     #{id => Id, room => <<Node/binary, $@, Remote/binary>>, nick => Nick, type => Type,
       self => lists:member(110, Codes), codes => Codes,
       occupant => Type =:= available andalso Nick =/= <<>> andalso User =/= false,
       new_nick => new_nick(User), began => began(Presence), condition => condition(Presence)}.
+
+%% If a part of it cannot be decoded, its status codes count nevertheless.
+muc_user(Presence) ->
+    case xmpp:get_subtag(Presence, #muc_user{}) of
+        false ->
+            case [Children || #xmlel{name = <<"x">>, children = Children} = X <- xmpp:get_els(Presence),
+                              xmpp:get_ns(X) =:= ?NS_MUC_USER] of
+                [Children | _] -> #muc_user{status_codes = lists:flatmap(fun status_code/1, Children)};
+                [] -> false
+            end;
+        User ->
+            User
+    end.
+
+status_code(#xmlel{name = <<"status">>} = Status) ->
+    try [binary_to_integer(fxml:get_tag_attr_s(<<"code">>, Status))]
+    catch error:badarg -> []
+    end;
+status_code(_) ->
+    [].
 
 new_nick(#muc_user{items = [#muc_item{nick = Nick} | _]}) when Nick =/= <<>> ->
     case jid:resourceprep(Nick) of

@@ -6,8 +6,8 @@
 -module(ping_muc_streams).
 
 -export([hooks/0, adopt_all/1, established/1, is_reachable/2, take_bouncing/2, drop_bouncing/1, ended/3]).
--export([s2s_in_auth_result/3, s2s_out_auth_result/2, s2s_receive_packet/1, s2s_out_handle_send/3, s2s_in_closed/2,
-         s2s_out_closed/2, adopt/3]).
+-export([s2s_in_auth_result/3, s2s_out_auth_result/2, s2s_receive_packet/1, s2s_in_handle_send/3,
+         s2s_out_handle_send/3, s2s_in_closed/2, s2s_out_closed/2, adopt/3]).
 
 -include("xmpp.hrl").
 
@@ -26,6 +26,7 @@ hooks() ->
      {s2s_out_auth_result, s2s_out_auth_result, 60},
      {s2s_receive_packet, s2s_receive_packet, 10},
      {s2s_out_handle_send, s2s_out_handle_send, 60},
+     {s2s_in_handle_send, s2s_in_handle_send, 60}, % a stream for both directions (mod_s2s_bidi)
      {s2s_in_closed, s2s_in_closed, 60}, % before ejabberd's own (100), which ends the process
      {s2s_out_closed, s2s_out_closed, 60}].
 
@@ -132,19 +133,28 @@ arrives(Remote, State, Context) ->
     Stream = #{began => 0, carried => false},
     {Stream, store(Stream, State, Context)}.
 
-%% Answers do not count, because their requests did. Stanzas between the servers themselves do not count either.
+%% Answers do not count, because their requests did. Our own queries and stanzas between the servers themselves do not
+%% count either. Our re-entries do: they make joins.
 is_of_users(#iq{type = Type}) when Type =:= result; Type =:= error ->
     false;
 is_of_users(Stanza) ->
     #jid{luser = User} = xmpp:get_from(Stanza),
-    User =/= <<>> andalso not ping_muc_stanzas:is_ours(Stanza).
+    User =/= <<>> andalso not (is_record(Stanza, iq) andalso ping_muc_stanzas:is_ours(Stanza)).
 
 %% A room that does not answer pings itself forwards ours to the user's client, with an id of its own.
 is_echo(#iq{type = get} = Query) -> xmpp:has_subtag(Query, #ping{});
 is_echo(_) -> false.
 
 -spec s2s_out_handle_send(state(), xmpp_element(), term()) -> state().
-s2s_out_handle_send(#{server := Host} = State, Stanza, _Result) when ?is_stanza(Stanza) ->
+s2s_out_handle_send(State, Stanza, _Result) ->
+    sends(Stanza, State).
+
+-spec s2s_in_handle_send(state(), xmpp_element(), term()) -> state().
+s2s_in_handle_send(State, Stanza, _Result) ->
+    sends(Stanza, State).
+
+sends(Stanza, State) when ?is_stanza(Stanza) ->
+    #jid{lserver = Host} = xmpp:get_from(Stanza),
     case is_of_users(Stanza) of
         true ->
             Note = fun(Context) ->
@@ -157,7 +167,7 @@ s2s_out_handle_send(#{server := Host} = State, Stanza, _Result) when ?is_stanza(
         false ->
             State
     end;
-s2s_out_handle_send(State, _, _) ->
+sends(_, State) ->
     State.
 
 %% How a stream ends
@@ -227,8 +237,10 @@ established(#{streams := Streams}) ->
 
 %% Whether there is an established stream over which a stanza can be sent to a remote host
 -spec is_reachable(context(), binary()) -> boolean().
-is_reachable(#{streams := Streams}, Remote) ->
-    [Pid || [Pid] <- ets:match(Streams, {{'$1', Remote}, outgoing}), is_process_alive(Pid)] =/= [].
+is_reachable(#{host := Host, streams := Streams}, Remote) ->
+    %% Those over which ejabberd sends: outgoing ones, and incoming ones for both directions
+    Pids = ejabberd_s2s:get_connections_pids({Host, Remote}),
+    [Pid || Pid <- Pids, ets:member(Streams, {Pid, Remote}), is_process_alive(Pid)] =/= [].
 
 %% The processes that bounce what is sent to a remote host. They are forgotten here.
 -spec take_bouncing(context(), binary()) -> [pid()].

@@ -31,6 +31,16 @@ line_test() ->
     ?assert(ping_muc_history:ends(Subject)),
     ?assertNot(ping_muc_history:ends(Subject#message{body = [#text{data = <<"x">>}]})).
 
+%% What a room sends is not always what the schemas allow.
+malformed_test() ->
+    Delay = #xmlel{name = <<"delay">>, attrs = [{<<"xmlns">>, ?NS_DELAY}, {<<"stamp">>, <<"yesterday">>}]},
+    ?assertMatch(#{age := 0}, ping_muc_history:line(message(<<"a">>, <<"x">>, [Delay]))),
+    X = fxml_stream:parse_element(<<"<x xmlns='http://jabber.org/protocol/muc#user'><item affiliation='boss' "
+                                    "role='none'/><status code='110'/><status code='x'/></x>">>),
+    From = jid:make(<<"room">>, <<"muc.host">>, <<"nurse">>),
+    ?assertMatch(#{self := true, codes := [110], occupant := true},
+                 ping_muc_stanzas:facts(#presence{from = From, sub_els = [X]})).
+
 heard(Moments) ->
     lists:foldl(fun({Name, Now}, Lines) ->
                         ping_muc_history:heard(#{own => none, other => Name, age => none}, Now, Lines)
