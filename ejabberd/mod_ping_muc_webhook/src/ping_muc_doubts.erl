@@ -70,10 +70,7 @@ handle_info(Message, State) ->
     {noreply, handle(Message, State)}.
 
 handle(Message, #{host := Host} = State) ->
-    case ping_muc_host:context(Host) of
-        undefined -> State; % the module is being stopped
-        Context -> ping_muc_log:safely(doubting, fun() -> handle(Message, Context, State) end, State)
-    end.
+    ping_muc_host:safely(Host, doubting, fun(Context) -> handle(Message, Context, State) end, State).
 
 %% A check is requested at once, unless there was one within the window, or there were too many. A check pings all joins
 %% that were made before it, and so settles all earlier doubts. A later doubt, or one that must wait, is examined later.

@@ -3,7 +3,7 @@
 %%% The tables belong to ping_muc_keeper, so they outlive every process that works with them.
 -module(ping_muc_host).
 
--export([start/2, reload/2, stop/1, context/1, all/0, next_at/1, is_watched/2]).
+-export([start/2, reload/2, stop/1, context/1, safely/4, all/0, next_at/1, is_watched/2]).
 
 -export_type([context/0]).
 
@@ -60,6 +60,15 @@ stop(Host) ->
 -spec context(binary()) -> context() | undefined.
 context(Host) ->
     persistent_term:get({?MODULE, Host}, undefined).
+
+%% Runs Fun with what is known about a host. Otherwise, if the module does not run for it (it may be being stopped), and
+%% if Fun crashes, which must not harm the process that calls this.
+-spec safely(binary(), atom(), fun((context()) -> Result), Result) -> Result.
+safely(Host, What, Fun, Otherwise) ->
+    case context(Host) of
+        undefined -> Otherwise;
+        Context -> ping_muc_log:safely(What, fun() -> Fun(Context) end, Otherwise)
+    end.
 
 %% The hosts for which the module runs
 -spec all() -> [binary()].

@@ -171,10 +171,7 @@ handle_info(Message, State) ->
     {noreply, handle(Message, State)}.
 
 handle(Message, #{host := Host} = State) ->
-    case ping_muc_host:context(Host) of
-        undefined -> State; % the module is being stopped
-        Context -> ping_muc_log:safely(roster, fun() -> note(Message, Context, State) end, State)
-    end.
+    ping_muc_host:safely(Host, roster, fun(Context) -> note(Message, Context, State) end, State).
 
 answer({snapshot, Room, At}, #{rosters := Table} = Context, #{before := Before, epochs := Epochs} = State) ->
     Now = now_ms(),

@@ -109,10 +109,7 @@ handle_info(Message, State) ->
     {noreply, handle(Message, State, fun continue/3)}.
 
 handle(Message, #{host := Host} = State, Fun) ->
-    case ping_muc_host:context(Host) of
-        undefined -> State; % the module is being stopped
-        Context -> ping_muc_log:safely(reporting, fun() -> Fun(Message, Context, State) end, State)
-    end.
+    ping_muc_host:safely(Host, reporting, fun(Context) -> Fun(Message, Context, State) end, State).
 
 report({change, Type, {Room, _} = Key, At, Fields, Earlier}, #{settings := #{delay := Delay}},
        #{folds := Folds, delivery := Delivery} = State) ->

@@ -154,7 +154,4 @@ c2s_terminated(State, _Reason) ->
 
 %% A crash of this module must not harm the session.
 with_context(#{lserver := Host}, What, Fun, Otherwise) ->
-    case ping_muc_host:context(Host) of
-        undefined -> Otherwise;
-        Context -> ping_muc_log:safely(What, fun() -> Fun(Context) end, Otherwise)
-    end.
+    ping_muc_host:safely(Host, What, Fun, Otherwise).

@@ -40,15 +40,15 @@ s2s_in_auth_result(#{server_host := Host, auth_domains := Domains} = State, true
                         false -> State % not allowed (s2s_access)
                     end
             end,
-    with_context(Host, starting, Begin, State);
+    ping_muc_host:safely(Host, starting, Begin, State);
 s2s_in_auth_result(State, _, _) ->
     State.
 
 -spec s2s_out_auth_result(state(), true | {false, term()}) -> state().
 s2s_out_auth_result(#{server := Host, remote_server := Remote} = State, true) ->
-    with_context(Host, starting, fun(Context) -> established(Remote, outgoing, State, Context) end, State);
+    ping_muc_host:safely(Host, starting, fun(Context) -> established(Remote, outgoing, State, Context) end, State);
 s2s_out_auth_result(#{server := Host, remote_server := Remote} = State, _) ->
-    with_context(Host, starting, fun(Context) -> bounces(Remote, State, Context) end, State).
+    ping_muc_host:safely(Host, starting, fun(Context) -> bounces(Remote, State, Context) end, State).
 
 established(Remote, Direction, State, Context) ->
     list(Remote, Direction, Context),
@@ -81,7 +81,7 @@ adopt(State, Host, Generation) ->
     Adopt = fun(#{generation := Current} = Context) when Current =:= Generation -> adopt_one(State, Context);
                (_) -> State
             end,
-    with_context(Host, adopting, Adopt, State).
+    ping_muc_host:safely(Host, adopting, Adopt, State).
 
 adopt_one(State, Context) ->
     case known(State, Context) of
@@ -110,7 +110,7 @@ adopt_new(State, _) ->
 -spec s2s_receive_packet({stanza() | drop, state()}) -> {stanza() | drop, state()}.
 s2s_receive_packet({Stanza, State} = Acc) when ?is_stanza(Stanza) ->
     #jid{lserver = To} = xmpp:get_to(Stanza),
-    with_context(To, receiving, fun(Context) -> receives(Stanza, State, Context) end, Acc);
+    ping_muc_host:safely(To, receiving, fun(Context) -> receives(Stanza, State, Context) end, Acc);
 s2s_receive_packet(Acc) ->
     Acc.
 
@@ -163,7 +163,7 @@ sends(Stanza, State) when ?is_stanza(Stanza) ->
                                _ -> State
                            end
                    end,
-            with_context(Host, sending, Note, State);
+            ping_muc_host:safely(Host, sending, Note, State);
         false ->
             State
     end;
@@ -186,7 +186,7 @@ s2s_out_closed(#{server := Host, remote_server := Remote, on_route := send} = St
     closed(Host, [Remote], outgoing, Reason, State),
     State;
 s2s_out_closed(#{server := Host, remote_server := Remote} = State, _Reason) ->
-    with_context(Host, ending, fun(Context) -> bounces(Remote, State, Context) end, State).
+    ping_muc_host:safely(Host, ending, fun(Context) -> bounces(Remote, State, Context) end, State).
 
 closed(Host, Remotes, Direction, Reason, State) ->
     Close = fun(Context) ->
@@ -196,7 +196,7 @@ closed(Host, Remotes, Direction, Reason, State) ->
                                                        end,
                     lists:foreach(fun(Remote) -> close(Remote, Direction, Reason, IsQuiet, Context) end, Remotes)
             end,
-    with_context(Host, ending, Close, ok).
+    ping_muc_host:safely(Host, ending, Close, ok).
 
 close(Remote, Direction, Reason, IsQuiet, #{streams := Streams} = Context) ->
     case ets:take(Streams, {self(), Remote}) of
@@ -257,13 +257,6 @@ drop_bouncing(#{streams := Streams}) ->
     ok.
 
 %% The stream's own state
-
-%% A crash of this module must not harm the stream.
-with_context(Host, What, Fun, Otherwise) ->
-    case ping_muc_host:context(Host) of
-        undefined -> Otherwise;
-        Context -> ping_muc_log:safely(What, fun() -> Fun(Context) end, Otherwise)
-    end.
 
 -spec known(state(), context()) -> stream() | undefined.
 known(State, #{host := Host, generation := Generation}) ->

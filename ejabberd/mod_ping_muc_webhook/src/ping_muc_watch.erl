@@ -45,10 +45,7 @@ handle_info({'DOWN', Ref, process, Pid, _}, #{host := Host, streams := Streams} 
     end;
 handle_info(sweep, #{host := Host} = State) ->
     _ = erlang:send_after(?SWEEP, self(), sweep),
-    case ping_muc_host:context(Host) of
-        undefined -> ok;
-        Context -> ping_muc_streams:drop_bouncing(Context)
-    end,
+    ok = ping_muc_host:safely(Host, watching, fun ping_muc_streams:drop_bouncing/1, ok),
     {noreply, State};
 handle_info(_, State) ->
     {noreply, State}.
