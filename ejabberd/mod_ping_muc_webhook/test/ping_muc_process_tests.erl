@@ -74,6 +74,22 @@ handover_test() ->
     ?assertEqual(second, ping_muc_handover:take(?HOST, test, none)),
     ?assertEqual(none, ping_muc_handover:take(?HOST, test, none)).
 
+%% A hook that crashes returns what it was given, so the session and the stream go on.
+hooks_survive_test() ->
+    #{ping_muc := Track} = State = session(context()),
+    Session = State#{ping_muc := Track#{rooms := crash}},
+    Occupant = jid:decode(<<?ROOM/binary, "/juliet">>),
+    User = jid:decode(?USER),
+    Sent = {#presence{type = unavailable, to = Occupant}, Session},
+    ?assertEqual(Sent, ping_muc_sessions:user_send_packet(Sent)),
+    Received = {#presence{type = unavailable, from = Occupant, to = User}, Session},
+    ?assertEqual(Received, ping_muc_sessions:user_receive_packet(Received)),
+    ?assertEqual({stop, Session}, ping_muc_sessions:c2s_handle_info(Session, {ping_muc, crash})),
+    ?assertEqual(Session, ping_muc_sessions:c2s_terminated(Session, normal)),
+    Stream = #{server => ?HOST, ping_muc => crash},
+    Message = #message{from = Occupant, to = User},
+    ?assertEqual({Message, Stream}, ping_muc_streams:s2s_receive_packet({Message, Stream})).
+
 %% The process that the session goes on in tracks its joins.
 resumed_test() ->
     State = (session(context()))#{mgmt_state => resumed, pres_a => gb_sets:new()},
