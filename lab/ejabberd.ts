@@ -8,9 +8,9 @@ import { type Lab, until } from './lab.ts';
 import { compiledModule } from './ejabberd-module.ts';
 import { EjabberdRooms } from './ejabberd-rooms.ts';
 import { COMPILE_AND_LOAD, LIBRARIES, SHELL_PORT, SHELL_TIMEOUT_MS, binary, shell } from './erlang.ts';
-import type { Settings } from './runtime.ts';
-import { type Command, PASSWORD, S2S_BEHIND_LINK, ServerProcess } from './server-process.ts';
-import type { Abilities, Rooms, ServerSettings, Stream, XmppServer } from './xmpp-server.ts';
+import type { Settings } from './printed-settings.ts';
+import { type Command, HTTPS_PORT, PASSWORD, S2S_BEHIND_LINK, ServerProcess } from './server-process.ts';
+import type { Rooms, ServerSettings, Stream, XmppServer } from './xmpp-server.ts';
 
 const MODULE = 'mod_ping_muc_webhook';
 const LAB_CODE = fileURLToPath(new URL('ejabberd_lab.erl', import.meta.url));
@@ -44,7 +44,7 @@ export interface EjabberdSettings extends ServerSettings {
  * reach it: an interpreter of Erlang listens on loopback instead.
  */
 export class Ejabberd extends ServerProcess implements XmppServer {
-  readonly abilities: Abilities = { bidi: false, managedStreams: false };
+  readonly abilities = { bidi: false, managedStreams: false, emptyRequests: false };
   readonly rooms: Rooms;
   readonly #settings: EjabberdSettings;
   /** The compiled module, if it has it. */
@@ -99,6 +99,9 @@ export class Ejabberd extends ServerProcess implements XmppServer {
   override componentService(domain: string): string {
     return `xmpp://${this.host}:${FIRST_COMPONENT + (this.#settings.components ?? []).indexOf(domain)}`;
   }
+
+  /** Crashes of processes are errors, too. */
+  protected readonly errorLine = /\[(?:error|critical|alert|emergency)\]/;
 
   /** Its configuration file. */
   get config(): string {
@@ -194,8 +197,24 @@ export class Ejabberd extends ServerProcess implements XmppServer {
   }
 
   async restartModule(): Promise<void> {
-    for (const verb of ['stop_module_keep_config', 'start_module'])
-      await this.shell(`gen_mod:${verb}(${binary(this.host)}, ${MODULE}).`);
+    await this.unloadModule();
+    await this.loadModule();
+  }
+
+  async unloadModule(): Promise<void> {
+    await this.shell(`gen_mod:stop_module_keep_config(${binary(this.host)}, ${MODULE}).`);
+  }
+
+  async loadModule(): Promise<void> {
+    await this.shell(`gen_mod:start_module(${binary(this.host)}, ${MODULE}).`);
+  }
+
+  async moduleCommand(name: 'announce' | 'status'): Promise<string> {
+    return JSON.stringify(await this.ejabberdctl(`ping_muc_${name}`));
+  }
+
+  async heapKb(): Promise<number> {
+    return Number(await this.call('memory')) / 1024;
   }
 
   async addHost(
@@ -234,12 +253,12 @@ export class Ejabberd extends ServerProcess implements XmppServer {
   }
 
   #configuration(): object {
-    const { host, production, module } = this.#settings;
+    const { host, production, module, httpsCertificate } = this.#settings;
+    const certificates = production === undefined ? httpsCertificate : join(this.directory, 'certs');
     const others = Object.entries(this.#otherHosts);
     const tls = {
       s2s_use_starttls: 'required',
       s2s_cafile: this.trusted,
-      certfiles: [join(this.directory, 'certs/server.crt'), join(this.directory, 'certs/server.key')],
     };
     return {
       hosts: [host, ...others.map(([name]) => name)],
@@ -247,6 +266,7 @@ export class Ejabberd extends ServerProcess implements XmppServer {
       auth_method: 'internal',
       auth_password_format: 'plain',
       ...(production === undefined ? { s2s_use_starttls: false } : tls),
+      ...(certificates && { certfiles: ['crt', 'key'].map((ending) => join(certificates, `server.${ending}`)) }),
       ...(module === undefined && { s2s_max_retry_delay: RETRY_SECONDS }),
       shaper: LIMITS,
       // by rules: a listener whose options change is started again, while the old one may still listen
@@ -265,17 +285,19 @@ export class Ejabberd extends ServerProcess implements XmppServer {
   }
 
   #listeners(): readonly object[] {
-    const { host, components = [], module } = this.#settings;
+    const { host, components = [], module, httpsCertificate } = this.#settings;
     const handlers = {
       ...(module !== undefined && { '/ping_muc': MODULE }),
       '/api': 'mod_http_api',
       '/http-bind': 'mod_bosh',
       '/xmpp-websocket': 'ejabberd_http_ws',
     };
+    const http = { module: 'ejabberd_http', request_handlers: handlers };
     return [
       { port: 5222, ip: host, module: 'ejabberd_c2s', shaper: 'clients' },
       ...this.domains.map((ip) => ({ port: S2S_BEHIND_LINK, ip, module: 'ejabberd_s2s_in', shaper: 'servers' })),
-      { port: 5280, ip: host, module: 'ejabberd_http', request_handlers: handlers },
+      { port: 5280, ip: host, ...http },
+      ...(httpsCertificate === undefined ? [] : [{ port: HTTPS_PORT, ip: host, ...http, tls: true }]),
       // with one listener for all, each connection would be for all
       ...components.map((domain, index) => ({
         port: FIRST_COMPONENT + index,
@@ -306,7 +328,7 @@ export class Ejabberd extends ServerProcess implements XmppServer {
   #ofModule(changes: Settings): object {
     const { module } = this.#settings;
     if (module === undefined) return {};
-    const { modules } = parse(module.runtime.settingsFor('ejabberd')) as { modules: Record<string, object> };
+    const { modules } = parse(module.runtime.printed.settingsFor('ejabberd')) as { modules: Record<string, object> };
     const own = Object.entries({ ...module.changes, ...changes }).filter(([name]) => name.startsWith('ping_muc_'));
     return {
       [MODULE]: {

@@ -3,7 +3,7 @@
 -module(ejabberd_lab).
 
 -export([streams/1, open_stream/2, close_streams/2, forget_failures/1, connections/1, unacknowledged/1, answer_unacknowledged/3]).
--export([has_room/1, change_room/2, forget_room/1, drop/1, occupants/1, count_entries/1, entries/0, count_entry/3]).
+-export([memory/0, has_room/1, change_room/2, forget_room/1, drop/1, occupants/1, count_entries/1, entries/0, count_entry/3]).
 
 -include("xmpp.hrl").
 -include("mod_muc_room.hrl").
@@ -85,6 +85,13 @@ answer_unacknowledged(#{mgmt_queue := Queue} = State, ?MODULE, From) ->
     ejabberd_c2s:reply(From, p1_queue:len(Queue)),
     {stop, State};
 answer_unacknowledged(State, _, _) -> State.
+
+%%% Memory
+
+%% The bytes in use after all processes have collected garbage
+memory() ->
+    _ = [garbage_collect(Pid) || Pid <- processes()],
+    integer_to_binary(erlang:memory(total)).
 
 %%% Rooms
 

@@ -4,7 +4,8 @@ import { DeleteItemCommand, DynamoDBClient, paginateScan } from '@aws-sdk/client
 import { TABLE_KEYS } from '../functions/names.ts';
 import { type FunctionDefinition, readAssembly } from '../local/assembly.ts';
 import { type Lab, until } from './lab.ts';
-import type { LogLine, Settings } from './runtime.ts';
+import type { Settings } from './printed-settings.ts';
+import type { LogLine } from './runtime.ts';
 import { ScriptedRooms } from './scripted-rooms.ts';
 import { RecordingProxy } from './recording-proxy.ts';
 

@@ -4,9 +4,9 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import type { Lab } from './lab.ts';
 import { ProsodyRooms } from './prosody-rooms.ts';
-import type { Settings } from './runtime.ts';
-import { type Command, PASSWORD, PREFIX, S2S_BEHIND_LINK, ServerProcess } from './server-process.ts';
-import type { Abilities, Production, Rooms, ServerSettings, Stream, XmppServer } from './xmpp-server.ts';
+import type { Settings } from './printed-settings.ts';
+import { type Command, HTTPS_PORT, PASSWORD, PREFIX, S2S_BEHIND_LINK, ServerProcess } from './server-process.ts';
+import type { Production, Rooms, ServerSettings, Stream, XmppServer } from './xmpp-server.ts';
 
 const run = promisify(execFile);
 
@@ -26,7 +26,7 @@ export interface ProsodySettings extends ServerSettings {
 
 /** A private Prosody of the lab. */
 export class Prosody extends ServerProcess implements XmppServer {
-  readonly abilities: Abilities = { bidi: true, managedStreams: true };
+  readonly abilities = { bidi: true, managedStreams: true, emptyRequests: true };
   readonly rooms: Rooms;
   readonly #settings: ProsodySettings;
   /** The configuration of its host, and of hosts that were added. */
@@ -59,6 +59,9 @@ export class Prosody extends ServerProcess implements XmppServer {
   protected get logFile(): string {
     return join(this.directory, 'prosody.log');
   }
+
+  /** Except for certificates that are missing, which it does not need. */
+  protected readonly errorLine = /^(?!.*certmanager\t).*(?:\terror\t|[Tt]raceback)/;
 
   /** `prosodyctl` for this server, as a command of the shell. */
   get controlCommand(): string {
@@ -135,7 +138,28 @@ export class Prosody extends ServerProcess implements XmppServer {
   }
 
   async restartModule(): Promise<void> {
-    for (const verb of ['unload', 'load']) await this.shell(`module:${verb}("${MODULE}", "${this.host}")`);
+    await this.unloadModule();
+    await this.loadModule();
+  }
+
+  async unloadModule(): Promise<void> {
+    await this.shell(`module:unload("${MODULE}", "${this.host}")`);
+  }
+
+  async loadModule(): Promise<void> {
+    await this.shell(`module:load("${MODULE}", "${this.host}")`);
+  }
+
+  moduleCommand(name: 'announce' | 'status'): Promise<string> {
+    return this.shell('ping_muc', name);
+  }
+
+  async heapKb(): Promise<number> {
+    const count = '(collectgarbage() == 0 and collectgarbage() == 0) and collectgarbage("count")';
+    const output = await this.shell(`>return ${count}`);
+    const kilobytes = /Result: ([\d.]+)/.exec(output)?.[1];
+    if (kilobytes === undefined) throw new Error(`the shell does not show the memory in use: ${output}`);
+    return Number(kilobytes);
   }
 
   async addHost(
@@ -167,10 +191,17 @@ export class Prosody extends ServerProcess implements XmppServer {
     return `ssl = { cafile = "${this.trusted}" }\n${realClients ? '' : notForClients}`;
   }
 
+  #https(): string {
+    const { host, httpsCertificate: folder } = this.#settings;
+    if (folder === undefined) return 'https_ports = {}';
+    const files = `certificate = "${folder}/server.crt", key = "${folder}/server.key"`;
+    return `https_interfaces = { "${host}" }\nhttps_ports = { ${HTTPS_PORT} }\nhttps_ssl = { ${files} }`;
+  }
+
   /** The module's settings, as the functions print them, with changes: for the global section and for the host. */
   #ofModule(changes: Settings = {}): { global: string; forHost: string } {
     const { module } = this.#settings;
-    return module?.runtime.prosodySettings({ ...module.changes, ...changes }) ?? { global: '', forHost: '' };
+    return module?.runtime.printed.prosodySettings({ ...module.changes, ...changes }) ?? { global: '', forHost: '' };
   }
 
   register(users: readonly string[]): Promise<void> {
@@ -213,7 +244,7 @@ s2s_ports = { ${S2S_BEHIND_LINK} }
 c2s_ports = { 5222 }
 http_interfaces = { "${host}" }
 http_ports = { 5280 }
-${/^https_ports = /m.test(global) ? '' : 'https_ports = {}'}
+${this.#https()}
 component_interfaces = { "${host}" }
 component_ports = { 5347 }
 c2s_require_encryption = false

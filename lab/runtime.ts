@@ -7,15 +7,13 @@ import { fileURLToPath } from 'node:url';
 import { RELEASE_COMMAND } from '../local/installation.ts';
 import { SERVERS, type ServerName } from '../infra/server-settings.ts';
 import { type Lab, until } from './lab.ts';
+import { PrintedSettings } from './printed-settings.ts';
 
 const MAIN = fileURLToPath(new URL('main.ts', import.meta.url));
 /** With the same limit of short-lived memory as npm start. */
 const TREE = [process.execPath, '--max-semi-space-size=4', MAIN] as const;
 
 export type LogLine = Readonly<Record<string, unknown>>;
-
-/** Settings of the server's module. */
-export type Settings = Readonly<Record<string, string | number | boolean | readonly string[]>>;
 
 export interface RuntimeOptions {
   readonly host?: string;
@@ -34,8 +32,8 @@ export class Runtime {
   readonly lines: LogLine[] = [];
   /** What it has printed. */
   output = '';
-  /** The settings that it wrote, for the configuration of each server. */
-  readonly #settings = new Map<ServerName, string>();
+  /** The settings that it wrote. */
+  printed = new PrintedSettings(new Map());
   /** Variables for it, in addition to those of this process; a release gets only `PATH` of those. */
   readonly environment: NodeJS.ProcessEnv;
   readonly #release: string | undefined;
@@ -96,8 +94,10 @@ export class Runtime {
       },
       60_000,
     );
-    for (const [server, { file }] of Object.entries(SERVERS))
-      this.#settings.set(server as ServerName, await readFile(join(this.data, file), 'utf8'));
+    const written = Object.entries(SERVERS).map(
+      async ([server, { file }]) => [server as ServerName, await readFile(join(this.data, file), 'utf8')] as const,
+    );
+    this.printed = new PrintedSettings(new Map(await Promise.all(written)));
   }
 
   get webhookUrl(): string {
@@ -117,23 +117,7 @@ export class Runtime {
 
   /** The settings that it wrote for a server. */
   settingsFor(server: ServerName): string {
-    return this.#settings.get(server) ?? '';
-  }
-
-  /** The settings that it wrote for Prosody, for the global section and for the host, with the changes that a test needs. */
-  prosodySettings(changes: Settings = {}): { global: string; forHost: string } {
-    const [, globalPart = '', hostPart = ''] = this.settingsFor('prosody').split(
-      /^-- (?:at the top|below the line).*$/m,
-    );
-    const lua = (value: Settings[string]): string =>
-      typeof value === 'object' ? `{ ${value.map(lua).join(', ')} }` : JSON.stringify(value);
-    const changed = (part: string, isOf: (name: string) => boolean): string => {
-      const own = Object.entries(changes).filter(([name]) => isOf(name));
-      const kept = part.split('\n').filter((line) => !own.some(([name]) => line.startsWith(`${name} =`)));
-      return [...kept, ...own.map(([name, value]) => `${name} = ${lua(value)}`)].join('\n');
-    };
-    const isGlobal = (name: string): boolean => globalPart.split('\n').some((line) => line.startsWith(`${name} =`));
-    return { global: changed(globalPart, isGlobal), forHost: changed(hostPart, (name) => !isGlobal(name)) };
+    return this.printed.settingsFor(server);
   }
 
   /** Waits for a log line. */

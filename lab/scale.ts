@@ -1,8 +1,9 @@
 import type { Totals } from '../functions/core/check-state.ts';
 import { Population, type Outcomes, type ChatService, RealRooms, type NoticeCounts } from './population.ts';
 import { Lab, sleep, until } from './lab.ts';
+import type { Settings } from './printed-settings.ts';
 import type { ProsodySettings } from './prosody.ts';
-import { type LogLine, Runtime, type Settings } from './runtime.ts';
+import { type LogLine, Runtime } from './runtime.ts';
 import { ScriptedMuc } from './scripted-muc.ts';
 import { type Kind, ROLES, startAway, startServer } from './servers.ts';
 import { type Latency, LatencyProbe } from './latency-probe.ts';

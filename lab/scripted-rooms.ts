@@ -1,6 +1,7 @@
 import { Lab, until } from './lab.ts';
+import type { Settings } from './printed-settings.ts';
 import type { ProsodySettings } from './prosody.ts';
-import { type LogLine, Runtime, type Settings } from './runtime.ts';
+import { type LogLine, Runtime } from './runtime.ts';
 import { ScriptedMuc } from './scripted-muc.ts';
 import { startAway, startHome } from './servers.ts';
 import { TestBed } from './test-bed.ts';

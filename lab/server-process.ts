@@ -9,6 +9,8 @@ import type { ServerSettings } from './xmpp-server.ts';
 
 /** The port on which a server itself listens for others; the link to it listens on 5269. */
 export const S2S_BEHIND_LINK = 15_269;
+/** The port of its HTTPS server, if it has one. */
+export const HTTPS_PORT = 5443;
 /** Of all accounts and components. */
 export const PASSWORD = 'secret';
 /** A prefix for commands, to run other servers: `chroot <a tree of another Debian>`, for example. */
@@ -48,6 +50,8 @@ export abstract class ServerProcess {
   abstract configure(): Promise<void>;
   protected abstract readonly command: Command;
   protected abstract readonly logFile: string;
+  /** A line of the log about an error. */
+  protected abstract readonly errorLine: RegExp;
 
   /** Makes the certificates, the configuration and the links, and starts the server. */
   protected async open(lab: Lab): Promise<void> {
@@ -106,6 +110,10 @@ export abstract class ServerProcess {
 
   log(): Promise<string> {
     return readFile(this.logFile, 'utf8').catch(() => '');
+  }
+
+  async errors(): Promise<readonly string[]> {
+    return (await this.log()).split('\n').filter((line) => this.errorLine.test(line));
   }
 
   get service(): string {

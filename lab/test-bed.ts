@@ -2,7 +2,7 @@ import type { Totals } from '../functions/core/check-state.ts';
 import { type Lab, until } from './lab.ts';
 import type { LogLine, Runtime } from './runtime.ts';
 import { User } from './user.ts';
-import type { Abilities, XmppServer } from './xmpp-server.ts';
+import type { StreamAbilities, XmppServer } from './xmpp-server.ts';
 
 /** What all test beds have: the functions, the users' server (`home`), and a server with chat rooms (`away`). */
 export class TestBed {
@@ -19,7 +19,7 @@ export class TestBed {
   }
 
   /** What streams between the two servers can do. */
-  get abilities(): Abilities {
+  get abilities(): StreamAbilities {
     const [one, other] = [this.home.abilities, this.away.abilities];
     return { bidi: one.bidi && other.bidi, managedStreams: one.managedStreams && other.managedStreams };
   }

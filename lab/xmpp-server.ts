@@ -1,4 +1,4 @@
-import type { Runtime, Settings } from './runtime.ts';
+import type { PrintedSettings, Settings } from './printed-settings.ts';
 import type { LinkControls } from './threaded-link.ts';
 
 /** How a server in production connects to others, and how it limits traffic. */
@@ -27,7 +27,7 @@ export interface Stream {
 
 /** The module of the users' server: the functions that it works with, and settings that differ from what they print. */
 interface ModuleSettings {
-  readonly runtime: Runtime;
+  readonly runtime: { readonly printed: PrintedSettings };
   readonly changes: Settings;
 }
 
@@ -56,6 +56,8 @@ export interface ServerSettings {
   readonly hibernationSeconds?: number;
   /** How many stanzas it keeps for it. By default, 500 on Prosody, and more than any test needs on ejabberd. */
   readonly hibernationStanzas?: number;
+  /** It serves HTTPS, too (`HTTPS_PORT`), with the certificate in this folder: `server.crt` and `server.key`. */
+  readonly httpsCertificate?: string;
   /** The links to it have threads of their own, for measurements while the test is busy. */
   readonly hasThreadedLinks?: boolean;
 }
@@ -88,8 +90,14 @@ export interface Rooms {
   entries(domain: string): Promise<ReadonlyMap<string, number>>;
 }
 
-/** What streams can do beside what all can. */
+/** What a server can do beside what all can. */
 export interface Abilities {
+  /** Its HTTP server passes requests without a body to the module. Otherwise it answers 400 by itself. */
+  readonly emptyRequests: boolean;
+}
+
+/** What streams can do beside what all can. */
+export interface StreamAbilities {
   /** They can carry both directions (XEP-0288). */
   readonly bidi: boolean;
   /** They can be managed (XEP-0198). */
@@ -101,7 +109,7 @@ export interface XmppServer {
   readonly host: string;
   /** The links to its domains. */
   readonly links: ReadonlyMap<string, LinkControls>;
-  readonly abilities: Abilities;
+  readonly abilities: Abilities & StreamAbilities;
   readonly rooms: Rooms;
   readonly password: string;
   /** Where clients log in by TCP, by websocket (RFC 7395), and by HTTP (BOSH, XEP-0206). */
@@ -122,6 +130,10 @@ export interface XmppServer {
   cut(): Promise<void>;
   mend(): Promise<void>;
   log(): Promise<string>;
+  /** The errors in its log. */
+  errors(): Promise<readonly string[]>;
+  /** The memory that its interpreter uses after it has collected garbage, in kB. */
+  heapKb(): Promise<number>;
   register(users: readonly string[]): Promise<void>;
   /** How its clients are connected. */
   connections(): Promise<readonly ('BOSH' | 'TCP' | 'WebSocket')[]>;
@@ -145,6 +157,10 @@ export interface XmppServer {
   /** The module is reloaded, or unloaded and then loaded. */
   reloadModule(): Promise<void>;
   restartModule(): Promise<void>;
+  unloadModule(): Promise<void>;
+  loadModule(): Promise<void>;
+  /** Runs a command of the module for operators, and returns its output. */
+  moduleCommand(name: 'announce' | 'status'): Promise<string>;
   /**
    * Adds another host with the module, and with accounts. Returns what a client needs in order to log in there.
    */

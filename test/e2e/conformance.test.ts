@@ -2,7 +2,8 @@ import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { Lab } from '../../lab/lab.ts';
-import { Runtime, type Settings } from '../../lab/runtime.ts';
+import type { Settings } from '../../lab/printed-settings.ts';
+import { Runtime } from '../../lab/runtime.ts';
 import { ROLES, startAway, startHome } from '../../lab/servers.ts';
 import type { XmppServer } from '../../lab/xmpp-server.ts';
 
