@@ -79,7 +79,7 @@ is_xmpp(undefined) ->
     false;
 is_xmpp(Type) ->
     [Media | _] = binary:split(Type, [<<";">>, <<" ">>, <<"\t">>]),
-    string:lowercase(Media) =:= <<"application/xmpp+xml">>.
+    ping_muc_text:lowercase(Media) =:= <<"application/xmpp+xml">>.
 
 run(Context, Body, Key) ->
     Parent = self(),
@@ -98,7 +98,7 @@ run(Context, Body, Key) ->
     case Result of
         {ok, Text} ->
             note(Context, 200, <<>>),
-            {200, [{<<"Content-Type">>, <<"application/xmpp+xml">>}], Text};
+            {200, [{<<"Content-Type">>, <<"application/xmpp+xml">>}, date_header()], Text};
         {error, Status, Why} ->
             problem(Context, Status, Why)
     end.
@@ -109,9 +109,13 @@ problem(Context, Status, Detail) ->
     Title = title(Status),
     Document = #{type => <<"about:blank">>, title => Title, status => Status, detail => Detail},
     {Status, Title,
-     [{<<"Content-Type">>, <<"application/problem+json">>}
+     [{<<"Content-Type">>, <<"application/problem+json">>}, date_header()
       | [{<<"Retry-After">>, <<"1">>} || Status =:= 429 orelse Status =:= 503]],
      ping_muc_json:encode(Document)}.
+
+%% ejabberd does not say what time it is. The receiver compares the clocks.
+date_header() ->
+    {<<"Date">>, list_to_binary(httpd_util:rfc1123_date())}.
 
 title(400) -> <<"Bad Request">>;
 title(401) -> <<"Unauthorized">>;

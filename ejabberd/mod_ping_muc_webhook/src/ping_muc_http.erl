@@ -125,7 +125,7 @@ headers(Data, Headers) ->
     case erlang:decode_packet(httph_bin, Data, []) of
         {ok, {http_header, _, Name, _, Value}, Rest} ->
             Key = if is_atom(Name) -> atom_to_binary(Name, utf8); true -> Name end,
-            headers(Rest, Headers#{string:lowercase(Key) => string:lowercase(Value)});
+            headers(Rest, Headers#{ping_muc_text:lowercase(Key) => ping_muc_text:lowercase(Value)});
         {ok, http_eoh, Rest} -> {Headers, Rest};
         {more, _} -> more;
         _ -> throw("the answer is not HTTP")

@@ -1,7 +1,7 @@
-%%% Text from other hosts
+%%% Text from other hosts, which can be any bytes
 -module(ping_muc_text).
 
--export([cut/2, escape/1, is_utf8/1, count/2]).
+-export([cut/2, escape/1, is_utf8/1, count/2, lowercase/1]).
 
 %% The text, cut to at most Max bytes; empty if it is not UTF-8
 -spec cut(binary(), non_neg_integer()) -> binary().
@@ -26,3 +26,8 @@ is_utf8(Text) ->
 -spec count(binary(), [byte()]) -> non_neg_integer().
 count(Text, Characters) ->
     length(binary:matches(Text, [<<C>> || C <- Characters])).
+
+%% ASCII letters in lower case. string:lowercase/1 crashes if the text is not UTF-8, as a header's value need not be.
+-spec lowercase(binary()) -> binary().
+lowercase(Text) ->
+    << <<(if C >= $A, C =< $Z -> C + 32; true -> C end)>> || <<C>> <= Text >>.

@@ -174,6 +174,7 @@ http_test() ->
     ?assertEqual({ok, Answer}, Parse(?HEAD "content-length: 4\r\n\r\nbusy")),
     ?assertEqual({ok, Answer}, Parse(?HEAD "Transfer-Encoding: chunked\r\n\r\n3;x=y\r\nbus\r\n1\r\ny\r\n0\r\n\r\n")),
     ?assertEqual({until_closed, Answer}, Parse(?HEAD "\r\nbusy")),
+    ?assertEqual({until_closed, Answer}, Parse([?HEAD "Server: caf", 16#e9, "\r\n\r\nbusy"])), % ISO 8859-1
     ?assertMatch({ok, #{status := 200}},
                  Parse("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")),
     [?assertEqual({Text, more}, {Text, Parse(Text)})
