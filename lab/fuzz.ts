@@ -273,6 +273,8 @@ export const signing: fc.Arbitrary<Signing> = fc.oneof(
 
 /** The secret of the endpoint that is fuzzed, and another one. */
 export const SECRET = decodeSecret(Buffer.alloc(32, 'fuzz').toString('base64'));
+/** The same, as a setting of the module. */
+export const WEBHOOK_SECRET = `whsec_${SECRET.toString('base64')}`;
 const WRONG = decodeSecret(Buffer.alloc(32, 'zzuf').toString('base64'));
 
 interface Signable {

@@ -4,9 +4,11 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { synthesize } from '../local/assembly.ts';
 import { ensureServer } from './debian.ts';
+import { SERVERS } from '../infra/server-settings.ts';
 import { fuzzStanzas } from '../lab/fuzz-stanzas.ts';
 import { fuzzWebhook } from '../lab/fuzz-webhook.ts';
 import type { Violation } from '../lab/fuzz.ts';
+import { isKind } from '../lab/servers.ts';
 
 /**
  * Sends malformed input to both HTTP endpoints, and prints the results. The exit status is 1 if any input had an
@@ -18,8 +20,15 @@ const { values } = parseArgs({
     stanzas: { type: 'string', default: '20000' },
     /** The seed of the random input. It is printed, so that a run can be repeated. */
     seed: { type: 'string', default: '1' },
+    /** Whose stanza API: `--server ejabberd`. */
+    server: { type: 'string', default: 'prosody' },
   },
 });
+const { server } = values;
+if (!isKind(server)) {
+  process.stderr.write(`--server must be ${Object.keys(SERVERS).join(' or ')}; got ${server}\n`);
+  process.exit(1);
+}
 const seed = Number(values.seed);
 const showProgress = (step: string): void => {
   process.stderr.write(process.stderr.isTTY ? `\r\u001b[K${step}` : `${step}\n`);
@@ -30,7 +39,7 @@ function show(violations: readonly Violation[]): void {
     process.stdout.write(`\nWRONG: ${why}\n  input: ${input}\n  body: ${body}\n`);
 }
 
-ensureServer('prosody');
+ensureServer(server);
 const assembly = await mkdtemp(join(tmpdir(), 'ping-muc-fuzz-'));
 try {
   await synthesize(assembly, { serverApiUrl: 'http://127.0.0.1:5280/ping_muc' });
@@ -39,7 +48,7 @@ try {
     seed,
     progress: (step) => showProgress(`webhook: ${step}`),
   });
-  const stanzas = await fuzzStanzas({
+  const stanzas = await fuzzStanzas(server, {
     inputs: Number(values.stanzas),
     seed,
     measured: true,
@@ -50,6 +59,7 @@ try {
     Object.entries(answers)
       .map(([status, count]) => `${status}: ${count}`)
       .join(', ');
+  const { before, after } = stanzas.memory;
   const ms = (milliseconds: number): string => `${milliseconds.toFixed(0)} ms`;
   console.table({
     inputs: { webhook: webhook.inputs, 'stanza API': stanzas.inputs },
@@ -73,8 +83,8 @@ try {
     memory: {
       webhook: `${webhook.heldMb.early} MB held after a quarter, ${webhook.heldMb.end} MB at the end`,
       'stanza API':
-        `Lua ${(stanzas.luaKb.before / 1024).toFixed(1)} → ${(stanzas.luaKb.after / 1024).toFixed(1)} MB, ` +
-        `process ${stanzas.rssMb.before.toFixed(0)} → ${stanzas.rssMb.after.toFixed(0)} MB`,
+        `in use ${(before.heapKb / 1024).toFixed(1)} → ${(after.heapKb / 1024).toFixed(1)} MB, ` +
+        `process ${before.rssMb.toFixed(0)} → ${after.rssMb.toFixed(0)} MB`,
     },
     violations: { webhook: webhook.violations.length, 'stanza API': stanzas.violations.length },
   });
