@@ -20,10 +20,9 @@ const DIFFERENCES: readonly Difference[] = [
   own('shell', "tests the commands in Prosody's shell"),
   own('settings', "tests changes of Prosody's configuration, and of the module's Lua files"),
   own('sender', "tests Prosody's metrics and the module's status in its shell"),
-  own('doctor', "configures Prosody's HTTPS server"),
-  own('fuzz', "fuzzes Prosody's HTTP server, and looks into its memory"),
   own('package', 'does not depend on the server'),
   { server: 'prosody', role: 'users', file: 'ejabberd', reason: 'tests the commands and the installation of ejabberd' },
+  { ...asUsers('doctor', 'another http_host'), reason: 'ejabberd does not have this setting' },
   {
     server: 'ejabberd',
     role: 'rooms',

@@ -31,7 +31,7 @@ export async function* installationFindings(
   const webhook = await webhookFinding(endpoint, hosts.length > 0 ? hosts : ['example.net']);
   yield webhook;
   if (hosts.length === 0 && webhook.mark === 'ok')
-    yield bad('XMPP hosts: none has reported yet. Configure Prosody, or name a host: --host example.net');
+    yield bad('XMPP hosts: none has reported yet. Configure the XMPP server, or name a host: --host example.net');
   for (const host of hosts) {
     const answers = await askServer(host, !webhook.hasOtherSecret).catch(String);
     if (typeof answers === 'string') yield bad(`Server API of ${host}: it cannot be asked: ${answers}`);

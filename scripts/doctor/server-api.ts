@@ -2,6 +2,7 @@ import { type Element, Parser } from '@xmpp/xml';
 import type { Reply, ServerAnswers } from '../../functions/adapters/probe.ts';
 import { CONTRACT_VERSION } from '../../functions/names.ts';
 import { clockProblem, describeUnanswered, detailOf } from './answers.ts';
+import { RELOAD, moduleCommand } from './commands.ts';
 import { type Finding, bad, note, ok } from './finding.ts';
 
 /** Days left of a certificate below which it is mentioned: those who renew by a timer do so 30 days before. */
@@ -9,6 +10,9 @@ const FEW_DAYS = 14;
 const DAY_MS = 86_400_000;
 /** A difference of clocks below which nobody needs to know it. */
 const CLOCK_SECONDS = 30;
+const HOW_TO_LISTEN =
+  '. Start the XMPP server, and check where its HTTP server listens: on Prosody by http_ports, https_ports and their ' +
+  'interfaces, on ejabberd by the listener with ejabberd_http';
 
 /**
  * Judges what the API of one host answers to the functions.
@@ -21,14 +25,13 @@ export function* serverFindings(
 ): Generator<Finding, void, void> {
   if ('code' in unsigned) {
     const isOff = unsigned.code === 'ECONNREFUSED';
-    const advice = isOff ? '. Start Prosody, and check http_ports, https_ports and their interfaces' : '';
-    return yield bad(`Server API of ${host}: ${describeUnanswered(url, unsigned)}${advice}`);
+    return yield bad(`Server API of ${host}: ${describeUnanswered(url, unsigned)}${isOff ? HOW_TO_LISTEN : ''}`);
   }
   if (unsigned.status === 404) return yield bad(`Server API of ${host}: ${notFound(url, host)}`);
   if (unsigned.status !== 401)
     return yield bad(
       `Server API of ${host}: ${url} answers ${unsigned.status} to a request without a signature, and not 401: ` +
-        `is the URL that of Prosody's HTTP server?`,
+        `is the URL that of the XMPP server's HTTP server?`,
     );
   if (signed === undefined)
     return yield note(`Server API of ${host}: ${url} answers. More is tested with the right secret`);
@@ -37,13 +40,15 @@ export function* serverFindings(
   yield* answered(signed, url, host, printed);
 }
 
-/** Prosody's answer does not tell the two causes apart. */
+/** The answer does not tell the causes apart. */
 function notFound(url: string, host: string): string {
-  const { hostname } = new URL(url);
+  const { hostname, pathname } = new URL(url);
   const name = hostname === host ? 'its section sets no other http_host' : `its section has http_host = "${hostname}"`;
+  const path = pathname.replace(/\/stanzas$/, '');
   return (
     `${url} answers 404: check that mod_ping_muc_webhook is loaded for ${host}, ` +
-    `and that ${name} (Prosody reads it when it starts)`
+    `and that ${name} (Prosody reads it when it starts); ` +
+    `on ejabberd, that the request_handlers of the listener have ${path}: mod_ping_muc_webhook`
   );
 }
 
@@ -51,7 +56,7 @@ function refused(reply: Reply, url: string): string {
   const clock = clockProblem(reply, 'the functions');
   if (clock !== undefined) return `${url} refuses what is signed: ${clock}`;
   if (reply.status === 401)
-    return `${url} has another secret: set the same ping_muc_secret in Prosody, and run prosodyctl shell config reload`;
+    return `${url} has another secret: set the same ping_muc_secret there (ejabberd: secret), and run ${RELOAD}`;
   return `${url} answers ${reply.status} to a signed request: ${detailOf(reply)}`;
 }
 
@@ -73,7 +78,7 @@ function* answered(
   if (answering !== host)
     return yield bad(
       `Server API of ${host}: ${url} reaches the module of ${answering}. ` +
-        `Use {host} in the URL of the server API, and give each host its own http_host`,
+        `Use {host} in the URL of the server API, and on Prosody give each host its own http_host`,
     );
   yield ok(`Server API of ${host}: ${url} accepts what is signed, and refuses what is not`);
   if (version !== CONTRACT_VERSION)
@@ -85,13 +90,14 @@ function* answered(
   yield* clock(reply, host);
   if (webhooks === 'failing')
     yield bad(
-      `Webhooks of ${host}: the newest one was not accepted. Run prosodyctl shell ping_muc status on the server: ` +
-        `it says why. Compare ping_muc_webhook_url`,
+      `Webhooks of ${host}: the newest one was not accepted. Run ${moduleCommand('status')} on the server: ` +
+        `it says why. Compare ping_muc_webhook_url (ejabberd: webhook_url)`,
     );
   yield* settings(root, host, printed);
   if (dryRun === 'true')
     yield bad(
-      `Dry run of ${host}: on: nobody is notified or brought back. Remove ping_muc_dry_run when you have seen enough`,
+      `Dry run of ${host}: on: nobody is notified or brought back. ` +
+        `Remove ping_muc_dry_run (ejabberd: dry_run) when you have seen enough`,
     );
   else yield ok(`Dry run of ${host}: off`);
 }
@@ -126,7 +132,7 @@ function* certificate({ expires }: Reply, host: string): Generator<Finding, void
   if (expires === undefined) return;
   const days = Math.floor((expires - Date.now()) / DAY_MS);
   const left = `Certificate of the server API of ${host}: ${days === 1 ? '1 day is' : `${days} days are`} left`;
-  yield days < FEW_DAYS ? note(`${left}: check that it is renewed, and that Prosody then reloads it`) : ok(left);
+  yield days < FEW_DAYS ? note(`${left}: check that it is renewed, and that the server then uses it`) : ok(left);
 }
 
 function* clock({ ahead }: Reply, host: string): Generator<Finding, void, void> {

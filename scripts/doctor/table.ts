@@ -1,6 +1,7 @@
 import { ScanCommand } from '@aws-sdk/client-dynamodb';
 import { hostsHealth } from '../../functions/core/heartbeats.ts';
 import { type StackTable, describePause, nowSeconds } from '../controls.ts';
+import { moduleCommand } from './commands.ts';
 import { type Finding, type Findings, bad, note, ok } from './finding.ts';
 import { commandLine } from '../../local/installation.ts';
 
@@ -41,8 +42,8 @@ export async function* tableFindings({ controls, hosts }: StackTable, of: readon
     const heartbeat = heartbeats.find((one) => one.host === host);
     if (heartbeat === undefined)
       yield bad(
-        `Heartbeat of ${host}: none has come. Run prosodyctl shell ping_muc announce on the server, and then this ` +
-          `again; if none comes, prosodyctl shell ping_muc status says why`,
+        `Heartbeat of ${host}: none has come. Run ${moduleCommand('announce')} on the server, and then this again; ` +
+          `if none comes, ${moduleCommand('status')} says why`,
       );
     else yield heartbeatFinding(host, now - heartbeat.last, heartbeat, silent.has(host));
   }
@@ -56,7 +57,7 @@ function heartbeatFinding(
 ): Finding {
   const came = `Heartbeat of ${host}: the last one came ${duration(age)} ago`;
   if (isSilent)
-    return bad(`${came}. Run prosodyctl shell ping_muc status on the server: it says why its webhooks do not arrive`);
+    return bad(`${came}. Run ${moduleCommand('status')} on the server: it says why its webhooks do not arrive`);
   const waits = `${came}, with ${queue.length} ${queue.length === 1 ? 'event' : 'events'} in the queue`;
   return queue.oldest < OLD_SECONDS
     ? ok(waits)

@@ -6,8 +6,10 @@ import { doctor } from '../../lab/doctor.ts';
 import { listen } from '../../lab/endpoint.ts';
 import { NOT_SHIFTED, shifted } from '../../lab/faketime.ts';
 import { Lab, until } from '../../lab/lab.ts';
-import { Prosody } from '../../lab/prosody.ts';
-import { Runtime, type Settings } from '../../lab/runtime.ts';
+import { Runtime } from '../../lab/runtime.ts';
+import { HTTPS_PORT } from '../../lab/server-process.ts';
+import { startHome } from '../../lab/servers.ts';
+import type { XmppServer } from '../../lab/xmpp-server.ts';
 import { readAddress } from '../../local/address.ts';
 import { type StackTable, nowSeconds, openTable } from '../../scripts/controls.ts';
 import type { Finding } from '../../scripts/doctor/finding.ts';
@@ -16,42 +18,22 @@ import { instanceFindings } from '../../scripts/doctor/instance.ts';
 /** `npm run doctor`, on an installation that works, and on ones that do not: each fault is named in one line. */
 
 const OTHER_SECRET = `whsec_${Buffer.alloc(32, 7).toString('base64')}`;
-const HTTPS_PORT = 5281;
-/** The addresses of Prosody's HTTPS server, by the kind of their certificate. */
-const HTTPS = { valid: 2, expired: 7, 'of another name': 8 } as const;
 let lab: Lab;
 let runtime: Runtime;
-let home: Prosody;
-/** Another host of the same server. */
-let second: string;
+let home: XmppServer;
 let table: StackTable;
 
-/** The configuration of both hosts. @param changes settings of the first one */
-function forHosts(changes: Settings = {}): string {
-  const { forHost } = runtime.prosodySettings(changes);
-  return `${forHost}\nVirtualHost "${second}"\n${runtime.prosodySettings().forHost}`;
-}
+/** The certificate of the HTTPS server. */
+const httpsCertificate = (): string => join(lab.directory, 'https');
+const httpsApi = (): string => `https://${lab.address(2)}:${HTTPS_PORT}/ping_muc`;
 
-/** Prosody's HTTPS server, with a certificate for each of its addresses (13.0 does not take one for each port). */
-async function certificates(): Promise<string> {
+type CertificateKind = 'valid' | 'expired' | 'of another name';
+
+async function certify(kind: CertificateKind): Promise<void> {
   const authority = await lab.authority();
-  const entries: string[] = [];
-  for (const [kind, address] of Object.entries(HTTPS)) {
-    const directory = join(lab.directory, 'https', String(address));
-    const name = lab.address(kind === 'of another name' ? 9 : address);
-    await authority.certify([name], directory, { isExpired: kind === 'expired' });
-    const files = `certificate = "${directory}/server.crt", key = "${directory}/server.key"`;
-    entries.push(`["${lab.address(address)}"] = { ${files} }`);
-  }
-  const interfaces = Object.values(HTTPS).map((address) => `"${lab.address(address)}"`);
-  return [
-    `https_interfaces = { ${interfaces.join(', ')} }`,
-    `https_ports = { ${HTTPS_PORT} }`,
-    `https_ssl = { ${entries.join(', ')} }`,
-  ].join('\n');
+  const name = lab.address(kind === 'of another name' ? 9 : 2);
+  await authority.certify([name], httpsCertificate(), { isExpired: kind === 'expired' });
 }
-
-const httpsApi = (kind: keyof typeof HTTPS): string => `https://${lab.address(HTTPS[kind])}:${HTTPS_PORT}/ping_muc`;
 
 async function openRuntimeTable(): Promise<StackTable> {
   return openTable((await readAddress(runtime.data)) ?? '');
@@ -66,12 +48,11 @@ async function openTableAgain(): Promise<void> {
 beforeAll(async () => {
   lab = await Lab.open();
   runtime = await Runtime.start(lab, { environment: { PING_MUC_CONSOLE: '0' } });
-  second = lab.address(6);
-  const { global } = runtime.prosodySettings();
-  home = await Prosody.start(lab, {
+  await certify('valid');
+  home = await startHome(lab, {
     host: lab.address(2),
-    global: `${global}\n${await certificates()}`,
-    forHost: forHosts(),
+    module: { runtime, changes: {} },
+    httpsCertificate: httpsCertificate(),
   });
   table = await openRuntimeTable();
   await announce();
@@ -96,20 +77,15 @@ async function expectFault(text: RegExp, changes: Parameters<typeof find>[0] = {
   expect(broken(await find(changes))).toEqual([expect.stringMatching(text)]);
 }
 
-/** The hosts report, and the functions know it. */
-async function announce(): Promise<void> {
-  await home.shell('ping_muc', 'announce');
-  await until('both hosts have reported', async () => {
+/** Hosts report, and the functions know it. */
+async function announce(hosts = [home.host]): Promise<void> {
+  await home.moduleCommand('announce');
+  await until(`${hosts.join(' and ')} have reported`, async () => {
     const { heartbeats } = await table.hosts.read(nowSeconds());
-    return heartbeats.filter(({ last }) => nowSeconds() - last < 300).length === 2;
+    const fresh = heartbeats.filter(({ last }) => nowSeconds() - last < 300).map(({ host }) => host);
+    return hosts.every((host) => fresh.includes(host));
   });
 }
-
-async function configure(changes: Settings): Promise<void> {
-  await home.reload(forHosts(changes));
-}
-
-const module = (verb: string): Promise<string> => home.shell('module', verb, 'ping_muc_webhook', home.host);
 
 describe('an installation that works', () => {
   it('is found to work: it ends with 0, and each link has a tick', async () => {
@@ -136,7 +112,7 @@ describe('an installation that works', () => {
 
   it('with HTTPS: it says how many days of the certificate are left', async () => {
     const { certificate } = await lab.authority();
-    const { status, output } = await doctor(runtime.data, ['--host', home.host, '--server-api', httpsApi('valid')], {
+    const { status, output } = await doctor(runtime.data, ['--host', home.host, '--server-api', httpsApi()], {
       NODE_EXTRA_CA_CERTS: certificate,
     });
     expect(output).toMatch(/^! Certificate of the server API of \S+: 1 day is left: check that it is renewed/m);
@@ -187,10 +163,18 @@ describe('npm start', () => {
 });
 
 describe('the server', () => {
+  async function restart(): Promise<void> {
+    await home.kill();
+    await home.start();
+  }
+
   it('is out of reach', async () => {
-    await expectFault(/^Server API of .*: nothing listens at .*:5999\. Start Prosody, and check http_ports/, {
-      serverApi: 'http://{host}:5999/ping_muc',
-    });
+    await expectFault(
+      /^Server API of .*: nothing listens at .*:5999\. Start the XMPP server, and check where its HTTP server listens/,
+      {
+        serverApi: 'http://{host}:5999/ping_muc',
+      },
+    );
   });
 
   it('is reached at a URL of something else', async () => {
@@ -200,30 +184,28 @@ describe('the server', () => {
   });
 
   it('has another secret', async () => {
-    await configure({ ping_muc_secret: OTHER_SECRET });
-    await expectFault(/^Server API of .* has another secret: set the same ping_muc_secret in Prosody/);
-    await configure({});
+    await home.set({ ping_muc_secret: OTHER_SECRET });
+    await expectFault(/^Server API of .* has another secret: set the same ping_muc_secret there/);
+    await home.set();
   });
 
   it('has not loaded the module', async () => {
-    await module('unload');
+    await home.unloadModule();
     await expectFault(/^Server API of .* answers 404: check that mod_ping_muc_webhook is loaded for /);
-    await module('load');
+    await home.loadModule();
   });
 
   it('serves the module under another http_host', async () => {
-    const restart = async (changes: Settings): Promise<void> => {
-      await home.kill();
-      await home.configure(forHosts(changes));
-      await home.start();
-    };
-    await restart({ http_host: 'elsewhere.example' });
+    await home.set({ http_host: 'elsewhere.example' });
+    await restart();
     await expectFault(/^Server API of .* answers 404: .* and that its section sets no other http_host/);
-    await restart({});
+    await home.set();
+    await restart();
   });
 
   it('passes requests of one host to the module of another', async () => {
-    // both hosts have reported, so none needs to be named
+    const { host: second } = await home.addHost(lab.address(6), [], {});
+    await announce([home.host, second]); // so none needs to be named
     await expectFault(new RegExp(`^Server API of ${second}: .* reaches the module of ${home.host}\\. Use {host}`), {
       hosts: [],
       serverApi: `http://${home.host}:5280/ping_muc`,
@@ -231,20 +213,29 @@ describe('the server', () => {
   });
 
   it('sends its webhooks elsewhere', async () => {
-    await configure({ ping_muc_webhook_url: `http://${runtime.host}:5999/webhooks` });
-    await home.shell('ping_muc', 'announce');
-    const status = (): Promise<string> => home.shell('ping_muc', 'status');
-    await until('a webhook has failed', async () => (await status()).includes('cannot be reached'));
-    await expectFault(/^Webhooks of .*: the newest one was not accepted\. Run prosodyctl shell ping_muc status/);
-    await configure({});
-    await module('reload');
-    await until('a webhook is accepted', async () => !(await status()).includes('cannot be reached'));
+    await home.set({ ping_muc_webhook_url: `http://${runtime.host}:5999/webhooks` });
+    await home.moduleCommand('announce');
+    const isFailing = async (): Promise<boolean> => (await home.moduleCommand('status')).includes('cannot be reached');
+    await until('a webhook has failed', isFailing);
+    await expectFault(/^Webhooks of .*: the newest one was not accepted\. Run prosodyctl shell ping_muc status \(ejab/);
+    await home.set();
+    await home.reloadModule();
+    await until('a webhook is accepted', async () => !(await isFailing()));
   });
 
   it('has the dry run on', async () => {
-    await configure({ ping_muc_dry_run: true });
+    await home.set({ ping_muc_dry_run: true });
     await expectFault(/^Dry run of .*: on: nobody is notified or brought back/);
-    await configure({});
+    await home.set();
+  });
+
+  it('has other settings than those that were printed, which is mentioned', async () => {
+    await home.set({ ping_muc_delay: 30 });
+    const notes = (await find()).filter(({ mark }) => mark !== 'ok').map(({ text }) => text);
+    expect(notes).toContainEqual(
+      expect.stringMatching(/^Settings of .*: delay 30 s, .*\. Those that were printed have delay 60 s$/),
+    );
+    await home.set();
   });
 
   it('has a module that is older than the functions', async () => {
@@ -266,9 +257,9 @@ describe('the server', () => {
         ExpressionAttributeValues: { ':last': { N: String(nowSeconds() - 1500) } },
       }),
     );
-    await expectFault(/^Heartbeat of .*: the last one came 25 min ago\. Run prosodyctl shell ping_muc status/);
+    await expectFault(/^Heartbeat of .*: the last one came 25 min ago\. Run prosodyctl shell ping_muc status /);
     await table.client.send(new DeleteItemCommand({ TableName: table.name, Key }));
-    await expectFault(/^Heartbeat of .*: none has come\. Run prosodyctl shell ping_muc announce/);
+    await expectFault(/^Heartbeat of .*: none has come\. Run prosodyctl shell ping_muc announce /);
     await announce();
   });
 
@@ -285,10 +276,12 @@ describe('the server', () => {
       /^✗ Server API of .*: the certificate of \S+ is not from an authority that Node trusts/m,
     ],
   ] as const)('has a certificate %s', async (_what, kind, expected) => {
+    await certify(kind);
+    await restart(); // Prosody does not reload the certificate of a port
     const { certificate } = await lab.authority();
     const { status, output } = await doctor(
       runtime.data,
-      ['--host', home.host, '--server-api', httpsApi(kind)],
+      ['--host', home.host, '--server-api', httpsApi()],
       kind === 'valid' ? {} : { NODE_EXTRA_CA_CERTS: certificate },
     );
     expect(output).toMatch(expected);
