@@ -23,7 +23,8 @@ export interface StanzaResult {
    * machine may be busy with other things; `own` is the processor time of the server during that wait, at most.
    */
   readonly stall: { readonly baseline: number; readonly wait: number; readonly own: number; readonly worst: string };
-  readonly memory: { readonly before: Memory; readonly after: Memory };
+  /** Undefined: the server did not live so long. */
+  readonly memory: { readonly before: Memory | undefined; readonly after: Memory | undefined };
   readonly violations: readonly Violation[];
 }
 
@@ -261,37 +262,39 @@ export async function fuzzStanzas(
   const testBed = await StanzaTestBed.open(kind);
   const { juliet, muc, world } = testBed;
   const fuzzer = new StanzaFuzzer(testBed);
+  let stall: StanzaResult['stall'] = { baseline: 0, wait: 0, own: 0, worst: '' };
+  let [before, after]: Memory[] = [];
   try {
     await sleep(500); // what the login causes has arrived
     const traffic = { asked: muc.asked.length, received: juliet.received.length };
     const server = await stateOf(testBed);
     await fuzzer.sendStrangeRequests();
-    const stall = await (options.measured ? fuzzer.measureSeeds(options.progress) : fuzzer.sendSeeds(options.progress));
+    stall = await (options.measured ? fuzzer.measureSeeds(options.progress) : fuzzer.sendSeeds(options.progress));
 
-    const before = await testBed.memory();
+    before = await testBed.memory();
     await fuzz(inputs(world), options, fuzzer.tally, AT_ONCE, async (given, name) => {
       await fuzzer.send(fuzzer.accepted < MAX_ACCEPTED ? given : { ...given, signing: 'other body' }, name);
     });
-    const after = await testBed.memory().catch(() => undefined);
-    if (after === undefined) fuzzer.tally.violate('all', 'the server does not answer its shell', NO_INPUT);
-    else {
-      await sleep(500); // what got through has arrived
-      fuzzer.checkTraffic(traffic);
-      fuzzer.checkMemory(before, after);
-      await fuzzer.checkLog();
-      await fuzzer.checkServer(server);
-      await fuzzer.checkRightStanzas();
-    }
-    const { counts, violations } = fuzzer.tally;
-    return {
-      inputs: Object.entries(counts).reduce((sum, [name, count]) => sum + (name.includes('again') ? 0 : count), 0),
-      answers: counts,
-      stanzas: fuzzer.conditions,
-      stall,
-      memory: { before, after: after ?? before },
-      violations,
-    };
+    after = await testBed.memory();
+
+    await sleep(500); // what got through has arrived
+    fuzzer.checkTraffic(traffic);
+    fuzzer.checkMemory(before, after);
+    await fuzzer.checkLog();
+    await fuzzer.checkServer(server);
+    await fuzzer.checkRightStanzas();
+  } catch (error) {
+    fuzzer.tally.violate('all', `the server has ended, or does not answer: ${String(error)}`, NO_INPUT);
   } finally {
     await testBed.close();
   }
+  const { counts, violations } = fuzzer.tally;
+  return {
+    inputs: Object.entries(counts).reduce((sum, [name, count]) => sum + (name.includes('again') ? 0 : count), 0),
+    answers: counts,
+    stanzas: fuzzer.conditions,
+    stall,
+    memory: { before, after },
+    violations,
+  };
 }

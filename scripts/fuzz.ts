@@ -59,7 +59,10 @@ try {
     Object.entries(answers)
       .map(([status, count]) => `${status}: ${count}`)
       .join(', ');
-  const { before, after } = stanzas.memory;
+  const shown = (name: 'heapKb' | 'rssMb', divisor: number): string =>
+    [stanzas.memory.before, stanzas.memory.after]
+      .map((memory) => (memory === undefined ? '–' : (memory[name] / divisor).toFixed(1)))
+      .join(' → ');
   const ms = (milliseconds: number): string => `${milliseconds.toFixed(0)} ms`;
   console.table({
     inputs: { webhook: webhook.inputs, 'stanza API': stanzas.inputs },
@@ -82,9 +85,7 @@ try {
     },
     memory: {
       webhook: `${webhook.heldMb.early} MB held after a quarter, ${webhook.heldMb.end} MB at the end`,
-      'stanza API':
-        `in use ${(before.heapKb / 1024).toFixed(1)} → ${(after.heapKb / 1024).toFixed(1)} MB, ` +
-        `process ${before.rssMb.toFixed(0)} → ${after.rssMb.toFixed(0)} MB`,
+      'stanza API': `${shown('heapKb', 1024)} MB in use, ${shown('rssMb', 1)} MB of the process`,
     },
     violations: { webhook: webhook.violations.length, 'stanza API': stanzas.violations.length },
   });
