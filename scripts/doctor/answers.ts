@@ -38,7 +38,7 @@ export function describeUnanswered(url: string, { code, message }: Unanswered): 
 /** Codes of Node's TLS, which are those of OpenSSL. */
 function certificateProblem(code: string, hostname: string): string | undefined {
   if (code === 'CERT_HAS_EXPIRED')
-    return `the certificate of ${hostname} has expired: renew it, and restart what serves it (Prosody does not reload it)`;
+    return `the certificate of ${hostname} has expired: renew it, and restart what serves it`;
   if (code === 'CERT_NOT_YET_VALID') return `the certificate of ${hostname} is not valid yet: check both clocks`;
   if (code === 'ERR_TLS_CERT_ALTNAME_INVALID')
     return `the certificate is not one of ${hostname}: install one with this name for the HTTP server`;

@@ -277,7 +277,7 @@ describe('the server', () => {
     ],
   ] as const)('has a certificate %s', async (_what, kind, expected) => {
     await certify(kind);
-    await restart(); // Prosody does not reload the certificate of a port
+    await restart(); // Prosody serves clients without SNI the old one until then
     const { certificate } = await lab.authority();
     const { status, output } = await doctor(
       runtime.data,
