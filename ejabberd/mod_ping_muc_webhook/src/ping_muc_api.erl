@@ -67,7 +67,7 @@ check(#{settings := #{secrets := Secrets}}, Headers, Body) ->
             {error, 401, Why};
         ok ->
             case is_xmpp(header('Content-Type', Headers)) of
-                true -> {ok, {Id, Timestamp}};
+                true -> {ok, ping_muc_replays:key(Id, Timestamp)};
                 false -> {error, 415, <<"the content type must be application/xmpp+xml">>}
             end
     end.

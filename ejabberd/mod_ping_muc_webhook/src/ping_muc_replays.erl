@@ -1,9 +1,11 @@
 %%% Replays: which requests to the stanza API have been accepted, so that nobody can send a recorded one again
 -module(ping_muc_replays).
 
--export([new/0, remember/3, forget/2, memory/0]).
+-export([new/0, key/2, remember/3, forget/2, memory/0]).
 
--export_type([replays/0]).
+-export_type([replays/0, key/0]).
+
+-type key() :: {binary(), binary()}.
 
 -define(MEMORY, (2 * ping_muc_signature:tolerance())). % seconds: a timestamp may also be ahead of our clock
 -define(MAX_REPLAYS, 10000).
@@ -17,6 +19,12 @@ new() ->
 -spec memory() -> pos_integer().
 memory() ->
     ?MEMORY.
+
+%% What a request is recognised by: its webhook-id and webhook-timestamp. Copies, because a part of a packet keeps the
+%% whole packet in memory.
+-spec key(binary(), binary()) -> key().
+key(Id, Timestamp) ->
+    {binary:copy(Id), binary:copy(Timestamp)}.
 
 %% Stores a request, at a time in seconds. Returns replay if it is stored already, and full if there are too many.
 -spec remember(term(), integer(), replays()) -> {ok | replay | full, replays()}.

@@ -195,6 +195,11 @@ replays_test() ->
     ?assertMatch({full, _}, ping_muc_replays:remember(a, 1000, Full)),
     ?assertMatch({ok, _}, ping_muc_replays:remember(a, 1600, Full)).
 
+key_test() ->
+    Packet = binary:copy(<<"x">>, 50000),
+    {Id, Timestamp} = ping_muc_replays:key(binary:part(Packet, 0, 200), binary:part(Packet, 300, 10)),
+    ?assertEqual([200, 10], [binary:referenced_byte_size(Part) || Part <- [Id, Timestamp]]).
+
 %% Limits
 
 requests(Count, Queries, IsSingle, Limits) ->
