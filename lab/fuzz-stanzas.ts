@@ -30,6 +30,8 @@ export interface StanzaResult {
 
 /** No bad input may hold up other requests for longer. */
 const MAX_STALL_MS = 100;
+/** The same, if the server does nothing meanwhile. The limit is wide, because other load can be the reason. */
+const MAX_WAIT_MS = 2000;
 /** Each seed is sent up to this often, and its shortest stall counts: other load can only make a stall longer. */
 const TURNS = 5;
 /** The allowed growth of the server's memory. */
@@ -122,7 +124,7 @@ class StanzaFuzzer {
       progress?.(name);
       const given = rightInput(body);
       let [wait, own] = [Infinity, Infinity];
-      for (let turn = 0; turn < TURNS && own > MAX_STALL_MS / 4; turn += 1) {
+      for (let turn = 0; turn < TURNS && (own > MAX_STALL_MS / 4 || wait > MAX_WAIT_MS); turn += 1) {
         const cost = await this.#testBed.longestWait(() => this.send(given, name));
         [wait, own] = [Math.min(wait, cost.wait), Math.min(own, cost.own)];
       }
@@ -131,6 +133,8 @@ class StanzaFuzzer {
       if (own > stall.own) Object.assign(stall, { own, worst: name });
       if (own > MAX_STALL_MS)
         this.tally.violate(name, `held up the server for ${own.toFixed(0)} ms, ${TURNS} times`, given.body);
+      if (wait > MAX_WAIT_MS)
+        this.tally.violate(name, `made others wait for ${wait.toFixed(0)} ms, ${TURNS} times`, given.body);
     }
     return stall;
   }

@@ -91,7 +91,7 @@ export interface Rooms {
 }
 
 /** What a server can do beside what all can. */
-export interface Abilities {
+interface Abilities {
   /** Its HTTP server passes requests without a body to the module. Otherwise it answers 400 by itself. */
   readonly emptyRequests: boolean;
 }
