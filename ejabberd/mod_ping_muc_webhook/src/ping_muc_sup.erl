@@ -11,7 +11,8 @@
 -define(WITHIN, 60).
 -define(SHUTDOWN, 30000). % ms until a process is killed that has many messages before this one, and its state is lost
 
-%% Starts what the hooks need. The arguments of a child are logged if it fails, so they are never the settings, which hold the keys.
+%% Starts what the hooks need. The arguments of a child are logged if it fails, so they are never the settings, which
+%% hold the keys.
 -spec start(binary()) -> ok | {error, term()}.
 start(Host) ->
     Spec = #{id => name(Host), start => {?MODULE, start_link, [Host]}, restart => temporary,
