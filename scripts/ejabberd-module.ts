@@ -68,7 +68,8 @@ function checkTypes(): boolean {
   }
   return evaluate(
     `Warnings = dialyzer:run([{init_plt, "${TYPES}"}, {files_rec, ["${folder}"]}, {warnings, [unmatched_returns]}]),
-    Ours = [W || {_, {File, _}, _} = W <- Warnings, string:find(File, "_tests") =:= nomatch],
+    Ours = [W || {_, {File, _}, _} = W <- Warnings, string:find(File, "ping_muc_") =/= nomatch,
+                 string:find(File, "_tests") =:= nomatch],
     [io:put_chars(dialyzer:format_warning(W)) || W <- Ours],
     halt(min(1, length(Ours))).`,
     TYPES_MS,
@@ -88,5 +89,7 @@ function evaluate(erlang: string, timeout = TESTS_MS): boolean {
     PING_MUC_SAMPLES: join(CHECKOUT, 'protocol/samples'),
   };
   const [command, ...args] = [...PREFIX, 'erl', '-noshell', '-pa', folder, '-eval', erlang];
-  return spawnSync(command, args, { stdio: ['ignore', 'inherit', 'inherit'], env, timeout }).status === 0;
+  const { status, error } = spawnSync(command, args, { stdio: ['ignore', 'inherit', 'inherit'], env, timeout });
+  if (error !== undefined) process.stderr.write(`${error.message}\n`); // no erl, or no end in time
+  return status === 0;
 }

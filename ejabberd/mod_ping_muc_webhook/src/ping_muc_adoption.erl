@@ -155,11 +155,11 @@ answered(Answer, {explore, _, Candidates}) ->
         false -> []
     end;
 answered(Answer, {verify, {What, Pid, _, Room, Nick}}) ->
-    case {What, may_be_in(Answer)} of
-        {untracked, true} -> Pid ! {ping_muc, {adopt, Room, Nick}};
-        {missing, false} -> Pid ! {ping_muc, {has_left, Room, Nick}};
-        _ -> ok
-    end,
+    _ = case {What, may_be_in(Answer)} of
+            {untracked, true} -> Pid ! {ping_muc, {adopt, Room, Nick}};
+            {missing, false} -> Pid ! {ping_muc, {has_left, Room, Nick}};
+            _ -> ok
+        end,
     [].
 
 is_room(#iq{type = result} = Answer) ->
