@@ -78,7 +78,10 @@ function inside(args: readonly string[]): number {
     .trim()
     .split('\n');
   process.stdout.write(`${versions.join(', ')}: installed in ${Math.round((Date.now() - start) / 1000)} s\n`);
-  if (versions[0]?.startsWith('prosody 13.0.') !== true) return 1;
+  if (!versions.some((line) => line.startsWith('prosody 13.0.'))) {
+    process.stderr.write('These are not the versions that this command is for\n');
+    return 1;
+  }
   const env = { ...process.env, TMPDIR: TEMPORARY, SERVER_PREFIX: `chroot ${TREE}` };
   const command =
     other === undefined
