@@ -18,10 +18,14 @@ interface ServerSettings {
   readonly xmppHosts?: readonly string[];
 }
 
-/** The servers that have the module. Each has its file in the data directory, its name, and lines to paste. */
+/**
+ * The servers that have the module. Each has its file in the data directory, its name, and lines to paste. `apiPort` is
+ * where its stanza API listens on one machine: Prosody's own HTTP port, and for ejabberd, whose example configuration
+ * uses 5280 with TLS, a port of the API alone.
+ */
 export const SERVERS = {
-  prosody: { name: 'Prosody', file: 'prosody-settings.lua', settings: prosodySettings },
-  ejabberd: { name: 'ejabberd', file: 'ejabberd-settings.yml', settings: ejabberdSettings },
+  prosody: { name: 'Prosody', file: 'prosody-settings.lua', settings: prosodySettings, apiPort: 5280 },
+  ejabberd: { name: 'ejabberd', file: 'ejabberd-settings.yml', settings: ejabberdSettings, apiPort: 5281 },
 } as const;
 export type ServerName = keyof typeof SERVERS;
 export const isServerName = (name: string): name is ServerName => Object.hasOwn(SERVERS, name);
@@ -71,7 +75,7 @@ function ejabberdSettings(settings: ServerSettings): string {
     `# In the list "listen:". The functions reach it as ${serverApiUrl}`,
     'listen:',
     '  -',
-    `    port: ${isLocal && api.port !== '' ? api.port : 5280}`,
+    `    port: ${isLocal && api.port !== '' ? api.port : SERVERS.ejabberd.apiPort}`,
     `    ip: "${isLocal && !serverApiUrl.includes('//{host}') ? api.hostname : '127.0.0.1'}"`,
     '    module: ejabberd_http',
     '    request_handlers:',

@@ -134,7 +134,8 @@ export class Population {
         if (!stanza.is('presence')) return;
         const [room = '', nick = ''] = String(stanza.attrs['from']).split('/');
         const member = byRoom.get(room);
-        if (member !== undefined) population.#record(member, nick, stanza);
+        // without a nick, it is the presence of the room itself: with its picture, from ejabberd
+        if (member !== undefined && nick !== '') population.#record(member, nick, stanza);
       });
     }
     return population;

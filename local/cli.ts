@@ -20,7 +20,8 @@ terminal it prints those for one of them, too.
   --port <number>       the port for webhooks             (PING_MUC_PORT, 8787)
   --host <address>      the address to listen on          (PING_MUC_HOST, 127.0.0.1)
   --server-api <URL>    the XMPP server's stanza API;
-                        {host} stands for the XMPP host   (PING_MUC_SERVER_API, http://127.0.0.1:5280/ping_muc)
+                        {host} stands for the XMPP host   (PING_MUC_SERVER_API, http://127.0.0.1:5280/ping_muc,
+                                                          with --for ejabberd http://127.0.0.1:5281/ping_muc)
   --data <directory>    the directory for all data        (PING_MUC_DATA, .ping-muc)
   --assembly <dir>      run this output of cdk synth
                         instead of ping-muc's own         (PING_MUC_ASSEMBLY)
@@ -32,8 +33,8 @@ terminal it prints those for one of them, too.
                         posted                            (PING_MUC_ALARM_URL)
   --console <port>|off  the console's port; it is served at
                         http://127.0.0.1:<port>/ only     (PING_MUC_CONSOLE, 8788)
-  --for <server>        print the settings for prosody or
-                        for ejabberd                      (PING_MUC_FOR, prosody)
+  --for <server>        the XMPP server: prosody or
+                        ejabberd                          (PING_MUC_FOR, prosody)
   --help
 
 PING_MUC_SECRET sets the webhook secret (during a rotation two, separated by a comma). If it is not set, a secret is
@@ -62,7 +63,7 @@ function readOptions(): Options | undefined {
     options: {
       port: { type: 'string', default: env['PING_MUC_PORT'] ?? '8787' },
       host: { type: 'string', default: env['PING_MUC_HOST'] ?? '127.0.0.1' },
-      'server-api': { type: 'string', default: env['PING_MUC_SERVER_API'] ?? 'http://127.0.0.1:5280/ping_muc' },
+      'server-api': { type: 'string', default: env['PING_MUC_SERVER_API'] },
       data: { type: 'string', default: env['PING_MUC_DATA'] ?? '.ping-muc' },
       assembly: { type: 'string', default: env['PING_MUC_ASSEMBLY'] ?? '' },
       'alarm-command': { type: 'string', default: env['PING_MUC_ALARM_COMMAND'] ?? '' },
@@ -73,11 +74,12 @@ function readOptions(): Options | undefined {
     },
   });
   if (values.help) return undefined;
+  const server = readServer(values.for);
   return {
-    server: readServer(values.for),
+    server,
     port: readPort('--port must be a number from 0 to 65535, for example 8787', values.port),
     host: values.host,
-    serverApi: values['server-api'],
+    serverApi: values['server-api'] ?? `http://127.0.0.1:${SERVERS[server].apiPort}/ping_muc`,
     data: resolve(values.data),
     assembly: values.assembly === '' ? undefined : resolve(values.assembly),
     alarms: { command: alarmCommand(values['alarm-command']), url: alarmUrl(values['alarm-url']) },

@@ -12,6 +12,9 @@ const SERVICES: Readonly<Record<string, readonly string[]>> = {
   ejabberd: ['ejabberd.service', 'epmd.socket', 'epmd.service'],
 };
 
+/** To compile the module for ejabberd, to test it, and to look for errors of types. */
+export const MODULE_PACKAGES = ['ejabberd', 'erlang-dev', 'erlang-eunit', 'erlang-dialyzer'] as const;
+
 /** Makes sure that an XMPP server is installed; its service does not run. */
 export function ensureServer(name: 'prosody' | 'ejabberd'): void {
   if (name === 'prosody') ensurePackage('prosody', 'prosody');

@@ -1,13 +1,14 @@
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { ensurePackage } from './debian.ts';
+import { MODULE_PACKAGES, ensurePackage } from './debian.ts';
 
 /**
  * Runs the end-to-end tests on Prosody 13.0, on any Debian release: `npm run test:prosody-13 [-- <vitest's
  * arguments>]`, as root. It installs Debian 13's packages in a directory tree of their own.
  * `npm run test:prosody-13 -- --clients [client …]` runs the tests with real clients instead (scripts/clients.ts), and
- * `-- --servers [pair …]` those with ejabberd, too (scripts/test-servers.ts).
+ * `-- --servers [pair …]` those with ejabberd, too (scripts/test-servers.ts). `-- --ejabberd-module` compiles and tests
+ * the module for ejabberd (scripts/ejabberd-module.ts).
  *
  * The tree is in memory, in separate namespaces for mounts and processes. When this process ends, even if it is
  * killed, the kernel ends its child processes and removes the mounts, and nothing is left on the disk.
@@ -22,13 +23,15 @@ const TEMPORARY = join(AREA, 'tmp');
 const AREA_SIZE = '1500m';
 /** Slow mirrors take minutes. */
 const STEP_MS = 600_000;
-/** The tests take 4 minutes on two cores. */
-const TESTS_MS = 900_000;
-/** With all pairs of servers. */
-const SERVERS_MS = 5_400_000;
+/** The tests on Prosody take 4 minutes on two cores; all pairs of servers take half an hour. */
+const TESTS_MS = 5_400_000;
 const INSIDE = '--inside';
-const CLIENTS = '--clients';
-const SERVERS = '--servers';
+/** Scripts that run instead of all end-to-end tests on Prosody, with the packages that they need beside Prosody. */
+const OTHERS: Readonly<Record<string, { readonly script: string; readonly packages: readonly string[] }>> = {
+  '--clients': { script: 'clients', packages: [] },
+  '--servers': { script: 'test-servers', packages: ['ejabberd'] },
+  '--ejabberd-module': { script: 'ejabberd-module', packages: MODULE_PACKAGES },
+};
 
 const [first, ...rest] = process.argv.slice(2);
 process.exitCode = first === INSIDE ? inside(rest) : outside(process.argv.slice(2));
@@ -61,30 +64,30 @@ function inside(args: readonly string[]): number {
   run('debootstrap', ['--variant=minbase', 'trixie', TREE]);
   writeFileSync(join(TREE, 'usr/sbin/policy-rc.d'), '#!/bin/sh\nexit 101\n', { mode: 0o755 }); // start no services
   run('chroot', [TREE, 'apt-get', 'update']);
-  const [firstArgument, ...others] = args;
-  const packages = ['prosody', ...(firstArgument === SERVERS ? ['ejabberd'] : [])];
+  const [firstArgument = '', ...others] = args;
+  const other = OTHERS[firstArgument];
+  const packages = ['prosody', ...(other?.packages ?? [])];
   run('chroot', [TREE, 'apt-get', 'install', '-y', '--no-install-recommends', ...packages]);
   // the servers in the tree need their folders, and the module in the checkout
   for (const path of [TEMPORARY, CHECKOUT]) {
     mkdirSync(join(TREE, path), { recursive: true });
     run('mount', ['--bind', path, join(TREE, path)]);
   }
-  const version = run('chroot', [TREE, 'dpkg-query', '--show', '--showformat=${Version}', 'prosody']);
-  process.stdout.write(`Prosody ${version}, installed in ${Math.round((Date.now() - start) / 1000)} s\n`);
-  if (!version.startsWith('13.0.')) return 1;
+  const format = '--showformat=${Package} ${Version}\\n';
+  const versions = run('chroot', [TREE, 'dpkg-query', '--show', format, ...packages])
+    .trim()
+    .split('\n');
+  process.stdout.write(`${versions.join(', ')}: installed in ${Math.round((Date.now() - start) / 1000)} s\n`);
+  if (!versions.some((line) => line.startsWith('prosody 13.0.'))) {
+    process.stderr.write('These are not the versions that this command is for\n');
+    return 1;
+  }
   const env = { ...process.env, TMPDIR: TEMPORARY, SERVER_PREFIX: `chroot ${TREE}` };
-  const script = firstArgument === CLIENTS ? 'clients' : firstArgument === SERVERS ? 'test-servers' : undefined;
   const command =
-    script !== undefined
-      ? [join(CHECKOUT, `scripts/${script}.ts`), ...others]
-      : [join(CHECKOUT, 'node_modules/vitest/vitest.mjs'), 'run', '--project', 'e2e*', ...args];
-  const { status } = spawnSync(process.execPath, command, {
-    cwd: CHECKOUT,
-    env,
-    stdio: 'inherit',
-    timeout: firstArgument === SERVERS ? SERVERS_MS : TESTS_MS,
-  });
-  return status ?? 1;
+    other === undefined
+      ? [join(CHECKOUT, 'node_modules/vitest/vitest.mjs'), 'run', '--project', 'e2e*', ...args]
+      : [join(CHECKOUT, `scripts/${other.script}.ts`), ...others];
+  return spawnSync(process.execPath, command, { cwd: CHECKOUT, env, stdio: 'inherit', timeout: TESTS_MS }).status ?? 1;
 }
 
 /**

@@ -1,8 +1,11 @@
 import { cp, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import xml from '@xmpp/xml';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Ejabberd } from '../../lab/ejabberd.ts';
 import { Lab, until } from '../../lab/lab.ts';
+import { failure } from '../../lab/scripted-muc.ts';
+import { ScriptedRooms } from '../../lab/scripted-rooms.ts';
 import { TwoServers } from '../../lab/two-servers.ts';
 import type { User } from '../../lab/user.ts';
 import { MODULES } from '../../local/installation.ts';
@@ -84,5 +87,53 @@ describe('the command', () => {
     const before = stored();
     expect(await text('ping_muc_announce')).toContain('being reported');
     await until('they are reported', () => stored() > before);
+  });
+});
+
+describe('the module starts while users are in rooms', () => {
+  let testBed: ScriptedRooms;
+  let ejabberd: Ejabberd;
+
+  beforeAll(async () => {
+    testBed = await ScriptedRooms.open();
+    ejabberd = Ejabberd.of(testBed.home);
+  });
+  afterAll(() => testBed.close());
+
+  const joins = async (): Promise<string> => JSON.stringify(await ejabberd.ejabberdctl('ping_muc_joins', { part: '' }));
+
+  it('for the first time: it finds those who are still in', async () => {
+    const room = testBed.muc().room('found');
+    for (const nick of ['Juliet', 'Romeo']) {
+      const user = await testBed.user(nick.toLowerCase(), 'found');
+      await testBed.join(user, room, nick);
+      if (nick === 'Romeo') testBed.muc().dropOccupant(room, user.jid);
+    }
+    const host = `<<"${ejabberd.host}">>`;
+    await ejabberd.shell(
+      `gen_mod:stop_module_keep_config(${host}, ${MODULE}),
+      [persistent_term:erase(Key) || {Key, _} <- persistent_term:get(), element(1, Key) =:= ping_muc_handover],
+      gen_mod:start_module(${host}, ${MODULE}).`,
+    );
+    await until('both are asked about', () => testBed.muc().count('ping', room) === 2);
+    await until('Juliet is found', async () => (await joins()).includes('as Juliet'));
+    expect(await joins()).not.toContain('Romeo');
+  });
+
+  it('after an error of the room made ejabberd forget an address: only the join of a user who is out ends', async () => {
+    const room = testBed.muc().room('error');
+    for (const nick of ['Juliet', 'Romeo']) {
+      const user = await testBed.user(nick.toLowerCase(), 'error');
+      await testBed.join(user, room, nick);
+      testBed.muc().script('enter', room, failure('presence', 'wait', 'resource-constraint'));
+      await user.send(xml('presence', { to: `${room}/${nick}` }, xml('show', {}, 'away')));
+      await until('the error arrives', () => user.received.some(({ stanza }) => stanza.attrs['type'] === 'error'));
+      testBed.muc().script('enter', room);
+      if (nick === 'Romeo') testBed.muc().dropOccupant(room, user.jid);
+    }
+    await testBed.home.restartModule();
+    await until("Romeo's has ended", async () => !(await joins()).includes('Romeo'));
+    expect(await joins()).toContain(`in ${room} as Juliet`);
+    expect(testBed.muc().count('ping', room)).toBe(2);
   });
 });

@@ -79,12 +79,14 @@ async function ask(user: User, service: string): Promise<boolean> {
 
 /** Rule 6: an error that mod_smacks returns when a stream ends says nothing about the host. */
 describe('a link that breaks in the last round, too late for another check to take over', () => {
-  const DELAY = 2;
-  const TIMEOUT = 5;
-  /** These closes postpone the check as long as possible: five delays after the first. */
-  const CLOSES_AFTER = [0, 1.5, 3, 4.5, 6, 7.3];
-  /** Later than five delays, and than the delay and two time-outs, after the first close; the pings are in flight. */
-  const BREAKS_AFTER = 12.6;
+  const DELAY = 4;
+  const TIMEOUT = 6;
+  /** Between connecting and the next close, so that closes are less than a delay apart, and each postpones the check. */
+  const BETWEEN = 1.5;
+  /** The last close: its check, a delay later, waits for the answers to its pings when the link breaks. */
+  const LAST_CLOSE_AFTER = 13;
+  /** Later than five delays, and than the delay and two time-outs, after the first close. */
+  const BREAKS_AFTER = 20.5;
   const USERS = ['juliet', 'romeo', 'nurse'];
   let testBed: TwoServers;
   const users: User[] = [];
@@ -104,14 +106,16 @@ describe('a link that breaks in the last round, too late for another check to ta
       for (let isAnswered = false; !isAnswered;) isAnswered = await ask(users[0] as User, testBed.muc);
     };
     const first = Date.now();
-    const after = (seconds: number): Promise<void> => sleep(first + seconds * 1000 - Date.now());
-    for (const seconds of CLOSES_AFTER) {
-      await after(seconds);
+    const elapsed = (): number => (Date.now() - first) / 1000;
+    for (;;) {
+      const isLast = elapsed() >= LAST_CLOSE_AFTER;
       testBed.dropStreams();
       await connect();
+      if (isLast) break;
+      await sleep(BETWEEN * 1000);
     }
     link?.hold('toServer');
-    await after(BREAKS_AFTER);
+    await sleep(first + BREAKS_AFTER * 1000 - Date.now());
     testBed.dropStreams();
     link?.release('toServer');
 

@@ -450,7 +450,7 @@ describe('the outputs', () => {
     expect(parse(settings('EjabberdSettings').join('\n'))).toEqual({
       listen: [
         {
-          port: 5280,
+          port: 5281,
           ip: '127.0.0.1',
           module: 'ejabberd_http',
           request_handlers: { '/ping_muc': 'mod_ping_muc_webhook' },

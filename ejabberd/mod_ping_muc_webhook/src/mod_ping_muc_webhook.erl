@@ -29,6 +29,7 @@ start(Host) ->
             %% The sender may have taken over events for another webhook_url.
             ping_muc_sender:settings_changed(ping_muc_host:context(Host)),
             hooks(add, Host),
+            ping_muc_sup:complete(Host),
             ping_muc_commands:register(Host),
             warn_of_cluster(),
             ?INFO_MSG("ping_muc: Watching the users of ~ts. The stanza API is at the path that request_handlers of a "

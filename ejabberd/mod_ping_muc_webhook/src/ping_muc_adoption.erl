@@ -1,10 +1,12 @@
 %%% Adoption: finds users who were in rooms before the module watched these
 %%%
 %%% ejabberd knows the addresses to which a session has sent directed presence. The room knows whether it is a room, and
-%%% whether the session is in it.
+%%% whether the session is in it. It is asked about the opposite, too: a tracked join in a room to which ejabberd knows
+%%% no presence. The user may have left while the module was stopped, or an error of the room may have removed the
+%%% address although the user is still in.
 -module(ping_muc_adoption).
 
--export([start/2, reconcile/1, ends_if_dead/2, drop_unwatched/1, perform/3]).
+-export([start/2, drop_dead/1, ends_if_dead/2, drop_unwatched/1, perform/3]).
 
 -include("ejabberd_sm.hrl").
 -include("logger.hrl").
@@ -15,8 +17,8 @@
 -define(COLLECT_WITHIN, 10000). % ms in which the sessions say where they are
 
 -type context() :: ping_muc_host:context().
-%% Where a session may be
--type candidate() :: {pid(), jid(), Room :: binary(), Nick :: binary()}.
+%% Where a session may be: untracked, or missing in ejabberd's list of addresses
+-type candidate() :: {untracked | missing, pid(), jid(), Room :: binary(), Nick :: binary()}.
 
 %% Begins, in a process of its own, whose end nobody awaits. IsSearched: says whether to search the rooms of a remote
 %% host for users.
@@ -25,13 +27,11 @@ start(Context, IsSearched) ->
     _ = spawn(fun() -> ping_muc_log:safely(adoption, fun() -> adopt(Context, IsSearched) end, ok) end),
     ok.
 
-%% While the module was stopped, sessions may have ended, and users may have left their rooms. Ends these joins.
--spec reconcile(context()) -> ok.
-reconcile(Context) ->
+%% Ends the joins of sessions that have ended while the module was stopped.
+-spec drop_dead(context()) -> ok.
+drop_dead(Context) ->
     Joins = ping_muc_joins:fold(fun(Join, Before) -> [Join | Before] end, [], Context),
-    Pids = lists:usort([Pid || #{pid := Pid} = Join <- Joins, not ends_if_dead(Context, Join)]),
-    _ = [Pid ! {ping_muc, reconcile} || Pid <- Pids],
-    ok.
+    lists:foreach(fun(Join) -> ends_if_dead(Context, Join) end, Joins).
 
 %% A session's process that was killed has not said that its joins have ended. Returns whether that is so.
 -spec ends_if_dead(context(), ping_muc_joins:join()) -> boolean().
@@ -44,8 +44,7 @@ ends_if_dead(Context, #{room := Room, user := User, at := At} = Join) ->
 -spec drop_unwatched(context()) -> ok.
 drop_unwatched(Context) ->
     Drop = fun(#{room := Room, pid := Pid}, _) ->
-                   [_, Remote] = binary:split(Room, <<"@">>),
-                   case ping_muc_host:is_watched(Context, Remote) of
+                   case ping_muc_host:is_watched(Context, remote(Room)) of
                        true -> ok;
                        false -> Pid ! {ping_muc, {unwatched, Room}}, ok
                    end
@@ -56,25 +55,26 @@ drop_unwatched(Context) ->
 
 -spec perform(term(), ejabberd_c2s:state(), context()) -> ejabberd_c2s:state().
 perform({places, ReplyTo, Tag}, #{jid := JID, pres_a := Addresses} = State, Context) ->
-    Track = ping_muc_session:track(State, Context),
-    Places = [{self(), JID, room(Place), Nick} || {Node, Remote, Nick} = Place <- gb_sets:to_list(Addresses),
-                                                 Node =/= <<>>, Nick =/= <<>>,
-                                                 ping_muc_host:is_watched(Context, Remote),
-                                                 ping_muc_tracks:find(room(Place), Track) =:= undefined],
-    ReplyTo ! {places, Tag, self(), Places},
+    Joins = ping_muc_tracks:rooms(ping_muc_session:track(State, Context)),
+    Places = [{Remote, room(Place), Nick} || {Node, Remote, Nick} = Place <- gb_sets:to_list(Addresses), Node =/= <<>>],
+    Untracked = [{untracked, self(), JID, Room, Nick} || {Remote, Room, Nick} <- Places,
+                                                         Nick =/= <<>>, not is_map_key(Room, Joins),
+                                                         ping_muc_host:is_watched(Context, Remote)],
+    Missing = [{missing, self(), JID, Room, Nick}
+               || {Room, #{nick := Nick}} <- maps:to_list(maps:without([Room || {_, Room, _} <- Places], Joins))],
+    ReplyTo ! {places, Tag, self(), Untracked ++ Missing},
     State;
 perform({adopt, Room, Nick}, #{pres_a := Addresses} = State, Context) ->
     Track = ping_muc_session:track(State, Context),
-    #jid{luser = Node, lserver = Remote} = jid:decode(Room),
-    IsThere = gb_sets:is_element({Node, Remote, Nick}, Addresses)
+    IsThere = gb_sets:is_element(address(Room, Nick), Addresses)
         andalso ping_muc_tracks:find(Room, Track) =:= undefined,
     if IsThere -> ping_muc_session:record(Room, Nick, Track, State, Context); true -> State end;
-perform(reconcile, #{pres_a := Addresses} = State, Context) ->
-    Places = [room(Place) || {Node, _, _} = Place <- gb_sets:to_list(Addresses), Node =/= <<>>],
-    Rooms = maps:keys(ping_muc_tracks:rooms(ping_muc_session:track(State, Context))),
-    lists:foldl(fun(Room, Before) ->
-                        ping_muc_session:finish(Room, other, ping_muc_session:track(Before, Context), Before, Context)
-                end, State, Rooms -- Places);
+perform({has_left, Room, Nick}, #{pres_a := Addresses} = State, Context) ->
+    Track = ping_muc_session:track(State, Context),
+    case {ping_muc_tracks:find(Room, Track), gb_sets:is_element(address(Room, Nick), Addresses)} of
+        {#{nick := Nick}, false} -> ping_muc_session:finish(Room, other, Track, State, Context);
+        _ -> State % it has entered again
+    end;
 perform({unwatched, Room}, State, Context) ->
     ping_muc_session:finish(Room, other, ping_muc_session:track(State, Context), State, Context);
 perform(_, State, _) ->
@@ -83,21 +83,26 @@ perform(_, State, _) ->
 room({Node, Remote, _}) ->
     <<Node/binary, $@, Remote/binary>>.
 
+address(Room, Nick) ->
+    #jid{luser = Node, lserver = Remote} = jid:decode(Room),
+    {Node, Remote, Nick}.
+
 %% In the process of the adoption
 
 adopt(Context, IsSearched) ->
-    Rooms = lists:foldl(fun({_, _, Room, _} = Candidate, ByRoom) ->
-                                [_, Remote] = binary:split(Room, <<"@">>),
-                                case IsSearched(Remote) of
-                                    true -> ByRoom#{Room => [Candidate | maps:get(Room, ByRoom, [])]};
-                                    false -> ByRoom
-                                end
-                        end, #{}, candidates(Context)),
+    Found = [Candidate || {_, _, _, Room, _} = Candidate <- candidates(Context), IsSearched(remote(Room))],
+    {Untracked, Missing} = lists:partition(fun(Candidate) -> element(1, Candidate) =:= untracked end, Found),
+    Rooms = maps:groups_from_list(fun({_, _, _, Room, _}) -> Room end, Untracked),
     case map_size(Rooms) of
         0 -> ok;
         Count -> ?DEBUG("ping_muc: asking ~b rooms for users who were in them already", [Count])
     end,
-    run([{explore, Room, Candidates} || {Room, Candidates} <- maps:to_list(Rooms)], 0).
+    run([{verify, Candidate} || Candidate <- Missing]
+        ++ [{explore, Room, Candidates} || {Room, Candidates} <- maps:to_list(Rooms)], 0).
+
+remote(Room) ->
+    [_, Remote] = binary:split(Room, <<"@">>),
+    Remote.
 
 -spec candidates(context()) -> [candidate()].
 candidates(#{host := Host}) ->
@@ -135,9 +140,9 @@ run(Tasks, Busy) ->
             ok
     end.
 
-send({explore, Room, [{_, JID, _, _} | _]} = Task) ->
+send({explore, Room, [{_, _, JID, _, _} | _]} = Task) ->
     query(ping_muc_stanzas:disco(JID, jid:decode(Room)), Task);
-send({verify, {_, JID, Room, Nick}} = Task) ->
+send({verify, {_, _, JID, Room, Nick}} = Task) ->
     query(ping_muc_stanzas:ping(JID, jid:replace_resource(jid:decode(Room), Nick)), Task).
 
 query(Query, Task) ->
@@ -149,8 +154,12 @@ answered(Answer, {explore, _, Candidates}) ->
         true -> [{verify, Candidate} || Candidate <- Candidates];
         false -> []
     end;
-answered(Answer, {verify, {Pid, _, Room, Nick}}) ->
-    _ = [Pid ! {ping_muc, {adopt, Room, Nick}} || may_be_in(Answer)],
+answered(Answer, {verify, {What, Pid, _, Room, Nick}}) ->
+    _ = case {What, may_be_in(Answer)} of
+            {untracked, true} -> Pid ! {ping_muc, {adopt, Room, Nick}};
+            {missing, false} -> Pid ! {ping_muc, {has_left, Room, Nick}};
+            _ -> ok
+        end,
     [].
 
 is_room(#iq{type = result} = Answer) ->

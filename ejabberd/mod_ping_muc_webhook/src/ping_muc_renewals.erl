@@ -39,7 +39,7 @@ name(Host) ->
 init(Host) ->
     process_flag(trap_exit, true),
     Context = ping_muc_host:context(Host),
-    ping_muc_adoption:reconcile(Context),
+    ping_muc_adoption:drop_dead(Context),
     ping_muc_adoption:start(Context, fun(_) -> true end),
     New = #{host => Host, place => 0.0, at => now_ms(), left => [], timer => none, next => none},
     #{left := Left} = State = ping_muc_handover:take(Host, renewals, New),

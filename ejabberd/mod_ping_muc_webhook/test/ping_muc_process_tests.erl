@@ -95,10 +95,11 @@ resumed_test() ->
     State = (session(context()))#{mgmt_state => resumed, pres_a => gb_sets:new()},
     Leaves = #presence{type = unavailable, from = jid:decode(<<?ROOM/binary, "/juliet">>), to = jid:decode(?USER)},
     ?assertEqual({Leaves, State}, ping_muc_sessions:user_receive_packet({Leaves, State})),
-    ?assertEqual({stop, State}, ping_muc_sessions:c2s_handle_info(State, {ping_muc, reconcile})),
+    HasLeft = {ping_muc, {has_left, ?ROOM, <<"juliet">>}},
+    ?assertEqual({stop, State}, ping_muc_sessions:c2s_handle_info(State, HasLeft)),
     Active = State#{mgmt_state := active},
     ?assertNotEqual({Leaves, Active}, ping_muc_sessions:user_receive_packet({Leaves, Active})),
-    ?assertNotEqual({stop, Active}, ping_muc_sessions:c2s_handle_info(Active, {ping_muc, reconcile})).
+    ?assertNotEqual({stop, Active}, ping_muc_sessions:c2s_handle_info(Active, HasLeft)).
 
 carries(Stanza) ->
     #{generation := Generation} = context(),
