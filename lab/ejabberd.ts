@@ -76,6 +76,8 @@ export class Ejabberd extends ServerProcess implements XmppServer {
   override async start(): Promise<void> {
     this.#labCode = undefined;
     await super.start();
+    const isRunning = 'lists:keymember(ejabberd, 1, application:which_applications()).';
+    await until(`all of ${this.host} runs`, async () => (await this.shell(isRunning)) === 'true');
     await this.register(this.#settings.users ?? []);
   }
 

@@ -28,9 +28,11 @@ describe('the module', () => {
   afterAll(() => lab.close());
 
   it('is compiled and installed by ejabberdctl module_install, without a warning, and conforms', async () => {
-    expect(await ejabberd.ejabberdctl('modules_available')).toHaveProperty(MODULE);
+    // not by the HTTP API, which cannot write the lists of these commands with ejabberd 24.12
+    const known = (which: 'available' | 'installed'): Promise<string> => ejabberd.shell(`ext_mod:${which}(${MODULE}).`);
+    expect(await known('available')).toBe('true');
     expect(await ejabberd.ejabberdctl('module_install', { module: MODULE })).toBe(0);
-    expect(await ejabberd.ejabberdctl('modules_installed')).toHaveProperty(MODULE);
+    expect(await known('installed')).toBe('true');
     expect(await ejabberd.log()).not.toMatch(/\[(?:warning|error)\].*ping_muc/);
     expect(await ejabberd.ejabberdctl('module_uninstall', { module: MODULE })).toBe(0);
     expect(await ejabberd.ejabberdctl('module_check', { module: MODULE })).toBe(0);
