@@ -123,7 +123,7 @@ export interface HoldRecord {
   readonly decision?: 'release' | 'drop';
 }
 
-/** What a check needs from the world. */
+/** What a check needs from the world; `functions/check.ts` connects it to AWS and to the server. */
 export interface CheckPorts {
   /** Joins on a remote host, or in the one room, made before the close: in the order of keys, after `cursor`. */
   readJoins(close: CheckRequest, cursor: string | undefined): AsyncIterable<readonly StoredJoin[], void>;

@@ -4,7 +4,7 @@ import { isXmlText } from './jid.ts';
 
 /** The contract's functions-to-server half: the four stanzas that the server's API takes, and its answers. */
 
-/** Names a join in a ping, a re-entry and a notice. The server removes it before it sends the stanza. */
+/** Names a join in a ping, a re-entry and a notice. The server sends a stanza of its own instead, without the name. */
 const NS_JOIN = 'urn:ping-muc:0';
 const NS_PING = 'urn:xmpp:ping';
 const NS_DISCO_INFO = 'http://jabber.org/protocol/disco#info';

@@ -1,4 +1,5 @@
--- Joins: which session of this host is in which room of a remote host
+-- Joins: which session of this host is in which room of a remote host. What makes, renames and ends a join (rule 1 in
+-- docs/rules.md): tracking.lib.lua
 
 local cache = require "util.cache";
 local jid = require "util.jid";
