@@ -103,7 +103,7 @@ return function (settings, joins, queries, closes, rosters, reentry, answers, no
 		if item.refused then return server_error(item, "modify", "policy-violation", item.refused); end
 		local session, join = full_sessions[item.full], joins.find(item.full, item.room);
 		if not session then return server_error(item, "cancel", "recipient-unavailable"); end
-		-- The user has left or joined again since the close: no notice, and none for a second time (rule 5).
+		-- The user has left or joined again since the close: no notice, and none for a second time (rule 5 in docs/rules.md).
 		if not join or (item.at and (join.at ~= item.at or join.nick ~= item.nick)) then
 			return server_error(item, "cancel", "conflict");
 		end
