@@ -142,7 +142,7 @@ export class CheckWorkflow extends Construct {
     ping.addRetry(SERVER_UNREACHABLE);
     ping.addRetry(NO_CONCURRENCY_LEFT);
     ping.addRetry(TRANSIENT_ERROR);
-    // computed when the execution starts, and by each invocation: functions/core/time.ts (rules 3 and 7 in docs/rules.md)
+    // computed at the start and by each invocation: functions/core/time.ts (rules 3 and 7 in docs/rules.md)
     const wait = new Wait(this, 'Wait for ping_muc_delay', { time: WaitTime.secondsPath('$.wait') });
     const again = new Wait(this, 'Wait before asking again', { time: WaitTime.secondsPath('$.wait') });
     const left = new Choice(this, 'What is left?')
